@@ -1,0 +1,285 @@
+"""Sentences of earnings calls: where they start and end, who says them, and which carry nothing."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date
+from functools import cached_property
+from importlib.metadata import version
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, Field
+from sentencex import get_sentence_boundaries  # type: ignore[import-untyped]
+
+from ftm_assets.analysis.boilerplate import boilerplate_reason
+from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.words import name_tokens
+
+Role = Literal["executive", "analyst", "unknown"]
+Section = Literal["prepared", "qa", "unknown"]
+
+SPLITTER = f"sentencex {version('sentencex')}"
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One component of a call: a speaker's turn."""
+
+    transcript_id: int
+    component_order: int
+    type_name: str
+    speaker_type: str
+    person: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class CallDay:
+    """A call of the firm-quarter and its day."""
+
+    transcript_id: int
+    call_date: date
+
+
+@dataclass(frozen=True)
+class FirmTurns:
+    """All turns of one firm's calls in one quarter, calls in order of their day.
+
+    built_from: content hash of the calls
+    reason:     why there is no turn, else None
+    """
+
+    company_id: int
+    company_name: str
+    calls: tuple[CallDay, ...]
+    turns: tuple[Turn, ...]
+    built_from: str
+    reason: str | None = None
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        """Lower-case parts of the names of the firm and of everyone who speaks."""
+        return name_tokens((turn.person for turn in self.turns), self.company_name)
+
+
+class SentenceSettings(BaseModel, frozen=True):
+    """What counts as one sentence, and as one worth modelling."""
+
+    min_words: int = Field(4, ge=1, le=20, description="fewest words of a modelled sentence, [marks] not counted")
+    max_chars: int = Field(2000, ge=20, le=100_000, description="longest sentence; a longer one is cut at white space")
+
+
+DEFAULTS = SentenceSettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """One sentence and its place: `turn.text[start_char:end_char] == text`, in Python characters.
+
+    boilerplate: why the sentence is not modelled ('greeting', 'too short', ...), None if it is
+    """
+
+    sentence_id: str
+    transcript_id: int
+    component_order: int
+    position: int
+    start_char: int
+    end_char: int
+    text: str
+    role: Role
+    section: Section
+    boilerplate: str | None
+
+
+# An array has no single truth value, so the generated == would raise.
+@dataclass(frozen=True, eq=False)
+class Sentences:
+    """One firm-quarter's sentences with their vectors, and what the stages below need to know of their calls.
+
+    embeddings: (n, d) float32, row i belongs to rows[i]
+    names:      lower-case parts of the names of the firm and of everyone who speaks
+    encoder:    name and revision of what made the vectors
+    built_from: content hash of the calls
+    reason:     why there is no sentence, else None
+    raises:     ValueError if the embeddings have another shape or dtype
+    """
+
+    rows: tuple[Sentence, ...]
+    embeddings: np.ndarray
+    names: frozenset[str] = frozenset()
+    encoder: tuple[str, str] = ("", "")
+    built_from: str = ""
+    reason: str | None = None
+    calls: tuple[CallDay, ...] = ()
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.rows):
+            raise ValueError(f"{len(self.rows)} sentences need as many rows, embeddings are {self.embeddings.shape}")
+        if self.embeddings.dtype != np.float32:
+            raise ValueError(f"embeddings are {self.embeddings.dtype}; convert them with .astype(np.float32)")
+
+    @classmethod
+    def of(
+        cls,
+        turns: FirmTurns,
+        rows: tuple[Sentence, ...],
+        embeddings: np.ndarray,
+        encoder: tuple[str, str],
+        settings: SentenceSettings = DEFAULTS,
+    ) -> "Sentences":
+        """The sentences of these turns, with their provenance."""
+        reason = turns.reason or (None if rows else "its calls hold no sentence beside the operator's")
+        versions = {"splitter": SPLITTER, "encoder": list(encoder), "settings": settings.model_dump(), "reason": reason}
+        return cls(rows, embeddings, turns.names, encoder, turns.built_from, reason, turns.calls, versions)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of sentences, vectors, encoder and names: all that the next stage reads."""
+        return content_hash(self.rows, self.embeddings, self.encoder, sorted(self.names))
+
+    def modelled(self) -> "Sentences":
+        """Those without a boilerplate flag, order kept."""
+        keep = [i for i, row in enumerate(self.rows) if row.boilerplate is None]
+        return replace(self, rows=tuple(self.rows[i] for i in keep), embeddings=self.embeddings[keep])
+
+
+def split_turns(company_id: int, turns: Sequence[Turn], settings: SentenceSettings = DEFAULTS) -> tuple[Sentence, ...]:
+    """Sentences of one firm's turns in the order of the turns, operator turns left out.
+
+    returns: turns as given, places in the turn increasing; `position` counts from 0 within each
+             transcript, and `sentence_id` is '{company_id}_{transcript_id}_{position:04d}'
+    """
+    sentences: list[Sentence] = []
+    n_in_transcript: dict[int, int] = {}
+    for turn in turns:
+        if _is_operator(turn):
+            continue
+        role, section = _role(turn.speaker_type), _section(turn.type_name)
+        for start, end in split_text(turn.text, settings.max_chars):
+            position = n_in_transcript.get(turn.transcript_id, 0)
+            n_in_transcript[turn.transcript_id] = position + 1
+            text = turn.text[start:end]
+            sentences.append(
+                Sentence(
+                    sentence_id=f"{company_id}_{turn.transcript_id}_{position:04d}",
+                    transcript_id=turn.transcript_id,
+                    component_order=turn.component_order,
+                    position=position,
+                    start_char=start,
+                    end_char=end,
+                    text=text,
+                    role=role,
+                    section=section,
+                    boilerplate=boilerplate_reason(text, settings.min_words),
+                )
+            )
+    return tuple(sentences)
+
+
+def _is_operator(turn: Turn) -> bool:
+    speaker = turn.speaker_type.strip().casefold()
+    # The type of the component decides only where nobody says who spoke.
+    return speaker == "operator" or (speaker in ("", "unknown") and "operator message" in turn.type_name.casefold())
+
+
+def _role(speaker_type: str) -> Role:
+    match speaker_type.strip().casefold():
+        case "executives" | "executive":
+            return "executive"
+        case "analysts" | "analyst":
+            return "analyst"
+    return "unknown"
+
+
+def _section(type_name: str) -> Section:
+    name = type_name.casefold()
+    if "question" in name or "answer" in name:
+        return "qa"
+    return "prepared" if "present" in name else "unknown"
+
+
+# --- where sentences end
+
+_PARAGRAPH = re.compile(r"[^\r\n\u2028\u2029]+")
+_CLOSERS = re.compile(r"[\"'\u201d\u2019)\]}>\xbb\u203a]+")
+
+# Quotes and brackets are hidden from sentencex: it looks for no end inside a pair, and takes the years in
+# "'21 was good. '22 was not." for one, so that a stray mark hides a page. Other white space than ASCII (next to an
+# initial) and lone surrogates make it panic.
+_READ_AS = str.maketrans(
+    dict.fromkeys("\"'\u2018\u2019\u201c\u201d\u201e\u201f\xab\xbb\u2039\u203a()[]{}<>", " ")
+    | dict.fromkeys("\t\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", " ")
+    | {chr(code): " " for code in range(0x2000, 0x200B)}
+    | {chr(code): "?" for code in range(0xD800, 0xE000)}
+)
+# It ends a sentence at Ms., at "5 p.m. Eastern time" and inside "non-U.S.", and none at OK. (Oklahoma), me. (Maine) and
+# "they don't." (an initial, once the quotes are gone). Each stand-in is as long as what it stands for.
+_MISREAD = re.compile(
+    r"""
+    (?P<title>\bMs\.) | (?P<state>\b(?:OK|me)\.)
+    | (?P<hour>(?<=[ap]\.m)\.(?=\s+(?:Eastern|Central|Mountain|Pacific|[ECMP][SD]?T)\b))
+    | (?P<hyphen>(?<=\w)-(?=[A-Z]\.[A-Z]))
+    | (?P<apostrophe>(?<=\w)['\u2019](?=\w+\.))
+    """,
+    re.VERBOSE,
+)
+_STAND_INS = {"title": "Mr.", "state": "it.", "hour": ",", "hyphen": " ", "apostrophe": "x"}
+
+
+def split_text(text: str, max_chars: int = DEFAULTS.max_chars) -> list[tuple[int, int]]:
+    """Offsets of the sentences: increasing, apart, without white space at either end, every other character covered.
+
+    A line break always ends a sentence. Time is linear in the length of the text.
+    raises: ValueError if max_chars is below 1
+    """
+    if max_chars < 1:
+        raise ValueError(f"max_chars is {max_chars}; a sentence needs at least one character")
+    spans: list[tuple[int, int]] = []
+    for paragraph in _PARAGRAPH.finditer(text):
+        start = paragraph.start()
+        for end in _sentence_ends(paragraph.group()):
+            spans += _pieces(text, start, paragraph.start() + end, max_chars)
+            start = paragraph.start() + end
+    return spans
+
+
+def _sentence_ends(paragraph: str) -> list[int]:
+    """Offsets behind each sentence, never decreasing, the last one the length of the paragraph."""
+    ends = []
+    end = 0
+    for boundary in get_sentence_boundaries("en", _reading_copy(paragraph)):
+        end = max(end, boundary["start_index"] + len(boundary["text"].rstrip()))
+        if closers := _CLOSERS.match(paragraph, end):
+            end = closers.end()
+        ends.append(end)
+    return [*ends[:-1], len(paragraph)]
+
+
+def _reading_copy(paragraph: str) -> str:
+    """The paragraph as sentencex reads it best, character for character as long."""
+    return _MISREAD.sub(lambda misread: _STAND_INS[misread.lastgroup or ""], paragraph).translate(_READ_AS)
+
+
+def _pieces(text: str, start: int, end: int, max_chars: int) -> list[tuple[int, int]]:
+    """Offsets of text[start:end] without outer white space, cut so that none exceeds max_chars."""
+    while start < end and text[start].isspace():
+        start += 1
+    while start < end and text[end - 1].isspace():
+        end -= 1
+    if end - start <= max_chars:
+        return [(start, end)] if start < end else []
+    pieces = []
+    while end - start > max_chars:
+        # The character that no longer fits tells whether a word ends in front of it.
+        window = text[start : start + max_chars + 1]
+        head = window.rstrip() if window[-1].isspace() else window.rsplit(maxsplit=1)[0][:max_chars]
+        pieces.append((start, start + len(head)))
+        start += len(head)
+        while text[start].isspace():
+            start += 1
+    return [*pieces, (start, end)]

@@ -1,0 +1,134 @@
+"""Topics of one firm in one quarter: which of its sentences belong together, and what they are about."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+from pydantic import Field
+
+from ftm_assets.analysis.clustering import BERTopicModel, ClusterSettings, TopicModel, TopicModelResult
+from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.sentences import Sentences
+from ftm_assets.analysis.vectors import centroids
+from ftm_assets.analysis.words import terms
+
+
+class TopicSettings(ClusterSettings, frozen=True):
+    """Clustering within a firm: fine-grained, so that a short exchange can be a topic of its own."""
+
+    min_topic_size: int = Field(6, ge=2, le=500, description="fewest sentences that make a topic")
+    min_sentences: int = Field(20, ge=4, description="a firm with fewer sentences gets no topics, and says so")
+
+
+@dataclass(frozen=True, slots=True)
+class Topic:
+    """A topic, named by its most telling words."""
+
+    topic_number: int
+    label: str
+    keywords: tuple[str, ...]
+    n_sentences: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSentence:
+    """Where one sentence went.
+
+    raw_topic:    as clustered, -1 for noise
+    topic_number: after any re-assignment of noise, None for what stays outside
+    rank:         1 for the sentence nearest to the topic's centroid, None outside
+    """
+
+    sentence_id: str
+    raw_topic: int
+    topic_number: int | None
+    probability: float
+    rank: int | None
+
+
+@dataclass(frozen=True)
+class Topics:
+    """One firm-quarter's topics, largest first, and the assignment of every modelled sentence.
+
+    centroids:  (k, d) float32 of unit length, row i belongs to topics[i]
+    built_from: content hash of the sentences
+    reason:     why there is no topic, else None
+    """
+
+    topics: tuple[Topic, ...]
+    members: tuple[TopicSentence, ...]
+    centroids: np.ndarray
+    built_from: str
+    reason: str | None = None
+    versions: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """Hash of topics, assignments and centroids."""
+        return content_hash(self.topics, self.members, self.centroids)
+
+    @property
+    def outlier_share(self) -> float:
+        """Share of the modelled sentences that belong to no topic; 0 where there is no sentence."""
+        outside = sum(member.topic_number is None for member in self.members)
+        return outside / max(1, len(self.members))
+
+    def exemplars(self, topic_number: int, n: int) -> tuple[str, ...]:
+        """Ids of the n sentences nearest to the topic's centroid, nearest first."""
+        ranked = sorted((m.rank, m.sentence_id) for m in self.members if m.topic_number == topic_number and m.rank)
+        return tuple(sentence_id for _, sentence_id in ranked[:n])
+
+
+DEFAULTS = TopicSettings()
+
+
+def fit_topics(sentences: Sentences, settings: TopicSettings = DEFAULTS, model: TopicModel | None = None) -> Topics:
+    """Topics of a firm's modelled sentences. Too few sentences give no topics and the reason, never an error."""
+    modelled = sentences.modelled()
+    if len(modelled) < settings.min_sentences:
+        n = len(modelled)
+        reason = sentences.reason or f"{n} modelled sentences, {settings.min_sentences} needed for topics"
+        nothing = TopicModelResult(np.full(n, -1), np.zeros(n, np.float32), ())
+        return _topics(sentences, nothing, settings, reason)
+    model = model or BERTopicModel(settings, settings.min_topic_size, partial(terms, names=sentences.names))
+    found = model.fit_transform([row.text for row in modelled.rows], modelled.embeddings)
+    return _topics(sentences, found, settings, None if found.keywords else "no group of sentences was dense enough")
+
+
+def _topics(sentences: Sentences, found: TopicModelResult, settings: TopicSettings, reason: str | None) -> Topics:
+    modelled = sentences.modelled()
+    centres = centroids(modelled.embeddings, found.assignments)
+    ranks = ranks_within(modelled.embeddings, centres, found.assignments)
+    return Topics(
+        topics=tuple(
+            Topic(number, label, words, size)
+            for number, (label, words, size) in enumerate(
+                zip(found.labels, found.keywords, found.sizes.tolist(), strict=True)
+            )
+        ),
+        members=tuple(
+            TopicSentence(row.sentence_id, topic, topic if topic >= 0 else None, probability, rank or None)
+            for row, topic, probability, rank in zip(
+                modelled.rows, found.assignments.tolist(), found.probabilities.tolist(), ranks.tolist(), strict=True
+            )
+        ),
+        centroids=centres,
+        built_from=sentences.content_hash,
+        reason=reason,
+        versions={"settings": settings.model_dump(), "reason": reason},
+    )
+
+
+def ranks_within(embeddings: np.ndarray, centres: np.ndarray, assignments: np.ndarray) -> np.ndarray:
+    """Rank of each row within its cluster by cosine to the centroid: 1 is nearest, 0 stands for noise.
+
+    embeddings: (n, d)    centres: (k, d)    assignments: (n,) int in -1..k-1    returns: (n,) int64
+    """
+    ranks = np.zeros(len(assignments), np.int64)
+    for number in range(len(centres)):
+        rows = np.flatnonzero(assignments == number)
+        nearness = np.round(embeddings[rows].astype(np.float64) @ centres[number].astype(np.float64), 6)
+        ranks[rows[np.argsort(-nearness, kind="stable")]] = np.arange(1, len(rows) + 1)
+    return ranks

@@ -1,0 +1,210 @@
+"""What a transcript source yields, and the rules that turn versions of a call into one call."""
+
+import re
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from ftm_assets.analysis.content import content_hash
+
+EARNINGS_CALLS = "Earnings Calls"
+
+_SAME_TEXT = 0.8  # Versions of one call share nearly all their three-word sequences; two calls of one day do not.
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One row of a source: a speaker's turn, with the facts of its call. Times are aware of their zone."""
+
+    row_number: int
+    company_id: int
+    company_name: str
+    transcript_id: int
+    call_date: date
+    component_order: int
+    type_name: str
+    speaker_type: str
+    person: str
+    text: str
+    headline: str = ""
+    ticker: str | None = None
+    gvkey: str | None = None
+    permno: int | None = None
+    event_id: int | None = None
+    event_type: str | None = None
+    call_at: datetime | None = None
+    collection_type: str | None = None
+    presentation_type: str | None = None
+    created_at: datetime | None = None
+    component_id: int | None = None
+    person_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """A row of a source that could not be taken as it stands, and why.
+
+    kept: True where the row was loaded all the same, after a repair that `reason` names.
+    """
+
+    row_number: int
+    column: str
+    value: str
+    reason: str
+    transcript_id: int | None = None
+    kept: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFirm:
+    """A firm as a source names it, with the dates of its calls."""
+
+    company_id: int
+    name: str
+    ticker: str | None
+    call_dates: tuple[date, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One version of one call, its components in order."""
+
+    components: tuple[Component, ...]
+
+    @property
+    def head(self) -> Component:
+        """Its first component, which speaks for the call's date, headline and identifiers."""
+        return self.components[0]
+
+    @property
+    def transcript_id(self) -> int:
+        """Identifier of this version."""
+        return self.head.transcript_id
+
+    @property
+    def available_at(self) -> datetime | None:
+        """When this version could be read: its creation, else the time of the call, else unknown (None)."""
+        return self.head.created_at or self.head.call_at
+
+    def text_hash(self) -> str:
+        """Hash of what sentences are made from: who said what, and in which part of the call."""
+        return content_hash(
+            self.head.company_id,
+            self.head.company_name,
+            [(c.component_order, c.type_name, c.speaker_type, c.person, c.text) for c in self.components],
+        )
+
+    def content_hash(self) -> str:
+        """Hash of everything that is stored of the call; row numbers of the source are left out."""
+        head = self.head
+        return content_hash(
+            self.text_hash(),
+            (head.ticker, head.gvkey, head.permno, head.call_date, head.call_at, head.headline),
+            (head.event_id, head.event_type, head.collection_type, head.presentation_type, head.created_at),
+            [(c.component_id, c.person_id) for c in self.components],
+        )
+
+
+@dataclass(frozen=True)
+class CallVersion:
+    """What is needed to tell which version of an event is the one to model."""
+
+    transcript_id: int
+    event_id: int | None
+    call_date: date
+    available_at: datetime | None
+    shingles: frozenset[int]
+
+
+def calendar_quarter(day: date) -> str:
+    """The calendar quarter of a day, such as `2021Q4`."""
+    return f"{day.year}Q{(day.month + 2) // 3}"
+
+
+def quarter_dates(quarter: str) -> tuple[date, date]:
+    """First and last day of a quarter such as `2021Q4`, both inclusive."""
+    year, number = int(quarter[:4]), int(quarter[5])
+    following = date(year + number // 4, number % 4 * 3 + 1, 1)
+    return date(year, number * 3 - 2, 1), date.fromordinal(following.toordinal() - 1)
+
+
+_FISCAL = (
+    re.compile(r"\bQ(?P<quarter>[1-4])[\s,]+(?:FY\s*)?(?P<year>(?:19|20)\d\d)\b", re.IGNORECASE),
+    re.compile(r"\b(?:FY\s*)?(?P<year>(?:19|20)\d\d)[\s,]+Q(?P<quarter>[1-4])\b", re.IGNORECASE),
+    re.compile(
+        r"\b(?P<word>first|second|third|fourth)[\s-]+quarter[\s,]+(?:of\s+)?(?:fiscal\s+)?(?:year\s+)?(?P<year>(?:19|20)\d\d)\b",
+        re.IGNORECASE,
+    ),
+)
+_ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4}
+
+
+def fiscal_period(headline: str) -> tuple[int, int] | None:
+    """Fiscal year and quarter that a headline names, or None where it names none."""
+    for pattern in _FISCAL:
+        if match := pattern.search(headline):
+            found = match.groupdict()
+            number = int(found["quarter"]) if "quarter" in found else _ORDINALS[found["word"].lower()]
+            return int(found["year"]), number
+    return None
+
+
+def firm_key(company_id: int, name: str, ticker: str | None) -> str:
+    """The firm's partition key, `AAPL-60094812`: ticker (or slug of the name), then company id.
+
+    Only letters, digits and single hyphens, because Dagster gives `|`, `,` and brackets a meaning of their own.
+    """
+    slug = re.sub(r"[^A-Z0-9]+", "-", (ticker or name).upper()).strip("-")[:24].strip("-")
+    return f"{slug or 'FIRM'}-{company_id}"
+
+
+def shingles(texts: Iterable[str]) -> frozenset[int]:
+    """Hashes of all three-word sequences of a call, case and punctuation aside."""
+    words = re.findall(r"\w+", " ".join(texts).lower())
+    # hash() of a str differs between processes; these sets are compared within one call of one function only.
+    return frozenset(hash(tuple(words[i : i + 3])) for i in range(max(1, len(words) - 2)))
+
+
+def superseded_versions(versions: Sequence[CallVersion], as_of: date | None = None) -> dict[int, int]:
+    """Which versions of one firm's calls give way to which: transcript id -> the id to model instead.
+
+    Versions belong to one event when they share the event id or, where either has none, the date and nearly all of
+    their text. The latest version known on `as_of` wins (the latest of all without one); versions that came later
+    than `as_of` give way to it. An event with no version known by then keeps its earliest.
+    """
+    replaced: dict[int, int] = {}
+    for group in _events(versions):
+        known = [v for v in group if as_of is None or v.available_at is None or v.available_at.date() <= as_of]
+        winner = max(known, key=_age) if known else min(group, key=_age)
+        replaced |= {v.transcript_id: winner.transcript_id for v in group if v is not winner}
+    return replaced
+
+
+def _age(version: CallVersion) -> tuple[float, int]:
+    return (version.available_at.timestamp() if version.available_at else 0.0, version.transcript_id)
+
+
+def _events(versions: Sequence[CallVersion]) -> list[list[CallVersion]]:
+    groups: list[list[CallVersion]] = []
+    for version in versions:
+        for group in groups:
+            if _same_event(group[0], version):
+                group.append(version)
+                break
+        else:
+            groups.append([version])
+    return groups
+
+
+def _same_event(one: CallVersion, other: CallVersion) -> bool:
+    if one.event_id is not None and other.event_id is not None:
+        return one.event_id == other.event_id
+    if one.call_date != other.call_date:
+        return False
+    shared = len(one.shingles & other.shingles)
+    return shared >= _SAME_TEXT * min(len(one.shingles), len(other.shingles))
+
+
+def is_earnings_call(event_type: str | None, modelled: Collection[str] = (EARNINGS_CALLS,)) -> bool:
+    """Whether an event of this type is modelled; sources that do not tell the type hold earnings calls only."""
+    return event_type is None or event_type in modelled

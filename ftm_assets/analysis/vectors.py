@@ -1,0 +1,42 @@
+"""Vectors as they are stored: unit length, zero-padded to one width."""
+
+import numpy as np
+
+DIMENSIONS = 768
+
+
+def unit_rows(vectors: np.ndarray) -> np.ndarray:
+    """Each row scaled to length one; a zero row stays zero.
+
+    vectors: (n, d) floats    returns: (n, d) float32
+    """
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.where(lengths == 0, 1, lengths)).astype(np.float32)
+
+
+def pad(vectors: np.ndarray) -> np.ndarray:
+    """Rows widened to 768 with zeros; cosine and inner product stay exactly the same.
+
+    vectors: (n, d <= 768) float32    returns: (n, 768) float32
+    """
+    padded = np.zeros((len(vectors), DIMENSIONS), np.float32)
+    padded[:, : vectors.shape[1]] = vectors
+    return padded
+
+
+def centroids(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Unit-length mean embedding of each cluster; noise (label -1) is left out.
+
+    embeddings: (n, d) float32    labels: (n,) int in -1..k-1
+    returns:    (k, d) float32, row i belongs to label i
+    raises:     ValueError if the lengths differ or some label below k has no member
+    """
+    if len(embeddings) != len(labels):
+        raise ValueError(f"{len(embeddings)} embeddings for {len(labels)} labels")
+    k = int(labels.max(initial=-1)) + 1
+    sizes = np.bincount(labels[labels >= 0], minlength=k)
+    if not sizes.all():
+        raise ValueError(f"no member for label {int(np.flatnonzero(sizes == 0)[0])}")
+    sums = np.zeros((k, embeddings.shape[1]), np.float64)
+    np.add.at(sums, labels[labels >= 0], embeddings[labels >= 0].astype(np.float64))
+    return unit_rows(sums / np.maximum(sizes, 1)[:, None])

@@ -1,0 +1,85 @@
+"""The words of a sentence that may name a topic; what is embedded stays as spoken."""
+
+import re
+from collections.abc import Collection, Iterable
+from itertools import pairwise
+
+from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+
+from ftm_assets.analysis.boilerplate import without_marks
+
+# Shorter ones ("Al", "Ed", "Bo") are too often words of their own.
+MIN_NAME_CHARS = 3
+
+# What people say while they think, and the courtesies of every call.
+_SPOKEN = """
+    a.m. actually basically bit definitely e.g. er fy gonna gotta good got going great guess hello hi hmm i.e. just
+    kind know let like little look lot maybe mean morning obviously ok okay p.m. pretty probably question questions
+    really right said say sort sure thank thanks thing things think uh um wanna want yeah yep yes
+"""
+_STOP_WORDS: frozenset[str] = frozenset(ENGLISH_STOP_WORDS) | frozenset(_SPOKEN.split())
+
+# Parts of names, firms' names and stand-ins for names ("Unidentified Participant") that are words of business first.
+_BUSINESS = """
+    air airlines american analyst bank banks brands capital care cash chemical communications company consumer
+    corporate cost credit data digital drug drugs electric energy entertainment equity executive financial food
+    foods gas general global gold green growth health healthcare home hotels house industrial industries insurance
+    international land life management market markets materials media medical mobile motor motors national networks
+    oil operator pacific parts people pharma pharmaceuticals platforms power price products properties property rail
+    real realty resources rice sales science sciences security semiconductor services software solutions steel
+    stores systems technologies technology trade trust utilities water wood world
+"""
+_ORDINARY = _STOP_WORDS | frozenset(_BUSINESS.split())
+
+_TOKEN = re.compile(r"(?:[^\W\d_]+-)*(?:[^\W\d_]\.){2,}|[^\W_]+(?:(?:['\u2019&-]|(?<=\d)[.,](?=\d))[^\W_]+)*")
+_NUMBER = re.compile(r"\d+(?:st|nd|rd|th|s|x|k|m|mm|b|bn|bps|am|pm|[qh]\d*)?|(?:[qh]|fy|[qh]\dfy)\d+")
+_NAME = re.compile(r"[^\W\d_]+")
+
+
+def terms(text: str, names: Collection[str] = ()) -> list[str]:
+    """Words of the text that may name a topic, and pairs of them that were spoken side by side.
+
+    Stop words, spoken fillers, numbers, single letters and transcriber marks go. So do the names: lower-case
+    tokens as from `name_tokens`, matched whole. What goes still stands between its neighbours: they make no pair.
+    """
+    words = _words(text, names)
+    pairs = (f"{one} {other}" for one, other in pairwise(words) if one and other and one != other)
+    return [*filter(None, words), *pairs]
+
+
+def clean_text(text: str, names: Collection[str] = ()) -> str:
+    """The single words of `terms` in spoken order, joined by spaces; '' if none is left."""
+    return " ".join(filter(None, _words(text, names)))
+
+
+def _words(text: str, names: Collection[str]) -> list[str]:
+    """Each token of the text as the word it stands for, '' where none may name a topic."""
+    words = []
+    for token in _TOKEN.findall(without_marks(text).lower()):
+        word = _without_numbers(_without_suffix(token))
+        named = any(len(part) >= MIN_NAME_CHARS and part.casefold() in names for part in word.split("-"))
+        words.append("" if len(word) < 2 or word in _STOP_WORDS or named else word)
+    return words
+
+
+def _without_suffix(token: str) -> str:
+    """The token before its apostrophe: 'firm' of "firm's"; a negation ("don't") leaves nothing."""
+    token = token.replace("\u2019", "'")
+    return "" if token.endswith("n't") else token.partition("'")[0]
+
+
+def _without_numbers(token: str) -> str:
+    """The token without numeric parts: 'month' of '12-month', '' of '10-k' and '3.5', but '5g' and 'b2b' whole."""
+    if not any(character.isdigit() for character in token):
+        return token
+    parts = re.split(r"[.,-]", token)
+    return "-".join(part for part in parts if len(part) > 1 and not _NUMBER.fullmatch(part))
+
+
+def name_tokens(persons: Iterable[str], company_name: str) -> frozenset[str]:
+    """Lower-case parts, three letters or longer, of the people's names and the firm's.
+
+    Parts that are ordinary words of business first ('bank', 'price', 'energy') stay out: a bank may speak of banks.
+    """
+    parts = (part for name in (*persons, company_name) for part in _NAME.findall(name.casefold()))
+    return frozenset(part for part in parts if len(part) >= MIN_NAME_CHARS) - _ORDINARY

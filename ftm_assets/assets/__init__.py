@@ -1,0 +1,1 @@
+"""WHAT exists: one file per asset, with its checks, jobs and sensors."""

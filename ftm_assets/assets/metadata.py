@@ -1,0 +1,50 @@
+"""What a materialization tells beside its rows: column schemas, previews, and one shape of result for all assets."""
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+from ftm_assets.storage import tables
+
+if TYPE_CHECKING:
+    Materialized = dg.MaterializeResult[Any]
+else:
+    # Dagster takes a parametrized MaterializeResult for a tuple as soon as the asset carries checks.
+    Materialized = dg.MaterializeResult
+
+Metadata = dict[str, Any]
+
+OWNERS = ["team:quant-text"]
+CELL_CHARS = 160
+
+
+def column_schema(table: type[tables.Base]) -> dg.TableSchema:
+    """The columns of a table as Dagster shows them in the asset catalog."""
+    return dg.TableSchema(
+        columns=[
+            dg.TableColumn(
+                column.name,
+                str(column.type).lower(),
+                description=column.doc,
+                constraints=dg.TableColumnConstraints(nullable=bool(column.nullable)),
+            )
+            for column in table.__table__.columns
+        ]
+    )
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.MarkdownMetadataValue:
+    """A preview for the materialization's page."""
+    lines = [header, ["---"] * len(header), *rows]
+    return dg.MetadataValue.md("\n".join(f"| {' | '.join(_cell(value) for value in line)} |" for line in lines))
+
+
+def _cell(value: object) -> str:
+    text = str(value).replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 3] + "..."
+
+
+def known(metadata: Metadata) -> Metadata:
+    """The entries that have a value; an absent reason is not shown as `None`."""
+    return {name: value for name, value in metadata.items() if value is not None}

@@ -1,0 +1,94 @@
+"""The calls of a quarter, as a transcript source has them."""
+
+from dataclasses import asdict
+from datetime import date
+
+import dagster as dg
+import sqlalchemy as sa
+from pydantic import Field
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
+
+from ftm_assets.analysis.transcripts import EARNINGS_CALLS
+from ftm_assets.assets.metadata import OWNERS, Materialized, column_schema, markdown_table
+from ftm_assets.errors import FtmError
+from ftm_assets.partitions import FIRM, quarters
+from ftm_assets.resources.transcripts import open_source
+from ftm_assets.settings import read_settings
+from ftm_assets.storage import tables
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.transcripts import Ingested, create_quarter, ingest
+
+N_REJECTS_SHOWN = 20
+
+
+class NoSource(FtmError):
+    """Nobody said where the transcripts are."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no transcript source: set `source` in the launchpad or FTM_SOURCE in the environment, or use: ftm ingest"
+        )
+
+
+class TranscriptsConfig(dg.Config):
+    """Where calls come from, and which of their versions count."""
+
+    source: str | None = Field(None, description="CSV file, or module:attribute of a source of one's own")
+    columns: dict[str, str] = Field({}, description="our column name -> the name in the file, where they differ")
+    event_types: list[str] = Field([EARNINGS_CALLS], description="values of keydeveventtypename that are modelled")
+    as_of: str | None = Field(None, description="YYYY-MM-DD: model the versions known on that day")
+
+
+@dg.asset(
+    partitions_def=quarters,
+    io_manager_key="pgvector",
+    owners=OWNERS,
+    kinds={"csv", "postgres"},
+    code_version="1",
+    metadata={"dagster/column_schema": column_schema(tables.Component)},
+)
+def transcripts(
+    context: dg.AssetExecutionContext, config: TranscriptsConfig, database: dg.ResourceParam[Database]
+) -> Materialized:
+    """Calls of the quarter, by calendar date, one row a speaker's turn; registers the firms that hold them.
+
+    Loading a source again replaces only calls that changed. Calls that the source does not hold are left alone.
+    """
+    ingested = ingest_quarter(database, context.partition_key, config)
+    # All keys, not only new ones: a run that died after its commit is made good by the next.
+    context.instance.add_dynamic_partitions(FIRM, list(ingested.firm_keys))
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(ingested.content_hash),
+        metadata={
+            "n_firms": len(ingested.firm_keys),
+            "n_firms_changed": len(ingested.changed_firms),
+            **asdict(ingested.counts),
+            "rejects": markdown_table(
+                ["row", "column", "value", "reason", "kept"],
+                [(r.row_number, r.column, r.value, r.reason, r.kept) for r in ingested.rejects[:N_REJECTS_SHOWN]],
+            ),
+        },
+    )
+
+
+def ingest_quarter(database: Database, quarter: str, config: TranscriptsConfig) -> Ingested:
+    """Load a quarter from the configured source, all of it or nothing. raises: NoSource, ValueError on a bad date"""
+    spec = config.source or read_settings().source
+    if spec is None:
+        raise NoSource
+    source = open_source(spec, columns=config.columns, event_types=config.event_types)
+    as_of = date.fromisoformat(config.as_of) if config.as_of else None
+    _create_quarter(database, quarter)
+    with database.transaction() as connection:
+        return ingest(connection, quarter, source.read(quarter), source.name, as_of)
+
+
+@retry(
+    retry=retry_if_exception_type(sa.exc.OperationalError),
+    wait=wait_exponential(max=30),
+    stop=stop_after_attempt(6),
+    reraise=True,
+)
+def _create_quarter(database: Database, quarter: str) -> None:
+    with database.transaction() as connection:
+        create_quarter(connection, quarter)

@@ -1,0 +1,401 @@
+"""The `ftm` command."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ftm_assets.display import Format, console, errors, show
+from ftm_assets.errors import FtmError
+from ftm_assets.settings import read_settings
+from ftm_assets.storage import queries
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.lookup import Unknown, find_firm, find_quarter, parse_quarter
+from ftm_assets.storage.removal import calls_to_forget, drop_quarter, forget
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Earnings calls of a quarter as sentences, per-firm topics, topic summaries and cross-firm themes.\n\n"
+    "First `ftm ingest FILE`, then `ftm backfill 2021Q4`, then `ftm themes 2021Q4`. `ftm up` opens the Dagster UI. "
+    "A firm may be named by its key, ticker, company id, or a part of its name that no other firm has.",
+)
+
+QuarterArgument = Annotated[str, typer.Argument(help="Calendar quarter of the calls, such as 2021Q4.")]
+FirmArgument = Annotated[str, typer.Argument(help="Key, ticker, company id, or an unambiguous part of the name.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table to read, json or csv for a script.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most sentences to show.")]
+
+
+@app.command()
+def ingest(
+    source: Annotated[str, typer.Argument(help="CSV file (also .gz), or module:attribute of a source of your own.")],
+    quarter: Annotated[list[str] | None, typer.Option("--quarter", "-q", help="Only this quarter; repeatable.")] = None,
+    as_of: Annotated[str | None, typer.Option(help="YYYY-MM-DD: the versions of calls known on that day.")] = None,
+    column: Annotated[
+        list[str] | None, typer.Option(help="ours=theirs, where the file names a column differently; repeatable.")
+    ] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Load calls. Loading again replaces only calls that changed; calls that the source does not hold stay."""
+    from ftm_assets.resources.transcripts import open_source
+    from ftm_assets.runs import ingest_quarters
+
+    columns = _column_map(column or [])
+    there = open_source(source, columns=columns).quarters()
+    wanted = [parse_quarter(name) for name in quarter or there]
+    for name in wanted:
+        if name not in there:
+            raise Unknown("quarter of the source", name, there)
+    config: dict[str, object] = {"source": source, "columns": columns}
+    if as_of:
+        config["as_of"] = as_of
+    with _instance() as (instance, defs):
+        done = list(_tracked(ingest_quarters(defs, instance, wanted, config), len(wanted), "quarters"))
+    columns_shown = "quarter n_firms n_calls n_new n_changed n_superseded n_rows n_components n_duplicates n_rejected"
+    show(done, _headings(columns_shown), form)
+    if any(each.n_rejected or each.n_repaired for each in done):
+        errors.print("some rows were left out or repaired; see why with: ftm rejects")
+
+
+@app.command()
+def backfill(
+    quarter: QuarterArgument,
+    firm: Annotated[list[str] | None, typer.Option("--firm", help="Only this firm; repeatable.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also firms that are up to date.")] = False,
+    themes: Annotated[bool, typer.Option("--themes", help="Make themes even while firms are missing.")] = False,
+    reencode: Annotated[bool, typer.Option("--reencode", help="Drop the quarter's vectors; make new ones.")] = False,
+) -> None:
+    """Bring a quarter up to date: firms that are missing, failed or stale, then its themes.
+
+    One firm after another in this process. Stop it whenever you like: the same command goes on where it was.
+    """
+    from ftm_assets import runs
+
+    database = _database()
+    with database.transaction() as connection:
+        quarter = find_quarter(connection, quarter)
+        chosen = [find_firm(connection, name).partition_key for name in firm or []]
+    with _instance() as (instance, defs), runs.backfilling(instance, database, quarter):
+        if reencode:
+            runs.reencode(database, quarter)
+        keys = runs.firms_to_run(instance, database, quarter, chosen, every=every)
+        failed = [
+            run
+            for run in _tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms")
+            if run.error
+        ]
+        for run in failed:
+            errors.print(f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red")
+        left = runs.firms_to_do(instance, database, quarter)
+        if left and not themes:
+            console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
+        elif themes or every or runs.themes_to_do(instance, database, quarter):
+            with errors.status(f"{quarter} themes"):
+                runs.run_themes(defs, instance, quarter)
+    _show_status([quarter], Format.table)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def status(
+    quarter: Annotated[str | None, typer.Argument(help="One quarter, with its firms to do; without, all.")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """How far each quarter is: firms, calls, sentences, topics, outliers, themes, and what is left to do."""
+    with _database().transaction() as connection:
+        known = queries.quarters_with_calls(connection)
+        chosen = [find_quarter(connection, quarter)] if quarter else known
+    if not chosen:
+        console.print("nothing is loaded yet: ftm ingest SOURCE")
+    else:
+        _show_status(chosen, form, firms=quarter is not None)
+
+
+def _show_status(quarters: list[str], form: Format, *, firms: bool = False) -> None:
+    with _database().transaction() as connection:
+        found = [queries.quarter_status(connection, quarter) for quarter in quarters]
+    show(
+        found,
+        _headings(
+            "quarter n_expected n_complete n_calls n_sentences n_modelled n_topics outlier_share n_themes "
+            "n_topics_in_themes"
+        ),
+        form,
+    )
+    if form is not Format.table:
+        return
+    for state in found:
+        if state.n_recipes > 1:
+            console.print(f"{state.quarter}: firms were made by {state.n_recipes} different versions or settings; make")
+            console.print(f"  them alike with: ftm backfill {state.quarter} --all")
+        if state.themes.changed_firms:
+            console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
+        if firms:
+            show(
+                [firm for firm in state.firms if not firm.complete],
+                _headings("firm_key firm_sentences firm_topics topic_summaries"),
+                form,
+            )
+
+
+@app.command()
+def themes(
+    quarter: QuarterArgument,
+    examples: Annotated[int, typer.Option("--examples", "-e", min=0, help="Sentences to show for each theme.")] = 2,
+    form: FormatOption = Format.table,
+) -> None:
+    """Themes of a quarter, those of most firms first. Go down with `ftm sentences THEME`."""
+    with _database().transaction() as connection:
+        quarter = find_quarter(connection, quarter)
+        found = queries.themes_of_quarter(connection, quarter)
+        quotes = {x.theme_id: queries.sentences_of_theme(connection, x.theme_id, examples) for x in found if examples}
+    if form is not Format.table:
+        show(found, {}, form)
+        return
+    if not found:
+        console.print(f"no themes in {quarter}; make them with: ftm backfill {quarter}")
+    for theme in found:
+        console.print(
+            f"[bold]{theme.theme_id}[/]  {theme.label}  ({theme.n_firms} firms, {theme.n_topics} topics)", markup=True
+        )
+        for row in quotes.get(theme.theme_id, []):
+            console.print(
+                f"    {row.firm_name}, {row.role}: {row.text}", markup=False, overflow="ellipsis", no_wrap=True
+            )
+
+
+@app.command()
+def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Format.table) -> None:
+    """Topics of a firm in a quarter, each with its summary and its theme."""
+    with _database().transaction() as connection:
+        quarter, found = find_quarter(connection, quarter), find_firm(connection, firm)
+        rows = queries.topics_of_firm(connection, quarter, found.company_id)
+    show(
+        rows, _headings("topic_id firm_name n_sentences label theme_id summary"), form, title=f"{found.name}, {quarter}"
+    )
+
+
+@app.command()
+def calls(
+    quarter: QuarterArgument,
+    firm: Annotated[str | None, typer.Argument(help="Only this firm.")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Calls of a quarter, superseded versions included, each with its own counts."""
+    with _database().transaction() as connection:
+        quarter = find_quarter(connection, quarter)
+        company_id = find_firm(connection, firm).company_id if firm else None
+        rows = queries.calls(connection, quarter, company_id)
+    show(
+        rows,
+        _headings(
+            "firm_key transcript_id call_date headline superseded_by n_components n_sentences n_modelled n_in_topics"
+        ),
+        form,
+    )
+
+
+@app.command()
+def sentences(
+    identifier: Annotated[str, typer.Argument(help="Id of a theme, a topic or a sentence.")],
+    limit: LimitOption = 20,
+    form: FormatOption = Format.table,
+) -> None:
+    """Down from a theme or a topic to its best sentences; up from a sentence to its topic and theme."""
+    with _database().transaction() as connection:
+        rows = queries.sentences_of(connection, identifier, limit)
+        below = queries.topics_of_theme(connection, identifier) if identifier.startswith("theme_") else []
+    if not rows and not below:
+        raise FtmError(f"{identifier!r} is no theme, topic or sentence; ids are shown by: ftm themes, ftm topics")
+    if below and form is Format.table:
+        show(
+            below,
+            _headings("topic_id firm_name n_sentences label theme_id summary"),
+            form,
+            title=f"topics of {identifier}",
+        )
+    show(
+        rows,
+        _headings("sentence_id firm_name call_date person role topic_label theme_id text"),
+        form,
+    )
+
+
+@app.command()
+def rejects(
+    source: Annotated[str | None, typer.Argument(help="Only this source, as `ftm rejects` names it.")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """Rows of the sources that were left out, or repaired before they were loaded, and why."""
+    with _database().transaction() as connection:
+        rows = queries.rejects(connection, source)
+    show(rows, _headings("source row_number column value reason kept"), form)
+
+
+@app.command(name="forget")
+def forget_calls(
+    quarter: Annotated[str | None, typer.Option("--quarter", "-q", help="Calls of this quarter.")] = None,
+    firm: Annotated[str | None, typer.Option("--firm", help="Calls of this firm.")] = None,
+    call: Annotated[int | None, typer.Option("--call", help="The call with this transcript id.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only show what would go.")] = False,
+) -> None:
+    """Delete calls that meet all conditions, and everything made from them. Shows them first; --yes does it."""
+    database = _database()
+    with database.transaction() as connection:
+        quarter = find_quarter(connection, quarter) if quarter else None
+        company_id = find_firm(connection, firm).company_id if firm else None
+        found = calls_to_forget(connection, quarter, company_id, call)
+        if not found:
+            raise FtmError(
+                "no call meets these conditions; give --quarter, --firm or --call, and see: ftm calls QUARTER"
+            )
+        show(
+            found,
+            _headings("quarter firm_key transcript_id headline"),
+            Format.table,
+            title="forgotten" if yes else "would be forgotten",
+        )
+        gone = forget(connection, found) if yes else []
+    if not yes:
+        console.print("nothing was deleted; repeat with --yes to do it")
+    elif gone:
+        from ftm_assets.runs import dagster_instance, unregister_firms
+
+        with dagster_instance(database) as instance:
+            unregister_firms(instance, gone)
+
+
+@app.command()
+def drop(
+    quarter: QuarterArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+) -> None:
+    """Delete a whole quarter: calls, sentences, topics, summaries and themes. --yes does it."""
+    with _database().transaction() as connection:
+        quarter = find_quarter(connection, quarter)
+        if yes:
+            console.print(f"dropped {quarter} with {drop_quarter(connection, quarter)} calls")
+            return
+    _show_status([quarter], Format.table)
+    console.print(f"nothing was deleted; repeat with --yes to drop {quarter}")
+
+
+@app.command()
+def db() -> None:
+    """Print the database's URL, password included, for psql or DBeaver: psql "$(ftm db)"."""
+    database = _database()
+    database.engine.dispose()
+    typer.echo(database.url())
+
+
+@app.command()
+def env() -> None:
+    """Print what Dagster's own tools need from the environment, passwords included: eval "$(ftm env)"."""
+    import shlex
+
+    from ftm_assets.runs import dagster_environment
+
+    for name, value in dagster_environment(_database()).items():
+        typer.echo(f"export {name}={shlex.quote(value)}")
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 3000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Start all that the Dagster UI needs: database, code location, daemon, webserver. Ctrl-C stops the last three."""
+    from ftm_assets.runs import dagster_environment
+    from ftm_assets.services import Services
+
+    database = _database()
+    console.print(f"database: {database.location}")
+    database.engine.dispose()
+    services = Services(database.settings.home, dagster_environment(database), host, port)
+    with services.running() as processes:
+        console.print(f"Dagster UI: {services.address}   (logs in {database.settings.home / 'logs'}; Ctrl-C to stop)")
+        services.watch(processes)
+    console.print("stopped; the database runs on until: ftm down")
+
+
+@app.command()
+def down() -> None:
+    """Stop the services that `ftm up` started elsewhere, and the embedded database."""
+    from ftm_assets.services import stop_services
+
+    database = _database()
+    if stop_services(database.settings.home):
+        console.print("services stopped")
+    if database.embedded is None:
+        console.print(f"the database is not ours to stop: {database.location}")
+    else:
+        database.embedded.stop()
+        console.print("database stopped")
+
+
+def main() -> None:
+    """Run the command; an error that a person can mend is one message and exit code 1, without a traceback."""
+    try:
+        app()
+    except FtmError as error:
+        errors.print(f"error: {error}", markup=False, style="red", soft_wrap=True)
+        sys.exit(1)
+
+
+def _database() -> Database:
+    return Database(read_settings())
+
+
+@contextmanager
+def _instance() -> Iterator[tuple["dg.DagsterInstance", "dg.Definitions"]]:
+    from ftm_assets.definitions import defs
+    from ftm_assets.runs import dagster_instance
+
+    with dagster_instance(_database()) as instance:
+        yield instance, defs
+
+
+Item = TypeVar("Item")
+
+
+def _tracked(items: Iterator[Item], total: int, what: str) -> Iterator[Item]:
+    """The items, with a bar that shows count, time taken and time left while they come."""
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=errors,
+    )
+    with bar:
+        task = bar.add_task(what, total=total)
+        for item in items:
+            bar.advance(task)
+            yield item
+
+
+def _headings(columns: str) -> dict[str, str]:
+    """Field -> heading: the field's name without underscores; `n_firms` is headed `firms`."""
+    return {name: name.removeprefix("n_").replace("_", " ") for name in columns.split()}
+
+
+def _column_map(pairs: list[str]) -> dict[str, str]:
+    found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(found) < len(pairs):
+        raise FtmError(f"--column wants ours=theirs, such as companyid=gvkey; got {pairs}")
+    return found
+
+
+def _some(names: tuple[str, ...], n: int = 10) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

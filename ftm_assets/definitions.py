@@ -1,0 +1,43 @@
+"""The whole graph on one screen.
+
+transcripts -> firm_sentences -> firm_topics -> topic_summaries -> cross_firm_themes
+"""
+
+import dagster as dg
+
+from ftm_assets.analysis.summaries import KeywordSummarizer, Summarizer
+from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_current
+from ftm_assets.assets.cross_firm_themes import cross_firm_themes
+from ftm_assets.assets.firm_sentences import firm_sentences
+from ftm_assets.assets.firm_topics import firm_topics
+from ftm_assets.assets.jobs import firm_quarter, ingest_quarter, quarter_themes
+from ftm_assets.assets.sensors import complete_quarters
+from ftm_assets.assets.topic_summaries import topic_summaries
+from ftm_assets.assets.transcripts import transcripts
+from ftm_assets.resources.encoder import Encoder, SentenceTransformerEncoder
+from ftm_assets.settings import read_settings
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.io_manager import PgVectorIOManager
+
+
+def build_definitions(database: Database, encoder: Encoder, summarizer: Summarizer) -> dg.Definitions:
+    """The graph on the given outside world; nothing is opened or loaded before a run needs it."""
+    return dg.Definitions(
+        assets=[transcripts, firm_sentences, firm_topics, topic_summaries, cross_firm_themes],
+        asset_checks=[quarter_coverage, themes_current, theme_rules],
+        jobs=[ingest_quarter, firm_quarter, quarter_themes],
+        sensors=[complete_quarters],
+        resources={
+            "database": database,
+            "pgvector": PgVectorIOManager(database),
+            "encoder": encoder,
+            "summarizer": summarizer,
+        },
+        executor=dg.in_process_executor,
+    )
+
+
+settings = read_settings()
+defs = build_definitions(
+    Database(settings), SentenceTransformerEncoder(settings.encoder, settings.device), KeywordSummarizer()
+)

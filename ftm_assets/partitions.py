@@ -1,0 +1,24 @@
+"""The two dimensions of the graph: calendar quarters, fixed, and firms, registered as their calls arrive."""
+
+import warnings
+
+import dagster as dg
+
+from ftm_assets.settings import read_settings
+
+FIRM = "firm"
+QUARTER = "quarter"
+
+quarters = dg.StaticPartitionsDefinition(read_settings().quarter_keys())
+firms = dg.DynamicPartitionsDefinition(name=FIRM)
+firm_quarters = dg.MultiPartitionsDefinition({FIRM: firms, QUARTER: quarters})
+
+with warnings.catch_warnings():
+    # In beta for years, and the only mapping between a quarter and its firms.
+    warnings.simplefilter("ignore", dg.BetaWarning)
+    one_quarter = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=QUARTER)
+
+
+def firm_quarter_key(firm_key: str, quarter: str) -> str:
+    """The partition key of a firm in a quarter, `AAPL-60094812|2021Q4`."""
+    return dg.MultiPartitionKey({FIRM: firm_key, QUARTER: quarter})

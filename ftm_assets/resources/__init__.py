@@ -1,0 +1,1 @@
+"""The OUTSIDE: transcript sources, the sentence encoder, the summarizer."""

@@ -1,0 +1,219 @@
+"""Runs of the graph in this process: load a quarter, bring a quarter's firms up to date, one warm run after another."""
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import cast
+
+import dagster as dg
+import sqlalchemy as sa
+
+import ftm_assets
+from ftm_assets.errors import FtmError
+from ftm_assets.partitions import FIRM, firm_quarter_key
+from ftm_assets.storage import stages
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.queries import quarter_status
+from ftm_assets.storage.themes import theme_state
+from ftm_assets.storage.transcripts import firm_keys
+
+QUARTER_TAG = "ftm/backfill"
+FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
+_UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+
+
+class BackfillRunning(FtmError):
+    """Another process is at work on the same quarter."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(f"another `ftm backfill {quarter}` is running; wait for it, or stop it first")
+
+
+class NoCalls(FtmError):
+    """A quarter without calls has nothing to run."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(f"no calls in {quarter}; load some first: ftm ingest SOURCE --quarter {quarter}")
+
+
+class NotFound(FtmError):
+    """The folder with `dagster.yaml` is not where it should be."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"no dagster.yaml in {folder}; run from a clone of the project, or set DAGSTER_HOME to its folder"
+        )
+
+
+@dataclass(frozen=True)
+class FirmRun:
+    """The end of one firm's run. `error` is its first line of what went wrong, None if all went well."""
+
+    firm_key: str
+    run_id: str
+    error: str | None
+
+
+@dataclass(frozen=True)
+class QuarterIngest:
+    """What `transcripts` of a quarter told; see `storage.transcripts.IngestCounts`."""
+
+    quarter: str
+    n_firms: int
+    n_firms_changed: int
+    n_calls: int
+    n_new: int
+    n_changed: int
+    n_unchanged: int
+    n_superseded: int
+    n_rows: int
+    n_components: int
+    n_superseded_components: int
+    n_duplicates: int
+    n_rejected: int
+    n_repaired: int
+
+
+def dagster_environment(database: Database) -> dict[str, str]:
+    """What `dagster.yaml` reads from the environment; holds a password, so it goes to child processes only.
+
+    raises: NotFound if there is no `dagster.yaml`
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(ftm_assets.__file__).parents[1]).absolute()
+    if not (home / "dagster.yaml").exists():
+        raise NotFound(home)
+    return {
+        "DAGSTER_HOME": str(home),
+        "FTM_HOME": str(database.settings.home),
+        "FTM_DAGSTER_URL": database.dagster_url(),
+        "FTM_RUN_STORAGE": str(database.settings.home / "dagster"),
+    }
+
+
+@contextmanager
+def dagster_instance(database: Database) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance that the UI shows, on the database's server."""
+    os.environ.update(dagster_environment(database))
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def ingest_quarters(
+    defs: dg.Definitions, instance: dg.DagsterInstance, quarters: Sequence[str], config: Mapping[str, object]
+) -> Iterator["QuarterIngest"]:
+    """Materialize `transcripts` of each quarter. raises: whatever the asset raises; quarters done before stay"""
+    job = defs.resolve_job_def("ingest_quarter")
+    for quarter in quarters:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=quarter,
+            run_config={"ops": {"transcripts": {"config": dict(config)}}, **_QUIET},
+        )
+        told = result.asset_materializations_for_node("transcripts")[0].metadata
+        yield QuarterIngest(quarter, *(cast(int, told[f.name].value) for f in fields(QuarterIngest)[1:]))
+
+
+def firms_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> list[str]:
+    """Expected firms whose rows are missing or stale, or that Dagster does not know to be there.
+
+    raises: NoCalls
+    """
+    with database.transaction() as connection:
+        expected = firm_keys(connection, quarter)
+        behind = set(quarter_status(connection, quarter).firms_to_do)
+    if not expected:
+        raise NoCalls(quarter)
+    # A process killed between its commit and its event leaves rows that Dagster has not heard of.
+    known = [instance.get_materialized_partitions(asset) for asset in FIRM_ASSETS]
+    return [
+        key for key in expected if key in behind or any(firm_quarter_key(key, quarter) not in there for there in known)
+    ]
+
+
+def firms_to_run(
+    instance: dg.DagsterInstance, database: Database, quarter: str, chosen: Sequence[str], *, every: bool
+) -> list[str]:
+    """Of the chosen firms (none: of the expected ones) those to do, or with `every` all."""
+    to_do = firms_to_do(instance, database, quarter)
+    if not every:
+        return [key for key in to_do if key in chosen or not chosen]
+    with database.transaction() as connection:
+        return list(chosen) or firm_keys(connection, quarter)
+
+
+@contextmanager
+def backfilling(instance: dg.DagsterInstance, database: Database, quarter: str) -> Iterator[None]:
+    """The sole right to run a quarter's firms from the command line; marks runs of a killed predecessor as failed.
+
+    raises: BackfillRunning
+    """
+    with database.engine.connect() as connection:
+        key = {"key": f"ftm backfill {quarter}"}
+        if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key):
+            raise BackfillRunning(quarter)
+        connection.commit()
+        try:
+            for run in instance.get_runs(dg.RunsFilter(tags={QUARTER_TAG: quarter}, statuses=_UNFINISHED)):
+                instance.report_run_failed(run, "The process that executed this run was killed; its work starts over.")
+            yield
+        finally:
+            connection.rollback()
+            connection.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))"), key)
+
+
+def run_firms(
+    defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys: Sequence[str]
+) -> Iterator[FirmRun]:
+    """Run the three firm assets of each firm, one after another; a firm that fails does not stop the others."""
+    instance.add_dynamic_partitions(FIRM, list(keys))
+    job = defs.resolve_job_def("firm_quarter")
+    for key in keys:
+        result = job.execute_in_process(
+            instance=instance,
+            partition_key=firm_quarter_key(key, quarter),
+            run_config=_QUIET,
+            tags={QUARTER_TAG: quarter},
+            raise_on_error=False,
+        )
+        yield FirmRun(key, result.run_id, None if result.success else first_failure(result))
+
+
+def run_themes(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str) -> None:
+    """Materialize the quarter's themes from the summaries that are there. raises: whatever the asset raises"""
+    defs.resolve_job_def("quarter_themes").execute_in_process(
+        instance=instance, partition_key=quarter, run_config=_QUIET, tags={QUARTER_TAG: quarter}
+    )
+
+
+def themes_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> bool:
+    """Whether the quarter's themes are missing, rest on other summaries than those of now, or Dagster misses them."""
+    with database.transaction() as connection:
+        current = theme_state(connection, quarter).current
+    return not current or quarter not in instance.get_materialized_partitions(dg.AssetKey("cross_firm_themes"))
+
+
+def unregister_firms(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    """Take firms without any call left out of the UI."""
+    for key in keys:
+        instance.delete_dynamic_partition(FIRM, key)
+
+
+def first_failure(result: dg.ExecuteInProcessResult) -> str:
+    """The innermost message of the first step that failed, or of the run itself."""
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            if error is not None:
+                return error.message.strip()
+    return "the run failed before its first step; see its page in the UI"
+
+
+def reencode(database: Database, quarter: str) -> None:
+    """Drop a quarter's vectors and all that rests on them, so that the configured encoder makes new ones."""
+    with database.transaction() as connection:
+        stages.reencode(connection, quarter)

@@ -1,0 +1,64 @@
+"""The only reader of the environment: every `FTM_...` variable, with its type and its default."""
+
+import re
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ftm_assets.errors import FtmError
+
+
+class BadSetting(FtmError):
+    """An `FTM_...` variable cannot be used as it stands."""
+
+
+class Settings(BaseSettings):
+    """What differs from one machine to the next. Nothing here changes a result except `encoder`."""
+
+    model_config = SettingsConfigDict(env_prefix="FTM_", frozen=True)
+
+    home: Path = Field(Path(".ftm"), description="where the embedded database, run logs and reports rest")
+    database_url: SecretStr | None = Field(
+        None, description="postgresql://user:password@host/database; empty: embedded"
+    )
+    dagster_database_url: SecretStr | None = Field(
+        None, description="Dagster's own; empty: `dagster` on the same server"
+    )
+    quarters: str = Field("2015Q1:2027Q4", description="first and last quarter that the graph shows")
+    source: str | None = Field(None, description="transcript source that the UI uses when the launchpad names none")
+    encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model: name or path")
+    device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+
+    @field_validator("quarters")
+    @classmethod
+    def _two_quarters(cls, value: str) -> str:
+        if not re.fullmatch(r"\d{4}Q[1-4]:\d{4}Q[1-4]", value) or value[:6] > value[7:]:
+            raise ValueError(f"{value!r} is not a range of quarters such as 2015Q1:2027Q4")
+        return value
+
+    @field_validator("home")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    def quarter_keys(self) -> list[str]:
+        """Every quarter of the range, in order."""
+        first, last = (int(q[:4]) * 4 + int(q[5]) - 1 for q in self.quarters.split(":"))
+        return [f"{n // 4}Q{n % 4 + 1}" for n in range(first, last + 1)]
+
+
+def read_settings() -> Settings:
+    """The settings of this process. raises: BadSetting, naming the variable and what is wrong with it"""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise BadSetting(f"FTM_{str(first['loc'][0]).upper()}: {first['msg']}") from None
+
+
+def with_database(url: str, name: str) -> str:
+    """The same server's URL with another database."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(path=f"/{name}"))

@@ -1,0 +1,1 @@
+"""WHERE it rests: tables, migrations, the IO manager, queries and the embedded server."""

@@ -1,0 +1,166 @@
+"""The door to Postgres: an embedded server unless a URL names another, migrated before first use."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from pgvector.psycopg import register_vector
+from sqlalchemy.engine import Connection, Engine
+
+from ftm_assets.errors import FtmError
+from ftm_assets.settings import Settings, with_database
+from ftm_assets.storage.embedded import EmbeddedServer
+
+_log = logging.getLogger(__name__)
+_MIGRATION_LOCK = 4_061_977  # Any constant does, as long as every process takes the same one.
+
+
+class DatabaseRefused(FtmError):
+    """The database cannot be reached or is not one we can use."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """One Postgres database. Building it opens nothing; the first use starts, creates and migrates what is missing."""
+
+    settings: Settings
+
+    def __repr__(self) -> str:
+        return f"Database({self.location})"
+
+    @property
+    def embedded(self) -> EmbeddedServer | None:
+        """The server below `FTM_HOME`, or None where `FTM_DATABASE_URL` names another."""
+        return None if self.settings.database_url else EmbeddedServer(self.settings.home / "postgres")
+
+    @property
+    def location(self) -> str:
+        """Where it is, without the password."""
+        if self.settings.database_url is None:
+            return f"embedded in {self.settings.home}"
+        return sa.make_url(self.settings.database_url.get_secret_value()).render_as_string(hide_password=True)
+
+    def url(self) -> str:
+        """`postgresql://user:password@host:port/database`; a secret. Starts the embedded server if need be."""
+        if self.settings.database_url:
+            return self.settings.database_url.get_secret_value()
+        server = EmbeddedServer(self.settings.home / "postgres")
+        server.start()
+        return server.url("ftm")
+
+    def dagster_url(self) -> str:
+        """The URL of Dagster's own database, in the form that dagster-postgres reads; created if missing."""
+        named = self.settings.dagster_database_url
+        url = named.get_secret_value() if named else with_database(self.url(), "dagster")
+        _create_database(url)
+        return sa.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """An engine on the migrated database; one a process, never carried across a fork."""
+        url = self.url()
+        _create_database(url)
+        engine = sa.create_engine(_psycopg(url), pool_pre_ping=True, pool_size=2)
+        try:
+            with engine.connect() as connection:
+                migrate(connection)
+        except sa.exc.OperationalError as error:
+            raise _refused(url, error) from error
+        engine.dispose()
+        sa.event.listen(engine, "connect", lambda driver, _: register_vector(driver))
+        return engine
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection whose work is committed at the end of the block, or undone if the block raises."""
+        with self.engine.begin() as connection:
+            yield connection
+
+
+def migrate(connection: Connection) -> None:
+    """Bring the database to the newest schema; a no-op on one that is there.
+
+    raises: DatabaseRefused if pgvector is missing, older than 0.8.0, or may not be created
+    """
+    _check_pgvector(connection)
+    connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+    try:
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+    finally:
+        connection.rollback()
+        connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+        connection.commit()
+
+
+def _check_pgvector(connection: Connection) -> None:
+    version = connection.scalar(
+        sa.text(
+            "SELECT coalesce(installed_version, default_version) FROM pg_available_extensions WHERE name = 'vector'"
+        )
+    )
+    check_pgvector_version(version)
+
+
+def check_pgvector_version(version: str | None) -> None:
+    """Refuse a server without pgvector or with one before 0.8.0; warn about the releases that corrupt indexes.
+
+    raises: DatabaseRefused
+    """
+    if version is None:
+        raise DatabaseRefused("the server has no pgvector; install the package postgresql-NN-pgvector (0.8.0 or newer)")
+    found = tuple(int(part) for part in version.split("."))
+    if found < (0, 8, 0):
+        raise DatabaseRefused(
+            f"pgvector {version} lacks iterative scans; install 0.8.0 or newer, then run ALTER EXTENSION vector UPDATE"
+        )
+    if found < (0, 8, 3):
+        _log.warning(
+            "pgvector %s can overflow a buffer in parallel index builds and corrupt an index; "
+            "update to 0.8.3 or newer. Indexes are built serially until then.",
+            version,
+        )
+
+
+def _create_database(url: str) -> None:
+    target = sa.make_url(url)
+    try:
+        with sa.create_engine(_psycopg(url), poolclass=sa.NullPool).connect():
+            return
+    except sa.exc.OperationalError as error:
+        if "does not exist" not in str(error) or target.database is None:
+            raise _refused(url, error) from error
+    admin = sa.create_engine(
+        _psycopg(with_database(url, "postgres")), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+    )
+    try:
+        with admin.connect() as connection:
+            name = connection.dialect.identifier_preparer.quote(target.database)
+            connection.execute(sa.text(f"CREATE DATABASE {name}"))
+    except sa.exc.ProgrammingError as error:
+        # Two processes may come at once; the second finds the database there.
+        if "already exists" not in str(error):
+            raise _refused(url, error) from error
+    except sa.exc.DBAPIError as error:
+        raise _refused(url, error) from error
+
+
+def _psycopg(url: str) -> sa.URL:
+    return sa.make_url(url).set(drivername="postgresql+psycopg")
+
+
+def _refused(url: str, error: sa.exc.DBAPIError) -> DatabaseRefused:
+    where = sa.make_url(url).render_as_string(hide_password=True)
+    reason = str(error.orig).strip().splitlines()[0]
+    return DatabaseRefused(
+        f"{where} refused: {reason}. Check FTM_DATABASE_URL, or unset it to use the embedded server."
+    )

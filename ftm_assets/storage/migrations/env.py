@@ -1,0 +1,17 @@
+"""Alembic's entry: runs on the connection that `storage.database.migrate` hands over."""
+
+from alembic import context
+
+from ftm_assets.storage.tables import Base
+
+
+def include_name(name: str | None, kind: str, parents: object) -> bool:
+    """Leave the quarters' leaves of `sentences` alone; they come and go with the data."""
+    return not (kind == "table" and name is not None and name.startswith("sentences_"))
+
+
+context.configure(
+    connection=context.config.attributes["connection"], target_metadata=Base.metadata, include_name=include_name
+)
+with context.begin_transaction():
+    context.run_migrations()

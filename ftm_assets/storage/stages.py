@@ -1,0 +1,340 @@
+"""The stages of a firm-quarter: read, and written whole or not at all; where nothing changed, nothing is written."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ftm_assets.analysis.sentences import CallDay, FirmTurns, Sentence, Sentences, Turn
+from ftm_assets.analysis.summaries import Summaries
+from ftm_assets.analysis.topics import Topic, Topics, TopicSentence
+from ftm_assets.analysis.vectors import DIMENSIONS
+from ftm_assets.errors import FtmError
+from ftm_assets.storage import tables as t
+from ftm_assets.storage.copy import copy_rows
+
+TRANSCRIPTS = "transcripts"
+STAGES = ("firm_sentences", "firm_topics", "topic_summaries")
+_TABLES: dict[str, tuple[type[t.Base], ...]] = {
+    # Rows that refer to others stand before them.
+    "topic_summaries": (t.TopicSummary,),
+    "firm_topics": (t.TopicSentence, t.Topic),
+    "firm_sentences": (t.Sentence,),
+}
+
+_CALL_ORDER = (t.Call.call_date, t.Call.transcript_id)
+
+Stored = Sentences | Topics | Summaries
+_Copy = tuple[type[t.Base], Sequence[str], Iterable[Sequence[object]]]
+
+
+class UnknownFirm(FtmError):
+    """A firm key that no ingested call has brought."""
+
+    def __init__(self, firm_key: str) -> None:
+        super().__init__(
+            f"firm {firm_key!r} is not in the database; materialize transcripts of one of its quarters first"
+        )
+
+
+class NothingToWriteTo(FtmError):
+    """A stage has rows for a firm without a call in the quarter."""
+
+    def __init__(self, quarter: str, firm_key: str) -> None:
+        super().__init__(
+            f"firm {firm_key!r} has no call in {quarter}, but rows to write; materialize transcripts first"
+        )
+
+
+class MissingStage(FtmError):
+    """A stage is read before it was written."""
+
+    def __init__(self, stage: str, quarter: str, firm_key: str) -> None:
+        super().__init__(f"{stage} of firm {firm_key!r} in {quarter} is not there; materialize it first")
+
+
+class SecondEncoder(FtmError):
+    """A quarter's sentences share one encoder; another one would make vectors that cannot be compared."""
+
+    def __init__(self, quarter: str, recorded: str, offered: str) -> None:
+        super().__init__(
+            f"{quarter} is encoded with {recorded}, not {offered}; set FTM_ENCODER back, "
+            f"or encode the whole quarter anew: ftm backfill {quarter} --reencode"
+        )
+
+
+@dataclass(frozen=True)
+class FirmQuarter:
+    """A partition of the firm assets. `has_call` is False for a firm that is known, but has no call in the quarter."""
+
+    quarter: str
+    firm_key: str
+    company_id: int
+    has_call: bool
+
+
+def find_firm_quarter(connection: Connection, quarter: str, firm_key: str) -> FirmQuarter:
+    """The firm-quarter of a partition key. raises: UnknownFirm"""
+    found = connection.execute(
+        sa.select(t.Firm.company_id, t.FirmQuarter.company_id.is_not(None))
+        .outerjoin(t.FirmQuarter, (t.FirmQuarter.company_id == t.Firm.company_id) & (t.FirmQuarter.quarter == quarter))
+        .where(t.Firm.partition_key == firm_key)
+    ).first()
+    if found is None:
+        raise UnknownFirm(firm_key)
+    return FirmQuarter(quarter, firm_key, found[0], found[1])
+
+
+def write(connection: Connection, where: FirmQuarter, value: Stored, versions: dict[str, Any]) -> bool:
+    """Replace a stage's rows and drop what was derived from them; returns False, touching no row, if they are equal.
+
+    versions: what wrote it (code version, settings, libraries), recorded even when the rows stay
+    raises:   NothingToWriteTo, SecondEncoder
+    """
+    stage = stage_of(type(value))
+    copies = _copies(where, value)
+    if not where.has_call:
+        if any(True for _, _, rows in copies for _ in rows):
+            raise NothingToWriteTo(where.quarter, where.firm_key)
+        return False
+    if isinstance(value, Sentences):
+        _claim_encoder(connection, where.quarter, value)
+    changed = _stored_hash(connection, where, stage) != value.content_hash
+    if changed:
+        clear(connection, where.quarter, where.company_id, stage)
+        for table, columns, rows in copies:
+            copy_rows(connection, table.__table__, columns, rows)  # type: ignore[arg-type]
+    record(connection, where.quarter, where.company_id, stage, value.content_hash, value.built_from, versions)
+    return changed
+
+
+def stage_of(kind: type) -> str:
+    """The stage (and asset) whose rows a value of this type holds."""
+    return {Sentences: "firm_sentences", Topics: "firm_topics", Summaries: "topic_summaries"}[kind]
+
+
+def clear(connection: Connection, quarter: str, company_id: int, stage: str) -> None:
+    """Delete a stage's rows of one firm-quarter and everything derived from them, themes aside."""
+    gone = STAGES[STAGES.index(stage) :]
+    for derived in reversed(gone):
+        for table in _TABLES[derived]:
+            connection.execute(sa.delete(table).where(*_of(table, quarter, company_id)))
+    connection.execute(sa.delete(t.Stage).where(*_of(t.Stage, quarter, company_id), t.Stage.stage.in_(gone)))
+
+
+def record(
+    connection: Connection,
+    quarter: str,
+    company_id: int,
+    stage: str,
+    content_hash: str,
+    built_from: str | None,
+    versions: dict[str, Any],
+) -> None:
+    """Note what a stage holds and what it was built from."""
+    row = insert(t.Stage).values(
+        quarter=quarter,
+        company_id=company_id,
+        stage=stage,
+        content_hash=content_hash,
+        built_from=built_from,
+        versions=versions,
+    )
+    new = {"content_hash": row.excluded.content_hash, "built_from": row.excluded.built_from}
+    connection.execute(
+        row.on_conflict_do_update(
+            index_elements=["quarter", "company_id", "stage"],
+            set_={**new, "versions": row.excluded.versions, "written_at": sa.func.now()},
+            where=sa.or_(
+                *(getattr(t.Stage, name).is_distinct_from(value) for name, value in new.items()),
+                t.Stage.versions.is_distinct_from(row.excluded.versions),
+            ),
+        )
+    )
+
+
+def reencode(connection: Connection, quarter: str) -> None:
+    """Forget the quarter's encoder and every vector made with it, so that another one may take its place."""
+    for derived in reversed(STAGES):
+        for table in _TABLES[derived]:
+            connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
+    connection.execute(sa.delete(t.Stage).where(t.Stage.quarter == quarter, t.Stage.stage.in_(STAGES)))
+    connection.execute(
+        sa.update(t.Quarter).where(t.Quarter.quarter == quarter).values(encoder=None, encoder_revision=None)
+    )
+
+
+def read_turns(connection: Connection, where: FirmQuarter) -> FirmTurns:
+    """The turns of a firm's calls in a quarter, superseded versions left out; none for a firm without a call."""
+    if not where.has_call:
+        return FirmTurns(where.company_id, "", (), (), "", f"{where.firm_key} has no call in {where.quarter}")
+    calls = connection.execute(
+        sa.select(t.Call.transcript_id, t.Call.call_date)
+        .where(*_of(t.Call, where.quarter, where.company_id), t.Call.superseded_by.is_(None))
+        .order_by(*_CALL_ORDER)
+    )
+    turns = connection.execute(
+        sa.select(*(getattr(t.Component, f.name) for f in fields(Turn)))
+        .join(t.Call, _same_call(t.Component))
+        .where(*_of(t.Call, where.quarter, where.company_id), t.Call.superseded_by.is_(None))
+        .order_by(*_CALL_ORDER, t.Component.component_order)
+    )
+    name: str = connection.execute(
+        sa.select(t.FirmQuarter.name).where(*_of(t.FirmQuarter, where.quarter, where.company_id))
+    ).scalar_one()
+    return FirmTurns(
+        company_id=where.company_id,
+        company_name=name,
+        calls=tuple(CallDay(*row) for row in calls),
+        turns=tuple(Turn(*row) for row in turns),
+        built_from=_stage(connection, where, TRANSCRIPTS).content_hash,
+    )
+
+
+def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
+    """A firm-quarter's sentences with their vectors, in call order. raises: MissingStage"""
+    turns = read_turns(connection, where)
+    if not where.has_call:
+        return Sentences((), vectors_of([]), built_from=turns.built_from, reason=turns.reason)
+    stage = _stage(connection, where, "firm_sentences")
+    found = connection.execute(
+        sa.select(*(getattr(t.Sentence, f.name) for f in fields(Sentence)), t.Sentence.embedding)
+        .join(t.Call, _same_call(t.Sentence))
+        .where(*_of(t.Sentence, where.quarter, where.company_id))
+        .order_by(*_CALL_ORDER, t.Sentence.position)
+    ).all()
+    return Sentences(
+        rows=tuple(Sentence(*row[:-1]) for row in found),
+        embeddings=vectors_of([row[-1] for row in found]),
+        names=turns.names,
+        encoder=(stage.versions["encoder"][0], stage.versions["encoder"][1]),
+        built_from=stage.built_from or "",
+        reason=stage.versions["reason"],
+        calls=turns.calls,
+    )
+
+
+def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
+    """A firm-quarter's topics with centroids and assignments. raises: MissingStage"""
+    if not where.has_call:
+        return Topics((), (), vectors_of([]), "", f"{where.firm_key} has no call in {where.quarter}")
+    stage = _stage(connection, where, "firm_topics")
+    topics = connection.execute(
+        sa.select(t.Topic).where(*_of(t.Topic, where.quarter, where.company_id)).order_by(t.Topic.topic_number)
+    ).all()
+    members = connection.execute(
+        sa.select(*(getattr(t.TopicSentence, f.name) for f in fields(TopicSentence)))
+        .join(
+            t.Sentence,
+            (t.Sentence.quarter == t.TopicSentence.quarter) & (t.Sentence.sentence_id == t.TopicSentence.sentence_id),
+        )
+        .join(t.Call, _same_call(t.Sentence))
+        .where(*_of(t.TopicSentence, where.quarter, where.company_id))
+        .order_by(*_CALL_ORDER, t.Sentence.position)
+    )
+    return Topics(
+        topics=tuple(Topic(row.topic_number, row.label, tuple(row.keywords), row.n_sentences) for row in topics),
+        members=tuple(TopicSentence(*row) for row in members),
+        centroids=vectors_of([row.centroid for row in topics]),
+        built_from=stage.built_from or "",
+        reason=stage.versions["reason"],
+    )
+
+
+def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
+    key = (where.quarter, where.company_id)
+    if isinstance(value, Sentences):
+        columns = (
+            "quarter company_id sentence_id transcript_id component_order position start_char end_char "
+            "role section boilerplate text embedding"
+        )
+        return [
+            (
+                t.Sentence,
+                columns.split(),
+                [
+                    (
+                        *key,
+                        *(s.sentence_id, s.transcript_id, s.component_order, s.position, s.start_char, s.end_char),
+                        *(s.role, s.section, s.boilerplate, s.text, vector),
+                    )
+                    for s, vector in zip(value.rows, value.embeddings, strict=True)
+                ],
+            )
+        ]
+    if isinstance(value, Topics):
+        return [
+            (
+                t.Topic,
+                "quarter company_id topic_number label keywords n_sentences centroid".split(),
+                [
+                    (*key, topic.topic_number, topic.label, list(topic.keywords), topic.n_sentences, centroid)
+                    for topic, centroid in zip(value.topics, value.centroids, strict=True)
+                ],
+            ),
+            (
+                t.TopicSentence,
+                "quarter company_id sentence_id raw_topic topic_number probability rank".split(),
+                [
+                    (*key, m.sentence_id, m.raw_topic, m.topic_number, float(m.probability), m.rank)
+                    for m in value.members
+                ],
+            ),
+        ]
+    return [
+        (
+            t.TopicSummary,
+            "quarter company_id topic_number text source model evidence embedding".split(),
+            [
+                (*key, s.topic_number, s.text, s.source, s.model, list(s.evidence), vector)
+                for s, vector in zip(value.summaries, value.embeddings, strict=True)
+            ],
+        )
+    ]
+
+
+def _claim_encoder(connection: Connection, quarter: str, sentences: Sentences) -> None:
+    name, revision = sentences.encoder
+    connection.execute(
+        sa.update(t.Quarter)
+        .where(t.Quarter.quarter == quarter, t.Quarter.encoder.is_(None))
+        .values(encoder=name, encoder_revision=revision)
+    )
+    recorded = connection.execute(
+        sa.select(t.Quarter.encoder, t.Quarter.encoder_revision).where(t.Quarter.quarter == quarter)
+    ).one()
+    if tuple(recorded) != (name, revision):
+        raise SecondEncoder(quarter, f"{recorded[0]}@{recorded[1]}", f"{name}@{revision}")
+
+
+def _stage(connection: Connection, where: FirmQuarter, stage: str) -> sa.Row[Any]:
+    found = connection.execute(
+        sa.select(t.Stage).where(*_of(t.Stage, where.quarter, where.company_id), t.Stage.stage == stage)
+    ).first()
+    if found is None:
+        raise MissingStage(stage, where.quarter, where.firm_key)
+    return found
+
+
+def _stored_hash(connection: Connection, where: FirmQuarter, stage: str) -> str | None:
+    return connection.scalar(
+        sa.select(t.Stage.content_hash).where(*_of(t.Stage, where.quarter, where.company_id), t.Stage.stage == stage)
+    )
+
+
+def _of(table: type[t.Base], quarter: str, company_id: int) -> tuple[sa.ColumnElement[bool], sa.ColumnElement[bool]]:
+    columns = table.__table__.c
+    return columns.quarter == quarter, columns.company_id == company_id
+
+
+def _same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[bool]:
+    return (t.Call.quarter == table.quarter) & (t.Call.transcript_id == table.transcript_id)
+
+
+def vectors_of(rows: Sequence[Any]) -> np.ndarray:
+    """Vectors as they come from the database, one below the other: (n, 768) float32, also for n = 0."""
+    return np.array(rows, np.float32).reshape(len(rows), DIMENSIONS)

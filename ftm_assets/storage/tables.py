@@ -1,0 +1,340 @@
+"""Every table, key and index; the only place where they are written.
+
+The way up is firm_quarters <- calls <- components <- sentences <- topic_sentences -> topics <- theme_topics -> themes.
+No foreign key cascades into another asset's rows: who replaces rows deletes what was derived from them, in the same
+transaction, on purpose.
+"""
+
+from datetime import date, datetime
+from typing import Any
+
+from pgvector.sqlalchemy import Vector
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    SmallInteger,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from ftm_assets.analysis.vectors import DIMENSIONS
+
+
+class Base(DeclarativeBase):
+    """All tables of the `ftm` database."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(referred_table_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012  (SQLAlchemy reads it from the class)
+        str: Text,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[str]: ARRAY(Text),
+    }
+
+
+class Quarter(Base):
+    """A calendar quarter and the one encoder that its sentences share."""
+
+    __tablename__ = "quarters"
+    __table_args__ = (CheckConstraint("quarter ~ '^[0-9]{4}Q[1-4]$'", name="quarter_format"),)
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    encoder: Mapped[str | None]
+    encoder_revision: Mapped[str | None]
+
+
+class Firm(Base):
+    """A firm at first sight; its key in the Dagster UI never changes."""
+
+    __tablename__ = "firms"
+
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    partition_key: Mapped[str] = mapped_column(unique=True)
+
+
+class FirmQuarter(Base):
+    """A firm with a call in the quarter, under its name and identifiers as of that quarter."""
+
+    __tablename__ = "firm_quarters"
+
+    quarter: Mapped[str] = mapped_column(ForeignKey("quarters.quarter"), primary_key=True)
+    company_id: Mapped[int] = mapped_column(ForeignKey("firms.company_id"), primary_key=True, index=True)
+    name: Mapped[str]
+    ticker: Mapped[str | None]
+    gvkey: Mapped[str | None]
+    permno: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class Stage(Base):
+    """What a stage of a firm-quarter holds, what it was built from, and by which versions and settings."""
+
+    __tablename__ = "stages"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    stage: Mapped[str] = mapped_column(primary_key=True)
+    content_hash: Mapped[str]
+    built_from: Mapped[str | None]
+    versions: Mapped[dict[str, Any]]
+    written_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Call(Base):
+    """A version of a call. `superseded_by` names the version that is modelled instead; that one keeps its text here."""
+
+    __tablename__ = "calls"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
+        UniqueConstraint("transcript_id"),
+        Index(None, "quarter", "company_id"),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    transcript_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    company_id: Mapped[int] = mapped_column(BigInteger)
+    call_date: Mapped[date]
+    call_at: Mapped[datetime | None]
+    available_at: Mapped[datetime | None]
+    headline: Mapped[str]
+    fiscal_year: Mapped[int | None] = mapped_column(SmallInteger)
+    fiscal_quarter: Mapped[int | None] = mapped_column(SmallInteger)
+    event_id: Mapped[int | None] = mapped_column(BigInteger)
+    event_type: Mapped[str | None]
+    collection_type: Mapped[str | None]
+    presentation_type: Mapped[str | None]
+    superseded_by: Mapped[int | None] = mapped_column(BigInteger)
+    content_hash: Mapped[str]
+    text_hash: Mapped[str] = mapped_column(doc="of what its sentences are made from; the rest may change without them")
+    source: Mapped[str]
+
+
+class Component(Base):
+    """A speaker's turn, as the source has it."""
+
+    __tablename__ = "components"
+    __table_args__ = (ForeignKeyConstraint(["quarter", "transcript_id"], ["calls.quarter", "calls.transcript_id"]),)
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    transcript_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    component_order: Mapped[int] = mapped_column(Integer, primary_key=True)
+    type_name: Mapped[str]
+    speaker_type: Mapped[str]
+    person: Mapped[str]
+    component_id: Mapped[int | None] = mapped_column(BigInteger)
+    person_id: Mapped[int | None] = mapped_column(BigInteger)
+    text: Mapped[str]
+
+
+class Sentence(Base):
+    """A sentence as spoken, where it stands in its turn, and its vector. Partitioned by quarter."""
+
+    __tablename__ = "sentences"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
+        ForeignKeyConstraint(
+            ["quarter", "transcript_id", "component_order"],
+            ["components.quarter", "components.transcript_id", "components.component_order"],
+        ),
+        Index(None, "quarter", "company_id"),
+        Index(None, "quarter", "transcript_id", "component_order"),
+        {"postgresql_partition_by": "LIST (quarter)"},
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    sentence_id: Mapped[str] = mapped_column(primary_key=True)
+    company_id: Mapped[int] = mapped_column(BigInteger)
+    transcript_id: Mapped[int] = mapped_column(BigInteger)
+    component_order: Mapped[int] = mapped_column(Integer)
+    position: Mapped[int] = mapped_column(Integer)
+    start_char: Mapped[int] = mapped_column(Integer)
+    end_char: Mapped[int] = mapped_column(Integer)
+    role: Mapped[str]
+    section: Mapped[str]
+    boilerplate: Mapped[str | None]
+    text: Mapped[str]
+    embedding: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+
+
+class Topic(Base):
+    """A topic of one firm in one quarter; the centroid is the unit-length mean of its sentences."""
+
+    __tablename__ = "topics"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    topic_number: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    topic_id: Mapped[str] = mapped_column(
+        Computed("company_id::text || '_' || quarter || '_' || topic_number::text", persisted=True),
+        unique=True,
+    )
+    label: Mapped[str]
+    keywords: Mapped[list[str]]
+    n_sentences: Mapped[int] = mapped_column(Integer)
+    centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+
+
+class TopicSentence(Base):
+    """Where a modelled sentence went: `raw_topic` as clustered (-1 noise), `topic_number` after re-assignment."""
+
+    __tablename__ = "topic_sentences"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "sentence_id"], ["sentences.quarter", "sentences.sentence_id"]),
+        ForeignKeyConstraint(
+            ["quarter", "company_id", "topic_number"], ["topics.quarter", "topics.company_id", "topics.topic_number"]
+        ),
+        Index(None, "quarter", "company_id", "topic_number"),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    sentence_id: Mapped[str] = mapped_column(primary_key=True)
+    company_id: Mapped[int] = mapped_column(BigInteger)
+    raw_topic: Mapped[int] = mapped_column(SmallInteger)
+    topic_number: Mapped[int | None] = mapped_column(SmallInteger)
+    probability: Mapped[float]
+    rank: Mapped[int | None] = mapped_column(
+        SmallInteger, doc="1 for the sentence nearest to the centroid; null for noise"
+    )
+
+
+class TopicSummary(Base):
+    """A topic in one or two sentences, who wrote them (`source`), and the sentences they rest on."""
+
+    __tablename__ = "topic_summaries"
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["quarter", "company_id", "topic_number"], ["topics.quarter", "topics.company_id", "topics.topic_number"]
+        ),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    topic_number: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    text: Mapped[str]
+    source: Mapped[str]
+    model: Mapped[str | None]
+    evidence: Mapped[list[str]]
+    embedding: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+
+
+class ThemeRun(Base):
+    """A published theme run of a quarter. The one with the highest number is the current one."""
+
+    __tablename__ = "theme_runs"
+
+    quarter: Mapped[str] = mapped_column(ForeignKey("quarters.quarter"), primary_key=True)
+    run_number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    inputs_hash: Mapped[str]
+    content_hash: Mapped[str]
+    n_firms_expected: Mapped[int] = mapped_column(Integer)
+    n_firms: Mapped[int] = mapped_column(Integer)
+    n_topics: Mapped[int] = mapped_column(Integer)
+    rejected: Mapped[dict[str, Any]]
+    versions: Mapped[dict[str, Any]]
+    as_of: Mapped[datetime | None] = mapped_column(doc="when the latest of its calls became available; null if unknown")
+    published_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ThemeInput(Base):
+    """The summaries that the current theme run was built from, one hash a firm."""
+
+    __tablename__ = "theme_inputs"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "run_number"], ["theme_runs.quarter", "theme_runs.run_number"]),
+        Index(None, "quarter", "run_number"),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    company_id: Mapped[int] = mapped_column(ForeignKey("firms.company_id"), primary_key=True, index=True)
+    run_number: Mapped[int] = mapped_column(Integer)
+    content_hash: Mapped[str]
+
+
+class Theme(Base):
+    """A theme of a quarter. Its number is given once; a theme not seen in the current run is retired, not deleted."""
+
+    __tablename__ = "themes"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "run_number"], ["theme_runs.quarter", "theme_runs.run_number"]),
+        Index(None, "quarter", "run_number"),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    theme_number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    theme_id: Mapped[str] = mapped_column(
+        Computed(
+            # lpad() alone would cut the fourth digit off.
+            "'theme_' || quarter || '_' || lpad(theme_number::text, greatest(3, length(theme_number::text)), '0')",
+            persisted=True,
+        ),
+        unique=True,
+    )
+    run_number: Mapped[int] = mapped_column(Integer, doc="the last run that found it")
+    label: Mapped[str]
+    keywords: Mapped[list[str]]
+    n_firms: Mapped[int] = mapped_column(Integer)
+    n_topics: Mapped[int] = mapped_column(Integer)
+    top_firm_share: Mapped[float]
+    centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+
+
+class ThemeTopic(Base):
+    """A topic in a theme of the current run; `live_topic_number` is null once the topic was replaced."""
+
+    __tablename__ = "theme_topics"
+    __table_args__ = (
+        ForeignKeyConstraint(["quarter", "theme_number"], ["themes.quarter", "themes.theme_number"]),
+        ForeignKeyConstraint(
+            ["quarter", "company_id", "live_topic_number"],
+            ["topics.quarter", "topics.company_id", "topics.topic_number"],
+            ondelete="SET NULL (live_topic_number)",
+        ),
+        Index(None, "quarter", "theme_number"),
+        Index(None, "quarter", "company_id", "live_topic_number"),
+    )
+
+    quarter: Mapped[str] = mapped_column(primary_key=True)
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    topic_number: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    live_topic_number: Mapped[int | None] = mapped_column(SmallInteger)
+    theme_number: Mapped[int] = mapped_column(Integer)
+    topic_label: Mapped[str]
+    similarity: Mapped[float]
+
+
+class Reject(Base):
+    """A row of a source that was left out (`kept` false) or repaired before it was loaded, and why."""
+
+    __tablename__ = "rejects"
+
+    source: Mapped[str] = mapped_column(primary_key=True)
+    row_number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    reason: Mapped[str] = mapped_column(primary_key=True)
+    column: Mapped[str]
+    value: Mapped[str]
+    transcript_id: Mapped[int | None] = mapped_column(BigInteger)
+    kept: Mapped[bool]

@@ -1,0 +1,239 @@
+"""Published theme runs: they survive what changes upstream, and know which firms have changed."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from pgvector.sqlalchemy import Vector
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.engine import Connection
+
+from ftm_assets.analysis.themes import KnownThemes, QuarterTopic, QuarterTopics, Themes, inputs_hash
+from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
+from ftm_assets.storage import tables as t
+from ftm_assets.storage.copy import copy_rows
+from ftm_assets.storage.stages import vectors_of
+
+N_EXEMPLARS = 3
+
+
+@dataclass(frozen=True)
+class ThemeState:
+    """How the published themes of a quarter stand to the summaries that are there now.
+
+    run_number:    of the current run, None if nothing was published
+    changed_firms: keys of the firms that came, went or changed since
+    """
+
+    run_number: int | None
+    changed_firms: tuple[str, ...]
+
+    @property
+    def current(self) -> bool:
+        """Whether a run is there and rests on exactly the summaries of now."""
+        return self.run_number is not None and not self.changed_firms
+
+
+def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
+    """All that the themes of a quarter are made from, firms in order of company id; of a firm that is behind, nothing.
+
+    A topic's exemplar vector is the unit-length mean of its three best sentences.
+    """
+    firms = current_summaries(connection, quarter)
+    rows = connection.execute(
+        sa.select(
+            t.Topic.company_id,
+            t.Topic.topic_number,
+            t.Topic.label,
+            t.Topic.keywords,
+            t.TopicSummary.source,
+            t.TopicSummary.embedding,
+            _exemplar_mean().label("exemplar"),
+        )
+        .join(t.TopicSummary, _same_topic(t.TopicSummary))
+        .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
+        .order_by(t.Topic.company_id, t.Topic.topic_number)
+    ).all()
+    as_of = connection.scalar(
+        sa.select(sa.func.max(t.Call.available_at)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
+    )
+    return QuarterTopics(
+        quarter=quarter,
+        topics=tuple(QuarterTopic(r.company_id, r.topic_number, r.label, tuple(r.keywords)) for r in rows),
+        exemplars=unit_rows(vectors_of([r.exemplar for r in rows])),
+        summaries=vectors_of([r.embedding for r in rows]),
+        firm_hashes=firms,
+        n_expected=n_expected(connection, quarter),
+        n_by_keywords=sum(r.source == "keywords" for r in rows),
+        as_of=as_of,
+        known=_known(connection, quarter),
+    )
+
+
+def current_summaries(connection: Connection, quarter: str) -> dict[int, str]:
+    """Company id -> content hash of the summaries, for the firms whose stages all rest on one another."""
+    found = connection.execute(
+        sa.text(
+            """
+            SELECT summaries.company_id, summaries.content_hash
+            FROM stages AS summaries
+            JOIN stages AS topics USING (quarter, company_id)
+            JOIN stages AS sentences USING (quarter, company_id)
+            JOIN stages AS transcripts USING (quarter, company_id)
+            WHERE quarter = :quarter
+              AND transcripts.stage = 'transcripts'
+              AND sentences.stage = 'firm_sentences' AND sentences.built_from = transcripts.content_hash
+              AND topics.stage = 'firm_topics' AND topics.built_from = sentences.content_hash
+              AND summaries.stage = 'topic_summaries' AND summaries.built_from = topics.content_hash
+            ORDER BY summaries.company_id
+            """
+        ),
+        {"quarter": quarter},
+    )
+    return dict(found.tuples().all())
+
+
+def n_expected(connection: Connection, quarter: str) -> int:
+    """Firms with a call in the quarter."""
+    return connection.execute(
+        sa.select(sa.func.count()).select_from(t.FirmQuarter).where(t.FirmQuarter.quarter == quarter)
+    ).scalar_one()
+
+
+def theme_state(connection: Connection, quarter: str) -> ThemeState:
+    """Whether the published themes rest on the summaries of now, and if not, which firms differ."""
+    run_number = _last_run(connection, quarter)
+    used = dict(
+        connection.execute(
+            sa.select(t.ThemeInput.company_id, t.ThemeInput.content_hash).where(t.ThemeInput.quarter == quarter)
+        )
+        .tuples()
+        .all()
+    )
+    now = current_summaries(connection, quarter)
+    changed = {firm for firm in used.keys() | now.keys() if used.get(firm) != now.get(firm)}
+    keys = connection.scalars(
+        sa.select(t.Firm.partition_key).where(t.Firm.company_id.in_(changed)).order_by(t.Firm.partition_key)
+    )
+    return ThemeState(run_number, tuple(keys) if run_number is not None else ())
+
+
+def publish(connection: Connection, themes: Themes, versions: dict[str, Any]) -> bool:
+    """Publish a theme run; returns False, leaving the rows of the current one, if it found the same themes.
+
+    Themes that it no longer finds are retired: their row stays, with the number of the last run that saw them.
+    """
+    quarter = themes.quarter
+    last = _last_run(connection, quarter)
+    run = {
+        "inputs_hash": inputs_hash(themes.firm_hashes),
+        "content_hash": themes.content_hash,
+        "n_firms_expected": themes.n_expected,
+        "n_firms": len(themes.firm_hashes),
+        "n_topics": themes.n_topics,
+        "rejected": dict(themes.rejected),
+        "versions": versions,
+        "as_of": themes.as_of,
+    }
+    this_run = (t.ThemeRun.quarter == quarter, t.ThemeRun.run_number == last)
+    same = last is not None and themes.content_hash == connection.scalar(
+        sa.select(t.ThemeRun.content_hash).where(*this_run)
+    )
+    number = (last or 0) + (not same)
+    if same:
+        connection.execute(sa.update(t.ThemeRun).where(*this_run).values(**run))
+    else:
+        connection.execute(sa.insert(t.ThemeRun).values(quarter=quarter, run_number=number, **run))
+        _replace_themes(connection, themes, number)
+    _replace_inputs(connection, themes, number)
+    return not same
+
+
+def delete_themes(connection: Connection, quarter: str) -> None:
+    """Delete all theme runs of a quarter and what they found."""
+    for table in (t.ThemeTopic, t.Theme, t.ThemeInput, t.ThemeRun):
+        connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
+
+
+def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> None:
+    quarter = themes.quarter
+    connection.execute(sa.delete(t.ThemeTopic).where(t.ThemeTopic.quarter == quarter))
+    connection.execute(
+        sa.delete(t.Theme).where(
+            t.Theme.quarter == quarter, t.Theme.theme_number.in_([theme.theme_number for theme in themes.themes])
+        )
+    )
+    copy_rows(
+        connection,
+        t.Theme.__table__,  # type: ignore[arg-type]
+        "quarter run_number theme_number label keywords n_firms n_topics top_firm_share centroid".split(),
+        (
+            (
+                *(quarter, run_number, theme.theme_number, theme.label, list(theme.keywords)),
+                *(theme.n_firms, theme.n_topics, theme.top_firm_share, centroid),
+            )
+            for theme, centroid in zip(themes.themes, themes.centroids, strict=True)
+        ),
+    )
+    copy_rows(
+        connection,
+        t.ThemeTopic.__table__,  # type: ignore[arg-type]
+        "quarter company_id topic_number live_topic_number topic_label theme_number similarity".split(),
+        (
+            (quarter, m.company_id, m.topic_number, m.topic_number, m.topic_label, m.theme_number, m.similarity)
+            for m in themes.members
+        ),
+    )
+
+
+def _replace_inputs(connection: Connection, themes: Themes, run_number: int) -> None:
+    connection.execute(sa.delete(t.ThemeInput).where(t.ThemeInput.quarter == themes.quarter))
+    copy_rows(
+        connection,
+        t.ThemeInput.__table__,  # type: ignore[arg-type]
+        ["quarter", "company_id", "run_number", "content_hash"],
+        ((themes.quarter, firm, run_number, content) for firm, content in themes.firm_hashes.items()),
+    )
+
+
+def _last_run(connection: Connection, quarter: str) -> int | None:
+    return connection.scalar(sa.select(sa.func.max(t.ThemeRun.run_number)).where(t.ThemeRun.quarter == quarter))
+
+
+def _known(connection: Connection, quarter: str) -> KnownThemes:
+    last = _last_run(connection, quarter)
+    current = connection.execute(
+        sa.select(t.Theme.theme_number, t.Theme.centroid)
+        .where(t.Theme.quarter == quarter, t.Theme.run_number == last)
+        .order_by(t.Theme.theme_number)
+    ).all()
+    highest = connection.scalar(sa.select(sa.func.max(t.Theme.theme_number)).where(t.Theme.quarter == quarter))
+    return KnownThemes(
+        tuple(row.theme_number for row in current), vectors_of([row.centroid for row in current]), (highest or 0) + 1
+    )
+
+
+def _exemplar_mean() -> sa.ScalarSelect[Any]:
+    return (
+        # In order of rank: a sum of floats depends on it.
+        sa.select(sa.func.avg(aggregate_order_by(t.Sentence.embedding, t.TopicSentence.rank), type_=Vector(DIMENSIONS)))
+        .join(
+            t.TopicSentence,
+            (t.TopicSentence.quarter == t.Sentence.quarter) & (t.TopicSentence.sentence_id == t.Sentence.sentence_id),
+        )
+        .where(
+            t.TopicSentence.quarter == t.Topic.quarter,
+            t.TopicSentence.company_id == t.Topic.company_id,
+            t.TopicSentence.topic_number == t.Topic.topic_number,
+            t.TopicSentence.rank <= N_EXEMPLARS,
+        )
+        .scalar_subquery()
+    )
+
+
+def _same_topic(table: type[t.TopicSummary]) -> sa.ColumnElement[bool]:
+    return (
+        (table.quarter == t.Topic.quarter)
+        & (table.company_id == t.Topic.company_id)
+        & (table.topic_number == t.Topic.topic_number)
+    )

@@ -1,0 +1,328 @@
+import csv
+import gzip
+import random
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ftm_assets.analysis.boilerplate import boilerplate_reason
+from ftm_assets.analysis.sentences import (
+    SPLITTER,
+    Sentences,
+    SentenceSettings,
+    Turn,
+    split_text,
+    split_turns,
+)
+
+REAL_CALLS = Path(__file__).parents[3] / "shared" / "data" / "earnings_calls_small.csv.gz"
+
+
+def turn(
+    text: str,
+    transcript_id: int = 7,
+    component_order: int = 0,
+    type_name: str = "Answer",
+    speaker_type: str = "Executives",
+) -> Turn:
+    return Turn(transcript_id, component_order, type_name, speaker_type, "Ann Lee", text)
+
+
+def split(text: str) -> list[str]:
+    return [text[start:end] for start, end in split_text(text)]
+
+
+def assert_covered(text: str, spans: list[tuple[int, int]]) -> None:
+    """Spans increase, do not overlap, have no outer white space, and leave only white space out."""
+    behind = 0
+    for start, end in spans:
+        assert behind <= start < end <= len(text)
+        assert not text[behind:start].strip()
+        assert text[start:end] == text[start:end].strip()
+        behind = end
+    assert not text[behind:].strip()
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        "We grew in the U.S. market this quarter.|It fell.",
+        "We grew in the U.S.|Our margin rose.",
+        "Acme, Inc. Chief Executive Officer Jane Doe is here.|She leads R&D.",
+        "We compare this vs. Q3 of last year.|It was up.",
+        "Margin was 3.5%.|Revenue was $1.2 billion.|That is up.",
+        "We are No. 1 in the category.|We stay there.",
+        "This is Q4.|So we expect growth in fiscal 2022.|2023 will be better.",
+        "I asked J. Smith.|He runs sales.",
+        "Costs, e.g. Freight and labor, went up.|Prices did too.",
+        "Well... I think so.|Yes.",
+        'He said "We are done."|Then we left.',
+        "He called it “transformational.”|We agree.",
+        "The call starts at 8:00 a.m. Eastern time.|Please dial in.",
+        "We are open until 5 p.m.|Then we close.",
+        "Please see our 10-K.|It lists the risks.",
+        "Dr. Jones and Ms. Doe are here.|Mr. Lee is not.",
+        "The St. Louis plant reopened.|It runs well.",
+        "Ford Motor Co. announced a recall.|We did not.",
+        "We pass on cost in non-U.S. markets.|We wait.",
+        "Thank you for having me.|OK.|I ask about margins.",
+        "Some grow and some don't.|But we do.",
+        "We use Yahoo! and Booking.com data.|It is good.",
+        "Operating income grew 12%.|iPhone set a record.",
+        "(It was.)|We saw “it.”)|[Inaudible] we go.",
+    ],
+)
+def test_a_period_ends_a_sentence_only_where_a_reader_would_stop(sentences: str) -> None:
+    assert split(sentences.replace("|", " ")) == sentences.split("|")
+
+
+def test_a_year_with_an_apostrophe_does_not_open_a_quotation() -> None:
+    assert split("We liked '21. It was good. Then came '22. The firms' costs rose.") == [
+        "We liked '21.",
+        "It was good.",
+        "Then came '22.",
+        "The firms' costs rose.",
+    ]
+
+
+def test_an_unclosed_bracket_or_quote_hides_no_sentence_end() -> None:
+    assert split('We said (to you. We "went on. All fell) again. So did I.') == [
+        "We said (to you.",
+        'We "went on.',
+        "All fell) again.",
+        "So did I.",
+    ]
+
+
+@pytest.mark.parametrize("line_break", ["\n", "\r\n", "\n\n", "\u2029"])
+def test_a_line_break_always_ends_a_sentence(line_break: str) -> None:
+    assert split(f"our margin{line_break}rose.") == ["our margin", "rose."]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\u00a0\n"])
+def test_text_without_a_word_has_no_sentence(text: str) -> None:
+    assert split_text(text) == []
+    assert split_turns(1, [turn(text)]) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "We paid Mr. J\u00a0B. Smith. He left.",  # Made sentencex panic.
+        "Up 😀. “Quite so,” they said… Then \u2018down\u2019. 👩‍👩‍👧 went.",
+        "CrÃ©dit Suisse asked. Â\u00a0We answered.\u2003Fine.",
+        "A lone \ud800 surrogate. Then more.",
+    ],
+)
+def test_offsets_count_characters_whatever_the_characters(text: str) -> None:
+    assert_covered(text, split_text(text))
+    assert len(split_text(text)) >= 2
+
+
+def test_offsets_hold_for_any_mixture_of_characters() -> None:
+    chance = random.Random(1)
+    alphabet = [
+        *"aAI1. .!?…\"“”\u2018\u2019'()[]<>\u00a0\u2028\x85\t\n\r\u200b\u3000😀é—$%-",
+        "U.S.",
+        "Ms.",
+        "OK.",
+        "\ud800",
+        "don't.",
+    ]
+    for _ in range(3000):
+        text = "".join(chance.choices(alphabet, k=chance.randint(0, 25)))
+        spans = split_text(text, max_chars=9)
+        assert_covered(text, spans)
+        assert all(end - start <= 9 for start, end in spans)
+
+
+def test_a_long_text_without_punctuation_is_cut_at_white_space() -> None:
+    assert split_text("one four three", max_chars=8) == [(0, 8), (9, 14)]
+    spans = split_text("word " * 200_000)
+    assert max(end - start for start, end in spans) <= 2000
+    assert len(spans) == 500
+
+
+def test_a_word_longer_than_a_sentence_is_cut_where_it_must_be() -> None:
+    assert split_text("x" * 5, max_chars=2) == [(0, 2), (2, 4), (4, 5)]
+    with pytest.raises(ValueError, match="max_chars is 0"):
+        split_text("x", max_chars=0)
+
+
+def test_a_sentence_names_its_place_in_the_turn() -> None:
+    spoken = turn("  Our margin rose again. \n Costs fell in all regions.", component_order=3)
+    first, second = split_turns(12, [spoken])
+    assert (first.sentence_id, second.sentence_id) == ("12_7_0000", "12_7_0001")
+    assert (second.transcript_id, second.component_order, second.position) == (7, 3, 1)
+    assert spoken.text[second.start_char : second.end_char] == second.text == "Costs fell in all regions."
+
+
+def test_positions_count_through_a_transcript_and_start_anew_in_the_next() -> None:
+    sentences = split_turns(1, [turn("B.", 9, 0), turn("Third.", 7, 2), turn("First. Second.", 7, 1)])
+    assert [(s.transcript_id, s.position, s.text) for s in sentences] == [
+        (7, 0, "First."),
+        (7, 1, "Second."),
+        (7, 2, "Third."),
+        (9, 0, "B."),
+    ]
+
+
+def test_operators_say_no_sentences() -> None:
+    spoken = [
+        turn("Welcome.", speaker_type="Operator", type_name="Answer"),
+        turn("Next one.", speaker_type="", type_name="Question and Answer Operator Message"),
+        turn("We grew.", speaker_type="Executives", type_name="Presentation Operator Message"),
+    ]
+    assert [s.text for s in split_turns(1, spoken)] == ["We grew."]
+
+
+@pytest.mark.parametrize(
+    ("speaker_type", "role"),
+    [
+        ("Executives", "executive"),
+        ("Analysts", "analyst"),
+        ("Unknown", "unknown"),
+        ("Attendees", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_the_role_is_who_speaks(speaker_type: str, role: str) -> None:
+    assert split_turns(1, [turn("We grew.", speaker_type=speaker_type)])[0].role == role
+
+
+@pytest.mark.parametrize(
+    ("type_name", "section"),
+    [
+        ("Presenter Speech", "prepared"),
+        ("Question", "qa"),
+        ("Answer", "qa"),
+        ("Unknown Question and Answer Message", "qa"),
+        ("Unknown", "unknown"),
+    ],
+)
+def test_the_section_is_where_in_the_call(type_name: str, section: str) -> None:
+    assert split_turns(1, [turn("We grew.", type_name=type_name)])[0].section == section
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("Hi, good morning, everyone.", "greeting"),
+        ("Good afternoon, and welcome to the Acme third quarter earnings conference call.", "greeting"),
+        ("Great. Thank you so much for taking my questions, Ann.", "thanks"),
+        ("I appreciate the color.", "thanks"),
+        ("That\u2019s very helpful, thank you.", "thanks"),
+        ("Congrats on a great quarter.", "congratulations"),
+        ("With that, I'll turn the call over to Ann.", "hand-over"),
+        ("Let me hand it back over to Ann for her closing remarks.", "hand-over"),
+        ("Operator, we are ready for questions.", "hand-over"),
+        ("With me today are Ann Lee, our Chief Executive Officer, and Bo Ray, CFO.", "introduction"),
+        ("Today's remarks contain forward-looking statements.", "forward-looking"),
+        ("Actual results may differ materially from what we expect.", "forward-looking"),
+        ("We undertake no obligation to update these statements.", "forward-looking"),
+        ("Reconciliations to GAAP measures are in our press release.", "non-GAAP"),
+        ("During this call, we will discuss non-GAAP financial measures.", "non-GAAP"),
+        ("A replay will be available on our website.", "webcast"),
+        ("This call is being recorded.", "webcast"),
+        ("Got it.", "too short"),
+        ("Yes [Operator Instructions] (inaudible).", "too short"),
+        ("--", "too short"),
+    ],
+)
+def test_what_every_firm_says_is_boilerplate(text: str, reason: str) -> None:
+    assert boilerplate_reason(text, 4) == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Thanks to strong pricing, margins grew in every region.",
+        "Thank you, and could you talk about freight costs?",
+        "Good morning, I wanted to ask about margins.",
+        "Hi, just a question on wage inflation.",
+        "Welcome to the era of electric vehicles.",
+        "We will pass it on to customers in lower prices.",
+        "We had to turn over inventory faster.",
+        "Our non-GAAP gross margin expanded again this quarter.",
+        "We are forward-looking in how we hire.",
+        "The press release of our largest rival moved the market.",
+        "It may have a material effect on the results of our rivals.",
+        "Before I turn the call over to Ann, backlog is at a record.",
+    ],
+)
+def test_courteous_words_do_not_make_boilerplate_of_a_statement(text: str) -> None:
+    assert boilerplate_reason(text, 4) is None
+
+
+@pytest.mark.parametrize("amount", ["$5", "3.5%", "40 basis points", "2 million", "1.2 billion", "€3", "50 bps"])
+def test_a_sentence_with_an_amount_is_never_boilerplate(amount: str) -> None:
+    assert boilerplate_reason(f"Up {amount}.", 4) is None
+    assert boilerplate_reason(f"Thank you, it was {amount}.", 4) is None
+
+
+def test_the_fewest_words_are_a_setting() -> None:
+    assert boilerplate_reason("Our margins rose.", min_words=4) == "too short"
+    assert boilerplate_reason("Our margins rose.", min_words=3) is None
+    assert split_turns(1, [turn("Our margins rose.")], SentenceSettings(min_words=3))[0].boilerplate is None
+
+
+def test_settings_outside_their_bounds_are_refused() -> None:
+    with pytest.raises(ValidationError, match="min_words"):
+        SentenceSettings(min_words=0)
+
+
+def test_modelled_sentences_keep_their_vectors() -> None:
+    rows = split_turns(1, [turn("Thank you. Our margins rose again.")])
+    sentences = Sentences(rows, np.array([[1, 0], [0, 1]], np.float32))
+    assert [row.text for row in sentences.rows] == ["Thank you.", "Our margins rose again."]
+    assert len(sentences) == 2
+    assert [row.text for row in sentences.modelled().rows] == ["Our margins rose again."]
+    assert sentences.modelled().embeddings.tolist() == [[0, 1]]
+
+
+def test_no_sentences_are_sentences_too() -> None:
+    assert len(Sentences((), np.zeros((0, 3), np.float32)).modelled()) == 0
+
+
+@pytest.mark.parametrize(
+    "embeddings", [np.zeros((2, 3), np.float32), np.zeros(3, np.float32), np.zeros((1, 3), np.float64)]
+)
+def test_vectors_that_do_not_fit_are_refused(embeddings: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="embeddings are"):
+        Sentences(split_turns(1, [turn("We grew.")]), embeddings)
+
+
+def test_the_splitter_is_recorded_with_its_version() -> None:
+    library, number = SPLITTER.split()
+    assert (library, number) == ("sentencex", version("sentencex"))
+
+
+@pytest.mark.skipif(not REAL_CALLS.exists(), reason=f"real calls are not at {REAL_CALLS}")
+def test_every_word_of_real_calls_is_in_exactly_one_sentence() -> None:
+    with gzip.open(REAL_CALLS, "rt", newline="", encoding="utf-8") as file:
+        turns = [
+            Turn(
+                int(row["transcriptid"]),
+                int(row["componentorder"]),
+                row["transcriptcomponenttypename"],
+                row["speakertypename"],
+                row["transcriptpersonname"],
+                row["componenttext"],
+            )
+            for row in csv.DictReader(file)
+        ]
+    for spoken in turns:
+        assert_covered(spoken.text, split_text(spoken.text))
+
+    sentences = split_turns(1, turns)
+    said = {(spoken.transcript_id, spoken.component_order): spoken.text for spoken in turns}
+    assert len({sentence.sentence_id for sentence in sentences}) == len(sentences) > 3000
+    assert all(
+        said[s.transcript_id, s.component_order][s.start_char : s.end_char] == s.text and len(s.text) <= 2000
+        for s in sentences
+    )
+    modelled = sum(sentence.boilerplate is None for sentence in sentences)
+    assert 0.7 < modelled / len(sentences) < 0.95

@@ -1,0 +1,41 @@
+import pytest
+
+from ftm_assets.analysis.words import clean_text, name_tokens
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("We're seeing wage inflation in the U.S. market.", "seeing wage inflation u.s. market"),
+        ("The firm's customers don't pay.", "firm customers pay"),
+        ("It\u2019s Acme\u2019s plant.", "acme plant"),
+        ("Uh, you know, I think labor is, um, tight.", "labor tight"),
+        ("R&D rose year-over-year in e-commerce.", "r&d rose year-over-year e-commerce"),
+        ("Freight [Inaudible] rose (Operator Instructions).", "freight rose"),
+        ("Thank you.", ""),
+        ("", ""),
+    ],
+)
+def test_only_words_that_may_name_a_topic_are_left(text: str, words: str) -> None:
+    assert clean_text(text) == words
+
+
+def test_numbers_go_but_not_the_words_they_are_part_of() -> None:
+    assert clean_text("In Q4 FY21, 3.5% or $1.2B or 40 bps of 10-K risk.") == "bps risk"
+    assert clean_text("A 12-month lease, 5G, b2b and COVID-19 at 5 p.m.") == "month lease 5g b2b covid"
+
+
+def test_names_go_as_whole_words_in_any_case() -> None:
+    assert clean_text("COOK and Cook's plan for cookies, Al.", {"cook", "al"}) == "plan cookies al"
+    assert clean_text("Post-Smith plans", {"smith"}) == "plans"
+
+
+def test_names_are_cut_into_their_parts() -> None:
+    names = name_tokens(["Tim Cook", "Ann O'Brien", "José Al", ""], "Acme Holdings, Inc.")
+    assert names == {"tim", "cook", "ann", "brien", "josé", "acme", "holdings"}
+
+
+def test_a_word_of_business_is_not_lost_to_a_name() -> None:
+    names = name_tokens(["Jo Price", "Will Power"], "First Bank of Acme")
+    assert names == {"acme"}
+    assert clean_text("The bank raised the price of power", names) == "bank raised price power"

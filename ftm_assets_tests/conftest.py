@@ -1,0 +1,75 @@
+"""One real Postgres for the whole run; each test that asks for `database` gets a migrated one of its own."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
+
+from ftm_assets.settings import Settings
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.embedded import EmbeddedServer
+
+ROOT = Path(__file__).parents[1]
+SAMPLE = ROOT / "sample" / "earnings_calls.csv"
+REAL_DATA = ROOT.parent / "shared" / "data"
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("FTM_DATABASE_URL", "FTM_DAGSTER_DATABASE_URL", "FTM_SOURCE", "FTM_ENCODER", "DAGSTER_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FTM_HOME", str(tmp_path / ".ftm"))
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]:
+    """A running embedded server, shared by all tests."""
+    server = EmbeddedServer(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a migrated database that others are copied from."""
+    settings = Settings(home=tmp_path_factory.mktemp("template"), database_url=SecretStr(server.url("ftm_template")))
+    Database(settings).engine.dispose()
+    return "ftm_template"
+
+
+@pytest.fixture
+def database(server: EmbeddedServer, template: str, tmp_path: Path) -> Iterator[Database]:
+    """An empty, migrated database of one's own."""
+    name = f"test_{next(_numbers)}"
+    admin = sa.create_engine(
+        server.url("postgres").replace("postgresql://", "postgresql+psycopg://"),
+        isolation_level="AUTOCOMMIT",
+        poolclass=sa.NullPool,
+    )
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+    database = Database(Settings(home=tmp_path / ".ftm", database_url=SecretStr(server.url(name))))
+    yield database
+    database.engine.dispose()
+    with admin.connect() as connection:
+        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
+        connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}_dagster WITH (FORCE)"))
+
+
+@pytest.fixture
+def real_calls() -> Path:
+    """Eight real calls of 2021Q4; skips where they are absent."""
+    return _real("earnings_calls_small.csv.gz")
+
+
+def _real(name: str) -> Path:
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"real calls are not here: {path}")
+    return path

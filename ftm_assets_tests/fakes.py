@@ -1,0 +1,64 @@
+"""Stand-ins that behave: an encoder without a model, a topic model without luck, calls of three sentences."""
+
+import re
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+
+import numpy as np
+
+from ftm_assets.analysis.clustering import TopicModelResult
+from ftm_assets.analysis.transcripts import Component
+from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
+
+
+@dataclass(frozen=True)
+class HashEncoder:
+    """Texts that share words get near vectors; the same text gets the same vector in every process."""
+
+    name: str = "hash"
+    revision: str = "1"
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+        for row, text in enumerate(texts):
+            for word in re.findall(r"\w+", text.lower()) or [""]:
+                vectors[row, zlib.crc32(f"{self.revision} {word}".encode()) % DIMENSIONS] += 1
+        return unit_rows(vectors)
+
+
+@dataclass(frozen=True)
+class FirstWordModel:
+    """Documents that begin with the same word are one cluster; a word that begins only one document is noise."""
+
+    def fit_transform(self, documents: Sequence[str], embeddings: np.ndarray) -> TopicModelResult:
+        words = [document.split()[0].lower().strip(".,") for document in documents]
+        shared = sorted({w for w in words if words.count(w) > 1}, key=lambda w: (-words.count(w), w))
+        assignments = np.array([shared.index(w) if w in shared else -1 for w in words], np.int64)
+        return TopicModelResult(
+            assignments, np.where(assignments >= 0, 1, 0).astype(np.float32), tuple((word,) for word in shared)
+        )
+
+
+def component(text: str = "Freight costs rose a lot.", **changes: object) -> Component:
+    """A component of Acme's call 70 on 1 November 2021, order 0, unless told otherwise."""
+    facts: dict[str, object] = {
+        "row_number": 2,
+        "company_id": 7,
+        "company_name": "Acme Inc.",
+        "ticker": "ACME",
+        "transcript_id": 70,
+        "call_date": date(2021, 11, 1),
+        "component_order": 0,
+        "type_name": "Presenter Speech",
+        "speaker_type": "Executives",
+        "person": "Ann Lee",
+        "headline": "Acme Inc., Q3 2021 Earnings Call, Nov 01, 2021",
+    }
+    return Component(text=text, **{**facts, **changes})  # type: ignore[arg-type]
+
+
+def at(day: int, hour: int = 0) -> datetime:
+    """An instant of November 2021, UTC."""
+    return datetime(2021, 11, day, hour, tzinfo=UTC)
