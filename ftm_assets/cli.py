@@ -14,7 +14,7 @@ from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import Unknown, find_firm, find_quarter, parse_quarter
-from ftm_assets.storage.removal import calls_to_forget, drop_quarter, forget
+from ftm_assets.storage.removal import calls_to_forget, drop_quarter, firms_without_calls, forget
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -93,7 +93,9 @@ def backfill(
             if run.error
         ]
         for run in failed:
-            errors.print(f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red")
+            errors.print(
+                f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red", soft_wrap=True
+            )
         left = runs.firms_to_do(instance, database, quarter)
         if left and not themes:
             console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
@@ -139,9 +141,10 @@ def _show_status(quarters: list[str], form: Format, *, firms: bool = False) -> N
             console.print(f"  them alike with: ftm backfill {state.quarter} --all")
         if state.themes.changed_firms:
             console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
-        if firms:
+        to_do = [firm for firm in state.firms if not firm.complete]
+        if firms and to_do:
             show(
-                [firm for firm in state.firms if not firm.complete],
+                to_do,
                 _headings("firm_key firm_sentences firm_topics topic_summaries"),
                 form,
             )
@@ -162,7 +165,7 @@ def themes(
         show(found, {}, form)
         return
     if not found:
-        console.print(f"no themes in {quarter}; make them with: ftm backfill {quarter}")
+        console.print(f"no themes in {quarter}: none were made yet, or no group of topics was large enough")
     for theme in found:
         console.print(
             f"[bold]{theme.theme_id}[/]  {theme.label}  ({theme.n_firms} firms, {theme.n_topics} topics)", markup=True
@@ -218,7 +221,7 @@ def sentences(
         raise FtmError(f"{identifier!r} is no theme, topic or sentence; ids are shown by: ftm themes, ftm topics")
     if below and form is Format.table:
         show(
-            below,
+            below[:limit],
             _headings("topic_id firm_name n_sentences label theme_id summary"),
             form,
             title=f"topics of {identifier}",
@@ -264,14 +267,12 @@ def forget_calls(
             Format.table,
             title="forgotten" if yes else "would be forgotten",
         )
-        gone = forget(connection, found) if yes else []
-    if not yes:
+        if yes:
+            forget(connection, found)
+    if yes:
+        _unregister_firms_without_calls(database)
+    else:
         console.print("nothing was deleted; repeat with --yes to do it")
-    elif gone:
-        from ftm_assets.runs import dagster_instance, unregister_firms
-
-        with dagster_instance(database) as instance:
-            unregister_firms(instance, gone)
 
 
 @app.command()
@@ -280,13 +281,25 @@ def drop(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
 ) -> None:
     """Delete a whole quarter: calls, sentences, topics, summaries and themes. --yes does it."""
-    with _database().transaction() as connection:
+    database = _database()
+    with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
         if yes:
             console.print(f"dropped {quarter} with {drop_quarter(connection, quarter)} calls")
-            return
-    _show_status([quarter], Format.table)
-    console.print(f"nothing was deleted; repeat with --yes to drop {quarter}")
+    if yes:
+        _unregister_firms_without_calls(database)
+    else:
+        _show_status([quarter], Format.table)
+        console.print(f"nothing was deleted; repeat with --yes to drop {quarter}")
+
+
+def _unregister_firms_without_calls(database: Database) -> None:
+    from ftm_assets.runs import dagster_instance, unregister_firms
+
+    with database.transaction() as connection:
+        gone = firms_without_calls(connection)
+    with dagster_instance(database) as instance:
+        unregister_firms(instance, gone)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 PIPED_WIDTH = 160  # Where nobody looks on, a table need not fit a screen.
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
-errors = Console(stderr=True, highlight=False)
+errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 
 class Format(StrEnum):
@@ -31,37 +32,48 @@ class Format(StrEnum):
 def show(
     rows: Sequence["DataclassInstance"], columns: Mapping[str, str], form: Format, title: str | None = None
 ) -> None:
-    """Print rows; a table has the given columns (field -> heading), JSON and CSV have all fields."""
+    """Print rows; a table has the given columns (field or property -> heading), JSON and CSV have all fields too.
+
+    CSV leaves out what does not fit a cell: fields that hold records of their own.
+    """
     match form:
         case Format.json:
-            sys.stdout.write(json.dumps([asdict(row) for row in rows], default=str, indent=2) + "\n")
+            sys.stdout.write(json.dumps([_record(row, columns) for row in rows], default=str, indent=2) + "\n")
         case Format.csv:
-            writer = csv.writer(sys.stdout, lineterminator="\n")
-            records = [asdict(row) for row in rows]
-            if records:
-                writer.writerow(records[0])
-            writer.writerows([_flat(value) for value in record.values()] for record in records)
+            records = [{name: _flat(v) for name, v in _record(row, columns).items() if _fits(v)} for row in rows]
+            writer = csv.DictWriter(sys.stdout, records[0] if records else columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(records)
         case Format.table:
             table = Table(title=title, title_justify="left", title_style="bold")
             for field, heading in columns.items():
-                number = bool(rows) and isinstance(getattr(rows[0], field), int | float)
-                table.add_column(heading, justify="right" if number else "left", overflow="fold")
+                is_number = bool(rows) and isinstance(getattr(rows[0], field), int | float)
+                table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
             for row in rows:
-                table.add_row(*(_cell(getattr(row, field)) for field in columns))
+                table.add_row(*(_cell(field, getattr(row, field)) for field in columns))
             console.print(table)
+
+
+def _record(row: "DataclassInstance", columns: Mapping[str, str]) -> dict[str, Any]:
+    return asdict(row) | {name: getattr(row, name) for name in columns}
+
+
+def _fits(value: Any) -> bool:
+    inside = value if isinstance(value, list | tuple) else [value]
+    return not any(isinstance(each, dict) for each in inside)
 
 
 def _flat(value: Any) -> Any:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
-def _cell(value: Any) -> str:
+def _cell(field: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.2f}"
-    if isinstance(value, int):
-        return f"{value:,}"
-    return str(_flat(value)).replace("[", "\\[")
+    if isinstance(value, int) and field.startswith("n_"):
+        return f"{value:,}"  # Identifiers stay as they are, to be pasted.
+    return escape(str(_flat(value)))

@@ -13,6 +13,7 @@ import sqlalchemy as sa
 import ftm_assets
 from ftm_assets.errors import FtmError
 from ftm_assets.partitions import FIRM, firm_quarter_key
+from ftm_assets.settings import read_settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_status
@@ -37,6 +38,13 @@ class NoCalls(FtmError):
 
     def __init__(self, quarter: str) -> None:
         super().__init__(f"no calls in {quarter}; load some first: ftm ingest SOURCE --quarter {quarter}")
+
+
+class QuarterNotShown(FtmError):
+    """A quarter outside the window of the graph has no partition."""
+
+    def __init__(self, quarter: str, shown: str) -> None:
+        super().__init__(f"{quarter} is outside FTM_QUARTERS={shown}; widen it to take that quarter in")
 
 
 class NotFound(FtmError):
@@ -104,7 +112,14 @@ def dagster_instance(database: Database) -> Iterator[dg.DagsterInstance]:
 def ingest_quarters(
     defs: dg.Definitions, instance: dg.DagsterInstance, quarters: Sequence[str], config: Mapping[str, object]
 ) -> Iterator["QuarterIngest"]:
-    """Materialize `transcripts` of each quarter. raises: whatever the asset raises; quarters done before stay"""
+    """Materialize `transcripts` of each quarter; quarters done before a failure stay.
+
+    raises: QuarterNotShown before anything is loaded, and whatever the asset raises
+    """
+    settings = read_settings()
+    for quarter in quarters:
+        if quarter not in settings.quarter_keys():
+            raise QuarterNotShown(quarter, settings.quarters)
     job = defs.resolve_job_def("ingest_quarter")
     for quarter in quarters:
         result = job.execute_in_process(
@@ -117,7 +132,7 @@ def ingest_quarters(
 
 
 def firms_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> list[str]:
-    """Expected firms whose rows are missing or stale, or that Dagster does not know to be there.
+    """Expected firms whose rows are missing or stale, whose last run failed, or that Dagster does not know of.
 
     raises: NoCalls
     """
@@ -127,10 +142,16 @@ def firms_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) 
     if not expected:
         raise NoCalls(quarter)
     # A process killed between its commit and its event leaves rows that Dagster has not heard of.
-    known = [instance.get_materialized_partitions(asset) for asset in FIRM_ASSETS]
-    return [
-        key for key in expected if key in behind or any(firm_quarter_key(key, quarter) not in there for there in known)
-    ]
+    known = set.intersection(*(instance.get_materialized_partitions(asset) for asset in FIRM_ASSETS))
+    failed = set().union(*(_attempted_since(instance, asset) for asset in FIRM_ASSETS))
+    in_doubt = {key for key in expected if firm_quarter_key(key, quarter) not in known - failed}
+    return [key for key in expected if key in behind | in_doubt]
+
+
+def _attempted_since(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[str]:
+    """Partitions with a run, ended or not, that came after their last materialization."""
+    storage = instance.event_log_storage
+    return set(storage.get_latest_asset_partition_materialization_attempts_without_materializations(asset))
 
 
 def firms_to_run(
@@ -202,14 +223,13 @@ def unregister_firms(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
 
 
 def first_failure(result: dg.ExecuteInProcessResult) -> str:
-    """The innermost message of the first step that failed, or of the run itself."""
+    """What the first step that failed has said, without Dagster's words around it."""
     for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
-                error = error.cause
-            if error is not None:
-                return error.message.strip()
+        error = event.step_failure_data.error if event.is_step_failure else None
+        while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
+            error = error.cause
+        if error is not None:
+            return error.message.strip()
     return "the run failed before its first step; see its page in the UI"
 
 

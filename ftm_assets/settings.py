@@ -15,7 +15,9 @@ class BadSetting(FtmError):
 
 
 class Settings(BaseSettings):
-    """What differs from one machine to the next. Nothing here changes a result except `encoder`."""
+    """What differs from one machine to the next. Only `encoder`, and the last digits of vectors on another `device`,
+    change a result.
+    """
 
     model_config = SettingsConfigDict(env_prefix="FTM_", frozen=True)
 

@@ -4,13 +4,18 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from ftm_assets.settings import Settings
+from ftm_assets.analysis.summaries import KeywordSummarizer
+from ftm_assets.definitions import build_definitions
+from ftm_assets.runs import dagster_environment
+from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.embedded import EmbeddedServer
+from ftm_assets_tests.fakes import HashEncoder
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample" / "earnings_calls.csv"
@@ -73,3 +78,25 @@ def _real(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"real calls are not here: {path}")
     return path
+
+
+@pytest.fixture
+def instance(
+    server: EmbeddedServer, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """A real Dagster instance on Postgres, beside `database`, which commands find in the environment."""
+    url = database.url()
+    monkeypatch.setenv("FTM_DATABASE_URL", url)
+    monkeypatch.setenv("FTM_DAGSTER_DATABASE_URL", f"{url}_dagster")
+    for name, value in dagster_environment(Database(read_settings())).items():
+        monkeypatch.setenv(name, value)
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def defs(database: Database, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    """The graph on `database` with an encoder that needs no model; commands use it too."""
+    defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
+    monkeypatch.setattr("ftm_assets.definitions.defs", defs)
+    return defs

@@ -62,3 +62,15 @@ def component(text: str = "Freight costs rose a lot.", **changes: object) -> Com
 def at(day: int, hour: int = 0) -> datetime:
     """An instant of November 2021, UTC."""
     return datetime(2021, 11, day, hour, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class FailingEncoder(HashEncoder):
+    """Fails on any text with these words in it."""
+
+    on: str = ""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if any(self.on in text for text in texts):
+            raise RuntimeError("the encoder has gone")
+        return super().encode(texts)

@@ -3,13 +3,15 @@
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from itertools import chain
+from typing import Literal, Protocol
 
 import numpy as np
 from pydantic import BaseModel, Field
 
 MIN_DOCUMENTS = 4
 _BLOCK_ROWS = 1024
+_NEVER_SAID = ("", " ")  # BERTopic fails on fewer than two terms.
 _BETWEEN = "\x1f"  # BERTopic joins a cluster's documents; terms cut beforehand cannot run across their borders.
 
 
@@ -88,8 +90,10 @@ class BERTopicModel:
 
         if len(documents) < MIN_DOCUMENTS:
             raise ValueError(f"{len(documents)} documents are too few to cluster")
+        cut = [list(self.analyzer(document)) for document in documents]
+        terms = sorted({*_NEVER_SAID, *chain.from_iterable(cut)})
         with threadpool_limits(1), warnings.catch_warnings():
-            # Short clusters of rare words leave empty rows in the term matrix; BERTopic fills them up.
+            # A cluster without terms is an empty row, a term that nobody says an empty column.
             warnings.simplefilter("ignore", RuntimeWarning)
             model = BERTopic(
                 umap_model=BaseDimensionalityReduction(),
@@ -99,18 +103,18 @@ class BERTopicModel:
                     cluster_selection_method=self.settings.cluster_selection,
                     core_dist_n_jobs=1,
                 ),
-                vectorizer_model=CountVectorizer(analyzer=_split_terms),
-                top_n_words=self.settings.n_keywords,
+                vectorizer_model=CountVectorizer(analyzer=_split_terms, vocabulary=terms),
                 language="multilingual",  # For English it would drop every character that is not a letter or digit.
             )
-            texts = [_BETWEEN.join([*self.analyzer(document), ""]) for document in documents]
+            texts = [_BETWEEN.join([*of_document, ""]) for of_document in cut]
             topics, probabilities = model.fit_transform(texts, reduce(embeddings, self.settings))
         assignments = np.asarray(topics, np.int64)
-        k = int(assignments.max(initial=-1)) + 1
+        # One row for each cluster in order of its number, that of the outliers, where there are any, first.
+        scores = model.c_tf_idf_[int(assignments.min() < 0) :]
         return TopicModelResult(
             assignments,
             np.where(assignments >= 0, probabilities, 0).astype(np.float32),
-            tuple(_words(model.get_topic(number)) for number in range(k)),
+            tuple(_most_telling(row.indices, row.data, terms, self.settings.n_keywords) for row in scores),
         )
 
 
@@ -118,8 +122,11 @@ def _split_terms(text: str) -> list[str]:
     return [term for term in map(str.strip, text.split(_BETWEEN)) if term]
 
 
-def _words(scored: Any) -> tuple[str, ...]:
-    return tuple(word for word, score in scored if word and score > 0)
+def _most_telling(columns: np.ndarray, scores: np.ndarray, terms: Sequence[str], n: int) -> tuple[str, ...]:
+    """The n terms of highest score; of equals the longer one says more, else the alphabet decides."""
+    named = ((terms[column], score) for column, score in zip(columns.tolist(), scores.tolist(), strict=True))
+    ranked = sorted((-score, -len(term.split()), term) for term, score in named if score > 0)
+    return tuple(term for *_, term in ranked[:n])
 
 
 def reduce(embeddings: np.ndarray, settings: ClusterSettings) -> np.ndarray:
@@ -168,11 +175,11 @@ def nearest_neighbours(embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.n
 
 
 def label(keywords: Sequence[str], n_terms: int = 3) -> str:
-    """The first keywords that share no word with one before them, `wage inflation, hiring, overtime`."""
+    """The first keywords that share no word with one before them, `wage inflation, hiring, overtime`; or `unnamed`."""
     chosen: list[str] = []
     seen: set[str] = set()
     for term in keywords:
         if len(chosen) < n_terms and seen.isdisjoint(term.split()):
             chosen.append(term)
             seen.update(term.split())
-    return ", ".join(chosen)
+    return ", ".join(chosen) or "unnamed"

@@ -3,7 +3,8 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from datetime import date, datetime
 
 import numpy as np
@@ -13,7 +14,7 @@ def content_hash(*parts: object) -> str:
     """32 hex digits of BLAKE2b over the parts, in order.
 
     parts:  None, str, bool, int, float, date, datetime, dataclasses, arrays, mappings, and (nested) iterables of those
-    raises: TypeError for anything else, because its text might change from one process to the next
+    raises: TypeError for anything else, sets among them: what they look like may change from one process to the next
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
@@ -26,14 +27,17 @@ def _feed(digest: "hashlib.blake2b", part: object) -> None:
         digest.update(json.dumps(part).encode() + b"\0")
     elif isinstance(part, date | datetime):
         digest.update(part.isoformat().encode() + b"\0")
-    elif isinstance(part, np.ndarray):
+    elif isinstance(part, np.ndarray) and not part.dtype.hasobject:
         digest.update(f"{part.dtype.str}{part.shape}".encode() + np.ascontiguousarray(part).tobytes())
-    elif dataclasses.is_dataclass(part):
+    elif dataclasses.is_dataclass(part) and not isinstance(part, type):
+        digest.update(b"(")
         for field in dataclasses.fields(part):
             _feed(digest, getattr(part, field.name))
-    elif isinstance(part, dict):
+        digest.update(b")")
+    elif isinstance(part, Mapping):
+        digest.update(b"{")
         _feed(digest, sorted(part.items()))
-    elif isinstance(part, Iterable):
+    elif isinstance(part, Iterable) and not isinstance(part, AbstractSet | bytes | np.ndarray):
         digest.update(b"[")
         for item in part:
             _feed(digest, item)

@@ -92,7 +92,7 @@ class KeywordSummarizer:
         return [
             TopicSummary(
                 topic.topic_number,
-                f"{', '.join(topic.keywords[:5]).capitalize()}. {topic.sentences[0]}",
+                ". ".join(filter(None, (", ".join(topic.keywords[:5]).capitalize(), topic.sentences[0]))),
                 "keywords",
                 None,
                 topic.sentence_ids[:1],

@@ -24,6 +24,7 @@ from ftm_assets.analysis.vectors import centroids, unit_rows
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
+_TIE = 1e-7  # Less than the last digit that a cosine is compared to.
 
 
 class ThemeSettings(ClusterSettings, frozen=True):
@@ -66,17 +67,22 @@ class QuarterTopic:
     keywords: tuple[str, ...]
 
 
+Members = frozenset[tuple[int, int]]  # company id and topic number
+
+
 @dataclass(frozen=True)
 class KnownThemes:
     """Themes that earlier runs of the quarter have numbered.
 
     centroids:   (m, d) float32, row i belongs to numbers[i]; the themes of the current run only
+    members:     their topics, set i belongs to numbers[i]
     next_number: the lowest number that was never used
     """
 
     numbers: tuple[int, ...] = ()
     centroids: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
     next_number: int = 1
+    members: tuple[Members, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -185,7 +191,10 @@ def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, mode
     clusters = [np.flatnonzero(found.assignments == number).tolist() for number in range(len(centres))]
     reasons = [rejection([quarter.topics[i].company_id for i in rows], settings) for rows in clusters]
     kept = [number for number, reason in enumerate(reasons) if reason is None]
-    numbers = match_themes(centres[kept], quarter.known, settings.match_threshold)
+    members = [
+        frozenset((quarter.topics[i].company_id, quarter.topics[i].topic_number) for i in rows) for rows in clusters
+    ]
+    numbers = match_themes(centres[kept], quarter.known, settings.match_threshold, [members[k] for k in kept])
     named = list(zip(numbers, kept, strict=True))
     return Themes(
         quarter=quarter.quarter,
@@ -236,22 +245,29 @@ def rejection(company_ids: Sequence[int], settings: ThemeSettings) -> str | None
     firms = Counter(company_ids)
     if len(firms) < settings.min_firms:
         return ONE_FIRM if len(firms) == 1 else f"fewer than {settings.min_firms} firms"
-    return DOMINATED if max(firms.values()) > settings.max_firm_share * len(company_ids) else None
+    return DOMINATED if max(firms.values()) / len(company_ids) > settings.max_firm_share else None
 
 
-def match_themes(centres: np.ndarray, known: KnownThemes, threshold: float) -> list[int]:
+def match_themes(
+    centres: np.ndarray, known: KnownThemes, threshold: float, members: Sequence[Members] | None = None
+) -> list[int]:
     """The number of each theme: that of the known theme it is matched to one-to-one, else one never used.
 
-    The matching maximizes the summed cosine (Kuhn 1955); pairs below the threshold do not count as matched.
+    The matching maximizes the summed cosine (Kuhn 1955); pairs below the threshold do not count as matched. Between
+    known themes that are equally near, as when firms repeat each other word for word, shared topics decide.
 
-    centres: (k, d) float32 of unit length    returns: k distinct numbers
+    centres: (k, d) float32 of unit length    members: the topics of each theme    returns: k distinct numbers
     """
     from scipy.optimize import linear_sum_assignment
 
     numbers: dict[int, int] = {}
     if len(centres) and known.numbers:
         cosines = np.round(unit_rows(centres).astype(np.float64) @ unit_rows(known.centroids).astype(np.float64).T, 6)
-        rows, columns = linear_sum_assignment(np.where(cosines >= threshold, cosines, -1.0), maximize=True)
+        nearness = np.where(cosines >= threshold, cosines, 0.0)
+        if members and known.members:
+            shared = [[len(these & those) / len(these | those) for those in known.members] for these in members]
+            nearness = nearness + _TIE * np.array(shared)
+        rows, columns = linear_sum_assignment(nearness, maximize=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             if cosines[row, column] >= threshold:
                 numbers[row] = known.numbers[column]

@@ -4,6 +4,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from functools import cached_property
 
 from ftm_assets.analysis.content import content_hash
 
@@ -83,9 +84,13 @@ class Call:
 
     @property
     def available_at(self) -> datetime | None:
-        """When this version could be read: its creation, else the time of the call, else unknown (None)."""
-        return self.head.created_at or self.head.call_at
+        """When this version could be read: its creation, or the time of the call where that is later or all there is.
 
+        A creation known by its day alone counts from the start of that day, which may be before the call.
+        """
+        return max(filter(None, (self.head.created_at, self.head.call_at)), default=None)
+
+    @cached_property
     def text_hash(self) -> str:
         """Hash of what sentences are made from: who said what, and in which part of the call."""
         return content_hash(
@@ -94,11 +99,12 @@ class Call:
             [(c.component_order, c.type_name, c.speaker_type, c.person, c.text) for c in self.components],
         )
 
+    @cached_property
     def content_hash(self) -> str:
         """Hash of everything that is stored of the call; row numbers of the source are left out."""
         head = self.head
         return content_hash(
-            self.text_hash(),
+            self.text_hash,
             (head.ticker, head.gvkey, head.permno, head.call_date, head.call_at, head.headline),
             (head.event_id, head.event_type, head.collection_type, head.presentation_type, head.created_at),
             [(c.component_id, c.person_id) for c in self.components],
@@ -186,9 +192,10 @@ def _age(version: CallVersion) -> tuple[float, int]:
 
 def _events(versions: Sequence[CallVersion]) -> list[list[CallVersion]]:
     groups: list[list[CallVersion]] = []
-    for version in versions:
+    # Who names an event first: whoever names none joins the one whose words it shares.
+    for version in sorted(versions, key=lambda v: (v.event_id is None, v.transcript_id)):
         for group in groups:
-            if _same_event(group[0], version):
+            if any(_same_event(member, version) for member in group):
                 group.append(version)
                 break
         else:

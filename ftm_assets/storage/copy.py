@@ -1,5 +1,6 @@
 """Rows into a table by binary COPY, the fast way in: text costs 15 KB and 0.3 ms for a row with a vector."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,10 +23,14 @@ _POSTGRES_TYPES: tuple[tuple[type[Any], str], ...] = (
     (sa.Date, "date"),
     (sa.String, "text"),
 )
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def copy_rows(connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
-    """Append rows, values in the order of `columns`, inside the connection's transaction; returns how many."""
+    """Append rows, values in the order of `columns`, inside the connection's transaction; returns how many.
+
+    What Postgres cannot hold in a text is mended: NUL goes, a lone surrogate becomes U+FFFD.
+    """
     driver: Any = connection.connection.driver_connection
     names = ", ".join(f'"{name}"' for name in columns)
     n_rows = 0
@@ -35,10 +40,18 @@ def copy_rows(connection: Connection, table: sa.Table, columns: Sequence[str], r
     ):
         copy.set_types([_postgres_type(table.c[name].type) for name in columns])
         for row in rows:
-            copy.write_row(row)
+            copy.write_row([_storable(value) if isinstance(value, str) else value for value in row])
             n_rows += 1
     return n_rows
 
 
 def _postgres_type(column_type: sa.types.TypeEngine[Any]) -> str:
     return next(name for kind, name in _POSTGRES_TYPES if isinstance(column_type, kind))
+
+
+def _storable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        text = _LONE_SURROGATE.sub("\N{REPLACEMENT CHARACTER}", text)
+    return text.replace("\0", "")

@@ -1,15 +1,18 @@
 """The door to Postgres: an embedded server unless a URL names another, migrated before first use."""
 
 import logging
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from pgvector.psycopg import register_vector
 from sqlalchemy.engine import Connection, Engine
 
@@ -42,9 +45,9 @@ class Database:
     @property
     def location(self) -> str:
         """Where it is, without the password."""
-        if self.settings.database_url is None:
+        if not self.settings.database_url:
             return f"embedded in {self.settings.home}"
-        return sa.make_url(self.settings.database_url.get_secret_value()).render_as_string(hide_password=True)
+        return _shown(self.settings.database_url.get_secret_value())
 
     def url(self) -> str:
         """`postgresql://user:password@host:port/database`; a secret. Starts the embedded server if need be."""
@@ -59,21 +62,21 @@ class Database:
         named = self.settings.dagster_database_url
         url = named.get_secret_value() if named else with_database(self.url(), "dagster")
         _create_database(url)
-        return sa.make_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+        return _parsed(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
     @cached_property
     def engine(self) -> Engine:
         """An engine on the migrated database; one a process, never carried across a fork."""
         url = self.url()
         _create_database(url)
-        engine = sa.create_engine(_psycopg(url), pool_pre_ping=True, pool_size=2)
+        engine = sa.create_engine(_parsed(url), pool_pre_ping=True, pool_size=2)
         try:
             with engine.connect() as connection:
                 migrate(connection)
-        except sa.exc.OperationalError as error:
+        except (sa.exc.OperationalError, sa.exc.ProgrammingError) as error:
             raise _refused(url, error) from error
         engine.dispose()
-        sa.event.listen(engine, "connect", lambda driver, _: register_vector(driver))
+        sa.event.listen(engine, "connect", _prepare)
         return engine
 
     @contextmanager
@@ -86,9 +89,9 @@ class Database:
 def migrate(connection: Connection) -> None:
     """Bring the database to the newest schema; a no-op on one that is there.
 
-    raises: DatabaseRefused if pgvector is missing, older than 0.8.0, or may not be created
+    raises: DatabaseRefused if pgvector is missing or older than 0.8.0, or a newer version of ours migrated further
     """
-    _check_pgvector(connection)
+    _check_server(connection)
     connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
     try:
         config = Config()
@@ -96,13 +99,18 @@ def migrate(connection: Connection) -> None:
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
         connection.commit()
+    except CommandError as error:
+        raise DatabaseRefused(f"the schema is not one of ours ({error}); install the newest ftm_assets") from error
     finally:
         connection.rollback()
         connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
         connection.commit()
 
 
-def _check_pgvector(connection: Connection) -> None:
+def _check_server(connection: Connection) -> None:
+    number: int = connection.execute(sa.text("SELECT current_setting('server_version_num')::int")).scalar_one()
+    if number < 150_000:
+        raise DatabaseRefused(f"PostgreSQL {number // 10_000} is too old; use 15 or newer, or the embedded server")
     version = connection.scalar(
         sa.text(
             "SELECT coalesce(installed_version, default_version) FROM pg_available_extensions WHERE name = 'vector'"
@@ -118,7 +126,7 @@ def check_pgvector_version(version: str | None) -> None:
     """
     if version is None:
         raise DatabaseRefused("the server has no pgvector; install the package postgresql-NN-pgvector (0.8.0 or newer)")
-    found = tuple(int(part) for part in version.split("."))
+    found = tuple(int(part) for part in re.findall(r"\d+", version))
     if found < (0, 8, 0):
         raise DatabaseRefused(
             f"pgvector {version} lacks iterative scans; install 0.8.0 or newer, then run ALTER EXTENSION vector UPDATE"
@@ -126,41 +134,60 @@ def check_pgvector_version(version: str | None) -> None:
     if found < (0, 8, 3):
         _log.warning(
             "pgvector %s can overflow a buffer in parallel index builds and corrupt an index; "
-            "update to 0.8.3 or newer. Indexes are built serially until then.",
+            "update to 0.8.3 or newer before building vector indexes.",
             version,
         )
 
 
+def _prepare(driver: Any, _: object) -> None:
+    register_vector(driver)
+    # Days are counted, and times are hashed, as UTC, whatever the server's own zone is.
+    driver.execute("SET TIME ZONE 'UTC'")
+    driver.commit()
+
+
 def _create_database(url: str) -> None:
-    target = sa.make_url(url)
+    target = _parsed(url)
     try:
-        with sa.create_engine(_psycopg(url), poolclass=sa.NullPool).connect():
+        with sa.create_engine(target, poolclass=sa.NullPool).connect():
             return
     except sa.exc.OperationalError as error:
         if "does not exist" not in str(error) or target.database is None:
             raise _refused(url, error) from error
     admin = sa.create_engine(
-        _psycopg(with_database(url, "postgres")), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+        _parsed(with_database(url, "postgres")), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
     )
     try:
         with admin.connect() as connection:
             name = connection.dialect.identifier_preparer.quote(target.database)
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
-    except sa.exc.ProgrammingError as error:
+    except sa.exc.DBAPIError as error:
         # Two processes may come at once; the second finds the database there.
         if "already exists" not in str(error):
             raise _refused(url, error) from error
-    except sa.exc.DBAPIError as error:
-        raise _refused(url, error) from error
 
 
-def _psycopg(url: str) -> sa.URL:
-    return sa.make_url(url).set(drivername="postgresql+psycopg")
+def _parsed(url: str) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        parsed = None
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
+        # What was read of it stays untold, because any part may hold the password.
+        raise DatabaseRefused(
+            "FTM_DATABASE_URL and FTM_DAGSTER_DATABASE_URL are written as postgresql://user:password@host:port/database"
+            ", and of special characters in the password the %XX form; unset them to use the embedded server"
+        )
+    return parsed.set(drivername="postgresql+psycopg")
+
+
+def _shown(url: str) -> str:
+    shown = _parsed(url).set(drivername="postgresql").difference_update_query(["password", "sslpassword"])
+    return shown.render_as_string(hide_password=True)
 
 
 def _refused(url: str, error: sa.exc.DBAPIError) -> DatabaseRefused:
-    where = sa.make_url(url).render_as_string(hide_password=True)
-    reason = str(error.orig).strip().splitlines()[0]
+    reason = str(error.orig).strip().split("\n")[0]
     return DatabaseRefused(
-        f"{where} refused: {reason}. Check FTM_DATABASE_URL, or unset it to use the embedded server."
+        f"{_shown(url)} refused: {reason}. Check FTM_DATABASE_URL, or unset it to use the embedded server."
     )

@@ -3,6 +3,7 @@
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 
 from ftm_assets.analysis.sentences import FirmTurns, Sentences
 from ftm_assets.analysis.summaries import Summaries
@@ -42,10 +43,10 @@ class PgVectorIOManager(dg.IOManager):
         versions = {"code": context.asset_spec.code_version}
         with self._database.transaction() as connection:
             if isinstance(obj, Themes):
-                changed = publish(connection, obj, versions | dict(obj.versions))
+                changed = publish(connection, obj, versions)
             elif isinstance(obj, Sentences | Topics | Summaries):
                 where = stages.find_firm_quarter(connection, *_firm_partition(context.partition_key))
-                changed = stages.write(connection, where, obj, versions | dict(obj.versions))
+                changed = stages.write(connection, where, obj, versions)
             else:
                 raise NotStored(context.asset_key.to_user_string(), type(obj))
         context.add_output_metadata({"rows": "replaced" if changed else "unchanged"})
@@ -54,6 +55,8 @@ class PgVectorIOManager(dg.IOManager):
         """The part of the upstream asset that the running partition needs, as its annotated type."""
         wanted = context.dagster_type.typing_type
         with self._database.transaction() as connection:
+            # Of one moment: were calls replaced between two queries, old rows would pass for made from the new ones.
+            connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             if wanted is QuarterTopics:
                 return read_quarter_topics(connection, context.partition_key)
             if wanted in _FIRM_READERS:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from itertools import islice
 
 from sqlalchemy.engine import Connection
 
@@ -16,9 +17,15 @@ class Unknown(FtmError):
     """Nothing goes by this name."""
 
     def __init__(self, kind: str, value: str, known: Iterable[str]) -> None:
-        known = list(known)
-        near = get_close_matches(value, known, n=3, cutoff=0.5) or known[:N_SHOWN]
-        hint = f"did you mean {', '.join(near)}?" if near else "nothing is loaded yet: ftm ingest SOURCE"
+        # People do not mind the case of a name.
+        names = {name.casefold(): name for name in known}
+        near = [names[name] for name in get_close_matches(value.casefold(), names, n=3, cutoff=0.5)]
+        if near:
+            hint = f"did you mean {', '.join(near)}?"
+        elif names:
+            hint = f"there are {', '.join(islice(names.values(), N_SHOWN))}{' ...' if len(names) > N_SHOWN else ''}"
+        else:
+            hint = "nothing is loaded yet: ftm ingest SOURCE"
         super().__init__(f"unknown {kind} {value!r}; {hint}")
 
 
@@ -48,8 +55,10 @@ def find_firm(connection: Connection, value: str) -> FirmRow:
             return found[0]
         if found:
             raise Ambiguous(value, found)
-    names = [name for firm in known for name in (firm.partition_key, firm.ticker, firm.name) if name]
-    raise Unknown("firm", value, _as_typed(value, names))
+    names = [
+        name for column in ("partition_key", "ticker", "name") for firm in known if (name := getattr(firm, column))
+    ]
+    raise Unknown("firm", value, names)
 
 
 def find_quarter(connection: Connection, value: str) -> str:
@@ -57,18 +66,13 @@ def find_quarter(connection: Connection, value: str) -> str:
     quarter = parse_quarter(value)
     known = quarters_with_calls(connection)
     if quarter not in known:
-        raise Unknown("quarter", value, known)
+        raise Unknown("quarter", quarter, known)
     return quarter
 
 
 def parse_quarter(value: str) -> str:
     """A quarter as it is written in the database, `2021Q4`. raises: FtmError if it is none"""
-    found = re.fullmatch(r"(\d{4})[\s_-]?[qQ]?([1-4])", value.strip())
+    found = re.fullmatch(r"([0-9]{4})[\s_-]?[qQ]([1-4])", value.strip())
     if found is None:
         raise FtmError(f"{value!r} is not a quarter; write it as 2021Q4")
     return f"{found[1]}Q{found[2]}"
-
-
-def _as_typed(value: str, names: list[str]) -> list[str]:
-    # Close matches compare case, people do not.
-    return names if value != value.lower() else sorted(names, key=lambda name: name.lower() != name)

@@ -1,5 +1,6 @@
 """What people ask: how far a quarter is, its themes, and the way from a theme down to its sentences and back up."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,7 +11,9 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.themes import inputs_hash
 from ftm_assets.storage import tables as t
-from ftm_assets.storage.themes import ThemeState, current_summaries, n_expected, theme_state
+from ftm_assets.storage.themes import ThemeState, current_summaries, theme_state
+
+_SENTENCE_ID = re.compile(r"[0-9]+_([0-9]{1,18})_[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -28,24 +31,12 @@ class StageProgress:
         return (self.firm_sentences, self.firm_topics, self.topic_summaries) == ("current",) * 3
 
 
-@dataclass(frozen=True)
-class QuarterStatus:
-    """How far a quarter is, against the firms that have a call in it; every count has its denominator beside it."""
+@dataclass(frozen=True, kw_only=True)
+class QuarterProgress:
+    """How far a quarter is, against the firms that have a call in it."""
 
     quarter: str
     n_expected: int
-    n_calls: int
-    n_superseded: int
-    n_components: int
-    n_sentences: int
-    n_modelled: int
-    n_in_topics: int
-    n_topics: int
-    n_by_keywords: int
-    n_themes: int
-    n_topics_in_themes: int
-    encoder: str | None
-    n_recipes: int
     firms: tuple[StageProgress, ...]
     themes: ThemeState
     inputs_hash: str
@@ -59,6 +50,27 @@ class QuarterStatus:
     def firms_to_do(self) -> tuple[str, ...]:
         """Keys of the expected firms with a stage that is missing or stale."""
         return tuple(firm.firm_key for firm in self.firms if not firm.complete)
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuarterStatus(QuarterProgress):
+    """How far a quarter is, and how much is in it; every count has its denominator beside it.
+
+    n_recipes: different versions and settings behind one stage, at most; 1 where all firms were made alike
+    """
+
+    n_calls: int
+    n_superseded: int
+    n_components: int
+    n_sentences: int
+    n_modelled: int
+    n_in_topics: int
+    n_topics: int
+    n_by_keywords: int
+    n_themes: int
+    n_topics_in_themes: int
+    encoder: str | None
+    n_recipes: int
 
     @property
     def outlier_share(self) -> float:
@@ -170,45 +182,60 @@ def quarters_with_calls(connection: Connection) -> list[str]:
 def firms(connection: Connection) -> list[FirmRow]:
     """Every firm, under the name of its latest quarter, by partition key."""
     rows = connection.execute(
-        sa.select(t.Firm.company_id, t.Firm.partition_key, t.FirmQuarter.name, t.FirmQuarter.ticker)
-        .join(t.FirmQuarter, t.FirmQuarter.company_id == t.Firm.company_id)
-        .distinct(t.Firm.partition_key)
-        .order_by(t.Firm.partition_key, t.FirmQuarter.quarter.desc())
+        sa.text(
+            """
+            SELECT DISTINCT ON (partition_key) company_id, partition_key, name, ticker
+            FROM firms JOIN firm_quarters USING (company_id) ORDER BY partition_key, quarter DESC
+            """
+        )
     )
     return [FirmRow(*row) for row in rows]
 
 
+def quarter_progress(connection: Connection, quarter: str) -> QuarterProgress:
+    """What is done of a quarter and what is not; counts no sentences, so it may be asked often."""
+    return QuarterProgress(**_progress_of(connection, quarter))
+
+
 def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
-    """How far a quarter is, from its rows alone."""
-    one = connection.execute(
+    """What is done of a quarter and how much is in it, from its rows alone."""
+    counts = connection.execute(
         sa.text(
             """
-            SELECT (SELECT count(*) FROM calls WHERE quarter = :q AND superseded_by IS NULL) AS n_calls,
-                   (SELECT count(*) FROM calls WHERE quarter = :q AND superseded_by IS NOT NULL) AS n_superseded,
-                   (SELECT count(*) FROM components WHERE quarter = :q) AS n_components,
-                   (SELECT count(*) FROM sentences WHERE quarter = :q) AS n_sentences,
-                   (SELECT count(*) FROM sentences WHERE quarter = :q AND boilerplate IS NULL) AS n_modelled,
-                   (SELECT count(topic_number) FROM topic_sentences WHERE quarter = :q) AS n_in_topics,
-                   (SELECT count(*) FROM topics WHERE quarter = :q) AS n_topics,
-                   (SELECT count(*) FROM topic_summaries WHERE quarter = :q AND source = 'keywords') AS n_by_keywords,
-                   (SELECT count(*) FROM themes WHERE quarter = :q AND run_number =
-                        (SELECT max(run_number) FROM theme_runs WHERE quarter = :q)) AS n_themes,
-                   (SELECT count(*) FROM theme_topics WHERE quarter = :q) AS n_topics_in_themes,
-                   (SELECT encoder || '@' || encoder_revision FROM quarters WHERE quarter = :q) AS encoder,
-                   (SELECT coalesce(max(n), 0) FROM (SELECT count(DISTINCT versions - 'reason') AS n FROM stages
-                        WHERE quarter = :q AND stage <> 'transcripts' GROUP BY stage) AS by_stage) AS n_recipes
+            SELECT * FROM
+                (SELECT count(*) FILTER (WHERE superseded_by IS NULL) AS n_calls, count(superseded_by) AS n_superseded
+                    FROM calls WHERE quarter = :quarter) AS calls,
+                (SELECT count(*) AS n_components FROM components WHERE quarter = :quarter) AS components,
+                (SELECT count(*) AS n_sentences, count(*) FILTER (WHERE boilerplate IS NULL) AS n_modelled
+                    FROM sentences WHERE quarter = :quarter) AS sentences,
+                (SELECT count(topic_number) AS n_in_topics FROM topic_sentences WHERE quarter = :quarter) AS members,
+                (SELECT count(*) AS n_topics FROM topics WHERE quarter = :quarter) AS topics,
+                (SELECT count(*) AS n_by_keywords FROM topic_summaries
+                    WHERE quarter = :quarter AND source = 'keywords') AS summaries,
+                (SELECT count(DISTINCT theme_number) AS n_themes, count(*) AS n_topics_in_themes
+                    FROM theme_topics WHERE quarter = :quarter) AS themes,
+                (SELECT max(encoder || '@' || encoder_revision) AS encoder
+                    FROM quarters WHERE quarter = :quarter) AS quarters,
+                (SELECT coalesce(max(n), 0) AS n_recipes FROM
+                    -- The reason for an empty partition is no part of the recipe.
+                    (SELECT count(DISTINCT versions - 'reason') AS n FROM stages
+                        WHERE quarter = :quarter AND stage <> 'transcripts' GROUP BY stage) AS by_stage) AS recipes
             """
         ),
-        {"q": quarter},
+        {"quarter": quarter},
     ).one()
-    return QuarterStatus(
-        quarter=quarter,
-        n_expected=n_expected(connection, quarter),
-        **one._mapping,
-        firms=tuple(_progress(connection, quarter)),
-        themes=theme_state(connection, quarter),
-        inputs_hash=inputs_hash(current_summaries(connection, quarter)),
-    )
+    return QuarterStatus(**_progress_of(connection, quarter), **counts._mapping)
+
+
+def _progress_of(connection: Connection, quarter: str) -> dict[str, Any]:
+    firms = tuple(_progress(connection, quarter))
+    return {
+        "quarter": quarter,
+        "n_expected": len(firms),
+        "firms": firms,
+        "themes": theme_state(connection, quarter),
+        "inputs_hash": inputs_hash(current_summaries(connection, quarter)),
+    }
 
 
 def _progress(connection: Connection, quarter: str) -> list[StageProgress]:
@@ -283,39 +310,52 @@ def themes_of_quarter(connection: Connection, quarter: str) -> list[ThemeRow]:
 
 def topics_of_theme(connection: Connection, theme_id: str) -> list[TopicRow]:
     """Down one step: the topics of a theme, nearest to its centroid first."""
-    return _topics(connection, "themes.theme_id = :theme_id", {"theme_id": theme_id}, "similarity DESC, 3, 5")
+    return _topics(
+        connection,
+        """
+        SELECT quarter, company_id, topic_number, live_topic_number, topic_label AS label, theme_id, similarity
+        FROM themes JOIN theme_topics USING (quarter, theme_number) WHERE theme_id = :theme_id
+        """,
+        {"theme_id": theme_id},
+        "similarity DESC, partition_key, topic_number",
+    )
 
 
 def topics_of_firm(connection: Connection, quarter: str, company_id: int) -> list[TopicRow]:
     """A firm's topics in a quarter, largest first, each with its theme: down from the firm, up to the themes."""
     return _topics(
         connection,
-        "topics.quarter = :quarter AND topics.company_id = :company_id",
+        """
+        SELECT topics.quarter, topics.company_id, topics.topic_number, topics.topic_number AS live_topic_number,
+               topics.label, theme_id, similarity
+        FROM topics
+        LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
+                                     = (topics.quarter, topics.company_id, topics.topic_number)
+        LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
+        WHERE topics.quarter = :quarter AND topics.company_id = :company_id
+        """,
         {"quarter": quarter, "company_id": company_id},
         "topic_number",
     )
 
 
-def _topics(connection: Connection, where: str, values: dict[str, Any], order: str) -> list[TopicRow]:
-    side = "theme_topics AS m LEFT JOIN topics" if "theme_id" in values else "topics LEFT JOIN theme_topics AS m"
+def _topics(connection: Connection, chosen: str, values: dict[str, Any], order: str) -> list[TopicRow]:
+    """The topics that a query has chosen, with all that is known of those that are live."""
     rows = connection.execute(
         sa.text(
             f"""
-            SELECT coalesce(topics.quarter, m.quarter) AS quarter,
-                   coalesce(topics.topic_id, m.company_id || '_' || m.quarter || '_' || m.topic_number) AS topic_id,
-                   firms.partition_key, firm_quarters.name,
-                   coalesce(topics.topic_number, m.topic_number) AS topic_number,
-                   coalesce(topics.label, m.topic_label), topics.n_sentences, s.text, s.source, themes.theme_id,
-                   m.similarity, topics.topic_id IS NOT NULL AS live
-            FROM {side} ON (m.quarter, m.company_id, m.live_topic_number)
-                         = (topics.quarter, topics.company_id, topics.topic_number)
-            LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
+            SELECT chosen.quarter, chosen.company_id || '_' || chosen.quarter || '_' || chosen.topic_number,
+                   partition_key, coalesce(name, partition_key), chosen.topic_number, chosen.label,
+                   n_sentences, text, source, theme_id, similarity, live_topic_number IS NOT NULL
+            FROM ({chosen}) AS chosen
+            JOIN firms USING (company_id)
+            -- A firm whose calls were deleted is still in the published themes.
+            LEFT JOIN firm_quarters USING (quarter, company_id)
+            LEFT JOIN topics ON (topics.quarter, topics.company_id, topics.topic_number)
+                              = (chosen.quarter, chosen.company_id, live_topic_number)
             LEFT JOIN topic_summaries AS s ON (s.quarter, s.company_id, s.topic_number)
-                                            = (topics.quarter, topics.company_id, topics.topic_number)
-            JOIN firms ON firms.company_id = coalesce(topics.company_id, m.company_id)
-            LEFT JOIN firm_quarters ON (firm_quarters.quarter, firm_quarters.company_id)
-                                     = (coalesce(topics.quarter, m.quarter), firms.company_id)
-            WHERE {where} ORDER BY {order}
+                                            = (chosen.quarter, chosen.company_id, live_topic_number)
+            ORDER BY {order}
             """  # noqa: S608  (both texts are constants of this module)
         ),
         values,
@@ -329,9 +369,11 @@ def sentences_of_topic(
     """Down one step: the sentences of a topic, nearest to its centroid first."""
     return _sentences(
         connection,
-        "a.quarter = :quarter AND a.company_id = :company_id AND a.topic_number = :topic_number",
+        """
+        SELECT quarter, sentence_id, rank AS place FROM topic_sentences
+        WHERE quarter = :quarter AND company_id = :company_id AND topic_number = :topic_number
+        """,
         {"quarter": quarter, "company_id": company_id, "topic_number": topic_number},
-        "a.rank",
         limit,
     )
 
@@ -339,13 +381,34 @@ def sentences_of_topic(
 def sentences_of_theme(connection: Connection, theme_id: str, limit: int | None = None) -> list[SentenceRow]:
     """Down two steps: the sentences of a theme, each firm's best ones first, so that a few show many firms."""
     return _sentences(
-        connection, "themes.theme_id = :theme_id", {"theme_id": theme_id}, "a.rank, m.similarity DESC, 3", limit
+        connection,
+        """
+        SELECT a.quarter, sentence_id, row_number() OVER (ORDER BY rank, similarity DESC, sentence_id) AS place
+        FROM themes
+        JOIN theme_topics AS m USING (quarter, theme_number)
+        JOIN topic_sentences AS a ON (a.quarter, a.company_id, a.topic_number)
+                                   = (m.quarter, m.company_id, m.live_topic_number)
+        WHERE theme_id = :theme_id
+        """,
+        {"theme_id": theme_id},
+        limit,
     )
 
 
 def sentences(connection: Connection, sentence_ids: Sequence[str]) -> list[SentenceRow]:
-    """Up from sentences: each with its call, topic and theme."""
-    return _sentences(connection, "s.sentence_id = ANY(:ids)", {"ids": list(sentence_ids)}, "s.sentence_id", None)
+    """Up from sentences: each with its call, topic and theme, in order of the ids; unknown ids are left out."""
+    call_of = {found[0]: int(found[1]) for found in map(_SENTENCE_ID.fullmatch, sentence_ids) if found}
+    return _sentences(
+        connection,
+        # The call tells the quarter, and so the only leaf to look into.
+        """
+        SELECT quarter, sentence_id, sentence_id AS place
+        FROM unnest(CAST(:ids AS text[]), CAST(:calls AS bigint[])) AS given (sentence_id, transcript_id)
+        JOIN calls USING (transcript_id)
+        """,
+        {"ids": list(call_of), "calls": list(call_of.values())},
+        None,
+    )
 
 
 def sentences_of(connection: Connection, identifier: str, limit: int | None = None) -> list[SentenceRow]:
@@ -358,16 +421,18 @@ def sentences_of(connection: Connection, identifier: str, limit: int | None = No
     return sentences_of_topic(connection, *topic, limit) if topic else sentences(connection, [identifier])
 
 
-def _sentences(
-    connection: Connection, where: str, values: dict[str, Any], order: str, limit: int | None
-) -> list[SentenceRow]:
+def _sentences(connection: Connection, chosen: str, values: dict[str, Any], limit: int | None) -> list[SentenceRow]:
+    """The sentences that a query has chosen, with all that stands above them, in order of their `place`."""
     rows = connection.execute(
         sa.text(
             f"""
+            -- Chosen first: Postgres finds the best order for eight tables only, and joins the others as written.
+            WITH chosen AS MATERIALIZED (SELECT * FROM ({chosen}) AS found ORDER BY place LIMIT :limit)
             SELECT s.quarter, s.sentence_id, firms.partition_key, f.name, c.call_date,
-                   s.transcript_id, s.component_order, s.start_char, s.end_char, k.person, s.role, s.section, s.boilerplate, a.topic_number, topics.label,
-                   a.rank, a.probability, themes.theme_id, s.text
-            FROM sentences AS s
+                   s.transcript_id, s.component_order, s.start_char, s.end_char, k.person, s.role, s.section,
+                   s.boilerplate, a.topic_number, topics.label, a.rank, a.probability, themes.theme_id, s.text
+            FROM chosen
+            JOIN sentences AS s USING (quarter, sentence_id)
             JOIN firms USING (company_id)
             JOIN firm_quarters AS f ON (f.quarter, f.company_id) = (s.quarter, s.company_id)
             JOIN calls AS c ON (c.quarter, c.transcript_id) = (s.quarter, s.transcript_id)
@@ -379,8 +444,8 @@ def _sentences(
             LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
                                          = (a.quarter, a.company_id, a.topic_number)
             LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
-            WHERE {where} ORDER BY {order} LIMIT :limit
-            """  # noqa: S608  (both texts are constants of this module)
+            ORDER BY chosen.place
+            """  # noqa: S608  (the text is a constant of this module)
         ),
         {**values, "limit": limit},
     )
@@ -391,5 +456,8 @@ def rejects(connection: Connection, source: str | None = None) -> list[RejectRow
     """Rows that were left out or repaired, of one source or of all."""
     found = sa.select(
         t.Reject.source, t.Reject.row_number, t.Reject.column, t.Reject.value, t.Reject.reason, t.Reject.kept
-    ).order_by(t.Reject.source, t.Reject.row_number)
-    return [RejectRow(*row) for row in connection.execute(found.where(t.Reject.source == source) if source else found)]
+    )
+    if source is not None:
+        found = found.where(t.Reject.source == source)
+    in_order = found.order_by(t.Reject.source, t.Reject.row_number, t.Reject.reason)
+    return [RejectRow(*row) for row in connection.execute(in_order)]

@@ -5,10 +5,20 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
-from ftm_assets.storage.stages import reencode
 from ftm_assets.storage.themes import delete_themes
-from ftm_assets.storage.transcripts import delete_call, leaf
+from ftm_assets.storage.transcripts import delete_call, leaf, limit_waiting
+
+
+class QuarterInUse(FtmError):
+    """Somebody else reads or writes calls, and does not end."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(
+            f"{quarter} cannot be dropped while others use the database; stop what runs, close open transactions "
+            "(in DBeaver: commit), and drop it again"
+        )
 
 
 @dataclass(frozen=True)
@@ -46,34 +56,46 @@ def calls_to_forget(
     return [CallToForget(*row) for row in found]
 
 
-def forget(connection: Connection, calls: list[CallToForget]) -> list[str]:
-    """Delete the calls and what was derived from their firm-quarters; returns keys of firms that have no call left.
+def forget(connection: Connection, calls: list[CallToForget]) -> None:
+    """Delete the calls and what was derived from their firm-quarters.
 
     Published themes stay, marked stale, until the quarter's themes are made anew.
     """
     for call in calls:
         delete_call(connection, call.quarter, call.company_id, call.transcript_id)
-    company_ids = {call.company_id for call in calls}
-    gone = connection.execute(
-        sa.select(t.Firm.company_id, t.Firm.partition_key).where(
-            t.Firm.company_id.in_(company_ids), ~sa.exists().where(t.FirmQuarter.company_id == t.Firm.company_id)
-        )
-    ).all()
-    return sorted(key for _, key in gone)
+
+
+def firms_without_calls(connection: Connection) -> list[str]:
+    """Keys of firms that have no call left; they are kept, because a firm that comes back keeps its key."""
+    has_calls = sa.exists().where(t.FirmQuarter.company_id == t.Firm.company_id)
+    return list(connection.scalars(sa.select(t.Firm.partition_key).where(~has_calls).order_by(t.Firm.partition_key)))
 
 
 def drop_quarter(connection: Connection, quarter: str) -> int:
-    """Delete everything of a quarter, its leaf of `sentences` included; returns how many calls it held."""
+    """Delete everything of a quarter, its leaf of `sentences` included; returns how many calls it held.
+
+    raises: QuarterInUse if others are in the way for longer than LOCK_TIMEOUT_MS
+    """
+    try:
+        limit_waiting(connection)
+        # All at once and before all else: dropping the leaf drops triggers of these tables too, and whoever takes
+        # such locks one by one meets a deadlock.
+        connection.execute(sa.text("LOCK TABLE firm_quarters, topic_sentences, components, ONLY sentences"))
+    except sa.exc.OperationalError as error:
+        raise QuarterInUse(quarter) from error
+    n_calls = connection.execute(
+        sa.select(sa.func.count()).select_from(t.Call).where(t.Call.quarter == quarter)
+    ).scalar_one()
     delete_themes(connection, quarter)
-    reencode(connection, quarter)
-    connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
+    _delete(connection, quarter, t.TopicSummary, t.TopicSentence, t.Topic)
     # A leaf under a foreign key cannot be dropped where it hangs.
     if connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
         connection.execute(sa.text(f"ALTER TABLE sentences DETACH PARTITION {leaf(quarter)}"))
         connection.execute(sa.text(f"DROP TABLE {leaf(quarter)}"))
-    n_calls = connection.execute(
-        sa.select(sa.func.count()).select_from(t.Call).where(t.Call.quarter == quarter)
-    ).scalar_one()
-    for table in (t.Component, t.Call, t.Stage, t.FirmQuarter, t.Quarter):
-        connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
+    _delete(connection, quarter, t.Component, t.Call, t.Stage, t.FirmQuarter, t.Quarter)
     return n_calls
+
+
+def _delete(connection: Connection, quarter: str, *tables: type[t.Base]) -> None:
+    for table in tables:
+        connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))

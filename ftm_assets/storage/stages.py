@@ -1,10 +1,11 @@
 """The stages of a firm-quarter: read, and written whole or not at all; where nothing changed, nothing is written."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
@@ -29,7 +30,7 @@ _TABLES: dict[str, tuple[type[t.Base], ...]] = {
 _CALL_ORDER = (t.Call.call_date, t.Call.transcript_id)
 
 Stored = Sentences | Topics | Summaries
-_Copy = tuple[type[t.Base], Sequence[str], Iterable[Sequence[object]]]
+_Copy = tuple[type[t.Base], Sequence[str], Sequence[Sequence[object]]]
 
 
 class UnknownFirm(FtmError):
@@ -55,6 +56,16 @@ class MissingStage(FtmError):
 
     def __init__(self, stage: str, quarter: str, firm_key: str) -> None:
         super().__init__(f"{stage} of firm {firm_key!r} in {quarter} is not there; materialize it first")
+
+
+class Overtaken(FtmError):
+    """What a stage was made from has been replaced while it was being made."""
+
+    def __init__(self, stage: str, quarter: str, firm_key: str) -> None:
+        super().__init__(
+            f"{stage} of firm {firm_key!r} in {quarter} was made from rows that have changed meanwhile; "
+            "materialize it again, with what it rests on"
+        )
 
 
 class SecondEncoder(FtmError):
@@ -89,26 +100,33 @@ def find_firm_quarter(connection: Connection, quarter: str, firm_key: str) -> Fi
     return FirmQuarter(quarter, firm_key, found[0], found[1])
 
 
-def write(connection: Connection, where: FirmQuarter, value: Stored, versions: dict[str, Any]) -> bool:
+def write(connection: Connection, where: FirmQuarter, value: Stored, versions: Mapping[str, Any]) -> bool:
     """Replace a stage's rows and drop what was derived from them; returns False, touching no row, if they are equal.
 
-    versions: what wrote it (code version, settings, libraries), recorded even when the rows stay
-    raises:   NothingToWriteTo, SecondEncoder
+    versions: what wrote it; recorded with the versions of the value, even when the rows stay
+    raises:   NothingToWriteTo, SecondEncoder, Overtaken
     """
     stage = stage_of(type(value))
     copies = _copies(where, value)
     if not where.has_call:
-        if any(True for _, _, rows in copies for _ in rows):
+        if any(rows for _, _, rows in copies):
             raise NothingToWriteTo(where.quarter, where.firm_key)
         return False
+    lock(connection, where.quarter, where.company_id)
     if isinstance(value, Sentences):
         _claim_encoder(connection, where.quarter, value)
     changed = _stored_hash(connection, where, stage) != value.content_hash
     if changed:
         clear(connection, where.quarter, where.company_id, stage)
-        for table, columns, rows in copies:
-            copy_rows(connection, table.__table__, columns, rows)  # type: ignore[arg-type]
-    record(connection, where.quarter, where.company_id, stage, value.content_hash, value.built_from, versions)
+        try:
+            for table, columns, rows in copies:
+                copy_rows(connection, table.__table__, columns, rows)  # type: ignore[arg-type]
+        except psycopg.errors.ForeignKeyViolation as error:
+            raise Overtaken(stage, where.quarter, where.firm_key) from error
+    made_by = {**versions, **value.versions}
+    record(connection, where.quarter, where.company_id, stage, value.content_hash, value.built_from, made_by)
+    if isinstance(value, Summaries):
+        link_topics(connection, where.quarter, where.company_id)
     return changed
 
 
@@ -117,8 +135,21 @@ def stage_of(kind: type) -> str:
     return {Sentences: "firm_sentences", Topics: "firm_topics", Summaries: "topic_summaries"}[kind]
 
 
+def lock(connection: Connection, quarter: str, company_id: int | None = None) -> None:
+    """Keep others from writing stages of a firm-quarter, or of a whole quarter, until the transaction ends.
+
+    Without it, two writers of one firm meet in duplicate keys, and who deletes misses rows that are not committed yet.
+    """
+    rows = sa.select(t.FirmQuarter.company_id).where(t.FirmQuarter.quarter == quarter)
+    if company_id is not None:
+        rows = rows.where(t.FirmQuarter.company_id == company_id)
+    # Always in the same order, or two could wait for each other. Foreign keys are checked all the same (key_share).
+    connection.execute(rows.order_by(t.FirmQuarter.company_id).with_for_update(key_share=True))
+
+
 def clear(connection: Connection, quarter: str, company_id: int, stage: str) -> None:
     """Delete a stage's rows of one firm-quarter and everything derived from them, themes aside."""
+    lock(connection, quarter, company_id)
     gone = STAGES[STAGES.index(stage) :]
     for derived in reversed(gone):
         for table in _TABLES[derived]:
@@ -157,8 +188,26 @@ def record(
     )
 
 
+def link_topics(connection: Connection, quarter: str, company_id: int | None = None) -> None:
+    """Let published themes point at their topics again, where these are back just as the themes found them."""
+    connection.execute(
+        sa.text(
+            """
+            UPDATE theme_topics AS topic SET live_topic_number = topic.topic_number
+            FROM theme_inputs AS used JOIN stages AS now USING (quarter, company_id, content_hash)
+            WHERE now.stage = 'topic_summaries'
+              AND (used.quarter, used.company_id) = (topic.quarter, topic.company_id)
+              AND topic.quarter = :quarter AND topic.company_id = coalesce(:company_id, topic.company_id)
+              AND topic.live_topic_number IS NULL
+            """
+        ),
+        {"quarter": quarter, "company_id": company_id},
+    )
+
+
 def reencode(connection: Connection, quarter: str) -> None:
     """Forget the quarter's encoder and every vector made with it, so that another one may take its place."""
+    lock(connection, quarter)
     for derived in reversed(STAGES):
         for table in _TABLES[derived]:
             connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
@@ -202,7 +251,7 @@ def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
         return Sentences((), vectors_of([]), built_from=turns.built_from, reason=turns.reason)
     stage = _stage(connection, where, "firm_sentences")
     found = connection.execute(
-        sa.select(*(getattr(t.Sentence, f.name) for f in fields(Sentence)), t.Sentence.embedding)
+        sa.select(*(getattr(t.Sentence, f.name) for f in fields(Sentence)), binary(t.Sentence.embedding))
         .join(t.Call, _same_call(t.Sentence))
         .where(*_of(t.Sentence, where.quarter, where.company_id))
         .order_by(*_CALL_ORDER, t.Sentence.position)
@@ -224,7 +273,9 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
         return Topics((), (), vectors_of([]), "", f"{where.firm_key} has no call in {where.quarter}")
     stage = _stage(connection, where, "firm_topics")
     topics = connection.execute(
-        sa.select(t.Topic).where(*_of(t.Topic, where.quarter, where.company_id)).order_by(t.Topic.topic_number)
+        sa.select(t.Topic.topic_number, t.Topic.label, t.Topic.keywords, t.Topic.n_sentences, binary(t.Topic.centroid))
+        .where(*_of(t.Topic, where.quarter, where.company_id))
+        .order_by(t.Topic.topic_number)
     ).all()
     members = connection.execute(
         sa.select(*(getattr(t.TopicSentence, f.name) for f in fields(TopicSentence)))
@@ -237,9 +288,9 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
         .order_by(*_CALL_ORDER, t.Sentence.position)
     )
     return Topics(
-        topics=tuple(Topic(row.topic_number, row.label, tuple(row.keywords), row.n_sentences) for row in topics),
+        topics=tuple(Topic(number, label, tuple(keywords), n) for number, label, keywords, n, _ in topics),
         members=tuple(TopicSentence(*row) for row in members),
-        centroids=vectors_of([row.centroid for row in topics]),
+        centroids=vectors_of([row[-1] for row in topics]),
         built_from=stage.built_from or "",
         reason=stage.versions["reason"],
     )
@@ -335,6 +386,13 @@ def _same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[
     return (t.Call.quarter == table.quarter) & (t.Call.transcript_id == table.transcript_id)
 
 
-def vectors_of(rows: Sequence[Any]) -> np.ndarray:
-    """Vectors as they come from the database, one below the other: (n, 768) float32, also for n = 0."""
-    return np.array(rows, np.float32).reshape(len(rows), DIMENSIONS)
+def binary(vector: sa.SQLColumnExpression[Any]) -> sa.ColumnElement[bytes]:
+    """A vector in the form that `vectors_of` takes; as text it would take eight times as long to read."""
+    return sa.func.vector_send(vector, type_=sa.LargeBinary)
+
+
+def vectors_of(rows: Sequence[bytes]) -> np.ndarray:
+    """Vectors as `binary` selects them, one below the other: (n, 768) float32, also for n = 0."""
+    # Four bytes of header, then big-endian floats.
+    floats = np.frombuffer(b"".join(row[4:] for row in rows), ">f4")
+    return floats.reshape(len(rows), DIMENSIONS).astype(np.float32)

@@ -1,18 +1,19 @@
 """Published theme runs: they survive what changes upstream, and know which firms have changed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from pgvector.sqlalchemy import Vector
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.engine import Connection
 
-from ftm_assets.analysis.themes import KnownThemes, QuarterTopic, QuarterTopics, Themes, inputs_hash
+from ftm_assets.analysis.themes import KnownThemes, QuarterTopic, QuarterTopics, Themes
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.copy import copy_rows
-from ftm_assets.storage.stages import vectors_of
+from ftm_assets.storage.stages import binary, link_topics, lock, vectors_of
 
 N_EXEMPLARS = 3
 
@@ -47,8 +48,8 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
             t.Topic.label,
             t.Topic.keywords,
             t.TopicSummary.source,
-            t.TopicSummary.embedding,
-            _exemplar_mean().label("exemplar"),
+            binary(t.TopicSummary.embedding).label("summary"),
+            binary(_exemplar_mean()).label("exemplar"),
         )
         .join(t.TopicSummary, _same_topic(t.TopicSummary))
         .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
@@ -61,7 +62,7 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         quarter=quarter,
         topics=tuple(QuarterTopic(r.company_id, r.topic_number, r.label, tuple(r.keywords)) for r in rows),
         exemplars=unit_rows(vectors_of([r.exemplar for r in rows])),
-        summaries=vectors_of([r.embedding for r in rows]),
+        summaries=vectors_of([r.summary for r in rows]),
         firm_hashes=firms,
         n_expected=n_expected(connection, quarter),
         n_by_keywords=sum(r.source == "keywords" for r in rows),
@@ -90,7 +91,7 @@ def current_summaries(connection: Connection, quarter: str) -> dict[int, str]:
         ),
         {"quarter": quarter},
     )
-    return dict(found.tuples().all())
+    return {row.company_id: row.content_hash for row in found}
 
 
 def n_expected(connection: Connection, quarter: str) -> int:
@@ -103,14 +104,7 @@ def n_expected(connection: Connection, quarter: str) -> int:
 def theme_state(connection: Connection, quarter: str) -> ThemeState:
     """Whether the published themes rest on the summaries of now, and if not, which firms differ."""
     run_number = _last_run(connection, quarter)
-    used = dict(
-        connection.execute(
-            sa.select(t.ThemeInput.company_id, t.ThemeInput.content_hash).where(t.ThemeInput.quarter == quarter)
-        )
-        .tuples()
-        .all()
-    )
-    now = current_summaries(connection, quarter)
+    used, now = _inputs(connection, quarter), current_summaries(connection, quarter)
     changed = {firm for firm in used.keys() | now.keys() if used.get(firm) != now.get(firm)}
     keys = connection.scalars(
         sa.select(t.Firm.partition_key).where(t.Firm.company_id.in_(changed)).order_by(t.Firm.partition_key)
@@ -118,15 +112,39 @@ def theme_state(connection: Connection, quarter: str) -> ThemeState:
     return ThemeState(run_number, tuple(keys) if run_number is not None else ())
 
 
-def publish(connection: Connection, themes: Themes, versions: dict[str, Any]) -> bool:
+def publish(connection: Connection, themes: Themes, versions: Mapping[str, Any]) -> bool:
     """Publish a theme run; returns False, leaving the rows of the current one, if it found the same themes.
 
     Themes that it no longer finds are retired: their row stays, with the number of the last run that saw them.
+    Topics that were replaced while the themes were made are in them, but not live.
+
+    versions: what made it; recorded with the versions of the themes, even when the rows stay
     """
     quarter = themes.quarter
+    lock(connection, quarter)
     last = _last_run(connection, quarter)
-    run = {
-        "inputs_hash": inputs_hash(themes.firm_hashes),
+    same = last is not None and themes.content_hash == connection.scalar(
+        sa.select(t.ThemeRun.content_hash).where(t.ThemeRun.quarter == quarter, t.ThemeRun.run_number == last)
+    )
+    number = (last or 0) + (not same)
+    _record_run(connection, themes, number, {**versions, **themes.versions})
+    if not same:
+        _replace_themes(connection, themes, number)
+    if not same or _inputs(connection, quarter) != themes.firm_hashes:
+        _replace_inputs(connection, themes, number)
+    link_topics(connection, quarter)
+    return not same
+
+
+def delete_themes(connection: Connection, quarter: str) -> None:
+    """Delete all theme runs of a quarter and what they found."""
+    for table in (t.ThemeTopic, t.Theme, t.ThemeInput, t.ThemeRun):
+        connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
+
+
+def _record_run(connection: Connection, themes: Themes, run_number: int, versions: Mapping[str, Any]) -> None:
+    facts = {
+        "inputs_hash": themes.built_from,
         "content_hash": themes.content_hash,
         "n_firms_expected": themes.n_expected,
         "n_firms": len(themes.firm_hashes),
@@ -135,24 +153,14 @@ def publish(connection: Connection, themes: Themes, versions: dict[str, Any]) ->
         "versions": versions,
         "as_of": themes.as_of,
     }
-    this_run = (t.ThemeRun.quarter == quarter, t.ThemeRun.run_number == last)
-    same = last is not None and themes.content_hash == connection.scalar(
-        sa.select(t.ThemeRun.content_hash).where(*this_run)
+    run = insert(t.ThemeRun).values(quarter=themes.quarter, run_number=run_number, **facts)
+    connection.execute(
+        run.on_conflict_do_update(
+            index_elements=["quarter", "run_number"],
+            set_=facts,
+            where=sa.or_(*(getattr(t.ThemeRun, name).is_distinct_from(run.excluded[name]) for name in facts)),
+        )
     )
-    number = (last or 0) + (not same)
-    if same:
-        connection.execute(sa.update(t.ThemeRun).where(*this_run).values(**run))
-    else:
-        connection.execute(sa.insert(t.ThemeRun).values(quarter=quarter, run_number=number, **run))
-        _replace_themes(connection, themes, number)
-    _replace_inputs(connection, themes, number)
-    return not same
-
-
-def delete_themes(connection: Connection, quarter: str) -> None:
-    """Delete all theme runs of a quarter and what they found."""
-    for table in (t.ThemeTopic, t.Theme, t.ThemeInput, t.ThemeRun):
-        connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
 
 
 def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> None:
@@ -178,11 +186,8 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
     copy_rows(
         connection,
         t.ThemeTopic.__table__,  # type: ignore[arg-type]
-        "quarter company_id topic_number live_topic_number topic_label theme_number similarity".split(),
-        (
-            (quarter, m.company_id, m.topic_number, m.topic_number, m.topic_label, m.theme_number, m.similarity)
-            for m in themes.members
-        ),
+        "quarter company_id topic_number topic_label theme_number similarity".split(),
+        ((quarter, m.company_id, m.topic_number, m.topic_label, m.theme_number, m.similarity) for m in themes.members),
     )
 
 
@@ -196,6 +201,14 @@ def _replace_inputs(connection: Connection, themes: Themes, run_number: int) -> 
     )
 
 
+def _inputs(connection: Connection, quarter: str) -> dict[int, str]:
+    """Company id -> content hash of the summaries that the current run was built from."""
+    found = connection.execute(
+        sa.select(t.ThemeInput.company_id, t.ThemeInput.content_hash).where(t.ThemeInput.quarter == quarter)
+    )
+    return {row.company_id: row.content_hash for row in found}
+
+
 def _last_run(connection: Connection, quarter: str) -> int | None:
     return connection.scalar(sa.select(sa.func.max(t.ThemeRun.run_number)).where(t.ThemeRun.quarter == quarter))
 
@@ -203,13 +216,23 @@ def _last_run(connection: Connection, quarter: str) -> int | None:
 def _known(connection: Connection, quarter: str) -> KnownThemes:
     last = _last_run(connection, quarter)
     current = connection.execute(
-        sa.select(t.Theme.theme_number, t.Theme.centroid)
+        sa.select(t.Theme.theme_number, binary(t.Theme.centroid).label("centroid"))
         .where(t.Theme.quarter == quarter, t.Theme.run_number == last)
         .order_by(t.Theme.theme_number)
     ).all()
     highest = connection.scalar(sa.select(sa.func.max(t.Theme.theme_number)).where(t.Theme.quarter == quarter))
+    members: dict[int, set[tuple[int, int]]] = {row.theme_number: set() for row in current}
+    for number, company_id, topic_number in connection.execute(
+        sa.select(t.ThemeTopic.theme_number, t.ThemeTopic.company_id, t.ThemeTopic.topic_number).where(
+            t.ThemeTopic.quarter == quarter
+        )
+    ):
+        members[number].add((company_id, topic_number))
     return KnownThemes(
-        tuple(row.theme_number for row in current), vectors_of([row.centroid for row in current]), (highest or 0) + 1
+        numbers=tuple(members),
+        centroids=vectors_of([row.centroid for row in current]),
+        next_number=(highest or 0) + 1,
+        members=tuple(frozenset(topics) for topics in members.values()),
     )
 
 

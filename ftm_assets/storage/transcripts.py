@@ -1,7 +1,7 @@
 """Calls of a quarter into the database: only what changed is replaced, and what was derived from it is dropped."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from datetime import date
 from itertools import groupby
 from operator import attrgetter
@@ -19,6 +19,7 @@ from ftm_assets.analysis.transcripts import (
     Reject,
     firm_key,
     fiscal_period,
+    quarter_dates,
     shingles,
     superseded_versions,
 )
@@ -28,7 +29,9 @@ from ftm_assets.storage.copy import copy_rows
 from ftm_assets.storage.stages import STAGES, TRANSCRIPTS, clear, record
 
 MAX_REJECTS = 10_000
-_ROWS_AT_A_TIME = 2_000
+LOCK_TIMEOUT_MS = 5_000
+_INGEST_LOCK = 4_061_978  # Any constant does, as long as every process takes the same one.
+_ROWS_AT_A_TIME = 500
 
 # Rows wait here until the whole source was read: grouping them takes no memory, and their order does not matter.
 _incoming = sa.Table(
@@ -57,9 +60,8 @@ class TooManyRejects(FtmError):
 
     def __init__(self, source: str, last: Reject) -> None:
         super().__init__(
-            f"{source}: more than {MAX_REJECTS:,} rows cannot be used as they stand, the last is row {last.row_number} "
-            f"({last.column} {last.value!r}: {last.reason}); nothing was loaded. "
-            "Check the columns and the encoding (iconv -f WINDOWS-1252 -t UTF-8)."
+            f"{source}: more than {MAX_REJECTS:,} rows cannot be used, one is row {last.row_number} "
+            f"({last.column} {last.value!r}: {last.reason}); nothing was loaded. Check what its columns hold."
         )
 
 
@@ -91,7 +93,7 @@ class Ingested:
     firm_keys:     all firms with a call in the quarter
     changed_firms: those whose sentences must be made anew
     content_hash:  of all calls that the quarter now holds
-    rejects:       rows that were left out or repaired, in order of the source
+    rejects:       rows that were left out or repaired, by row number; of repairs the first MAX_REJECTS
     """
 
     firm_keys: tuple[str, ...]
@@ -104,13 +106,22 @@ class Ingested:
 def create_quarter(connection: Connection, quarter: str) -> None:
     """Register a quarter and create its leaf of `sentences`; a no-op on one that is there.
 
-    The leaf takes an exclusive lock on the parent, so it is made before any firm runs, and never waited for long.
+    raises: OperationalError if others are in the way for longer than LOCK_TIMEOUT_MS; try again when they are done
     """
+    limit_waiting(connection)
     connection.execute(insert(t.Quarter).values(quarter=quarter).on_conflict_do_nothing())
-    connection.execute(sa.text("SET LOCAL lock_timeout = '5s'"))
-    connection.execute(
-        sa.text(f"CREATE TABLE IF NOT EXISTS {leaf(quarter)} PARTITION OF sentences FOR VALUES IN ('{quarter}')")
-    )
+    if connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
+        return
+    # Attached, because PARTITION OF would lock everybody out of `sentences`. The tables that a leaf refers to are
+    # locked all the same, in the order in which `ingest` and firms write: a deadlock might cost one of those its work.
+    connection.execute(sa.text("LOCK TABLE firm_quarters, topic_sentences, components IN SHARE ROW EXCLUSIVE MODE"))
+    connection.execute(sa.text(f"CREATE TABLE {leaf(quarter)} (LIKE sentences INCLUDING ALL)"))
+    connection.execute(sa.text(f"ALTER TABLE sentences ATTACH PARTITION {leaf(quarter)} FOR VALUES IN ('{quarter}')"))
+
+
+def limit_waiting(connection: Connection) -> None:
+    """Let the rest of the transaction wait for no lock longer than LOCK_TIMEOUT_MS."""
+    connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
 
 
 def leaf(quarter: str) -> str:
@@ -128,25 +139,32 @@ def ingest(
 
     raises: TooManyRejects, and whatever reading the source raises
     """
-    rejects: list[Reject] = []
-    changed: list[str] = []
+    rejects = _Rejects(source)
     counts = IngestCounts()
+    changed: list[str] = []
     connection.execute(sa.schema.CreateTable(_incoming))
-    counts.n_rows = copy_rows(connection, _incoming, _COLUMNS, _loaded(rows, rejects, source))
-    counts.n_rows += sum(not reject.kept for reject in rejects)
+    counts.n_rows = copy_rows(connection, _incoming, _COLUMNS, _loaded(quarter, rows, rejects)) + rejects.n_rejected
     connection.execute(sa.text("CREATE INDEX ON incoming (company_id, transcript_id, component_order, row_number)"))
     connection.execute(sa.text("ANALYZE incoming"))
+    # Sources are read side by side, but written one after another: they may share firms, transcripts and rejects.
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_INGEST_LOCK)))
+    _forget_rejects(connection, rejects)
     _reject_second_firms(connection, rejects)
     counts.n_duplicates = _drop_duplicates(connection, rejects)
     for company_id, calls in _incoming_firms(connection):
-        key = _register(connection, quarter, calls[-1].head)
-        if _ingest_firm(connection, quarter, company_id, calls, source, as_of, counts):
+        key, firm_changed = _ingest_firm(connection, quarter, company_id, calls, source, as_of, counts)
+        if firm_changed:
             changed.append(key)
-    counts.n_rejected = sum(not reject.kept for reject in rejects)
-    counts.n_repaired = len(rejects) - counts.n_rejected
-    _write_rejects(connection, source, rejects)
-    keys = tuple(firm_keys(connection, quarter))
-    return Ingested(keys, tuple(changed), _quarter_hash(connection, quarter), counts, tuple(rejects))
+    counts.n_rejected, counts.n_repaired = rejects.n_rejected, rejects.n_repaired
+    _write_rejects(connection, rejects)
+    connection.execute(sa.schema.DropTable(_incoming))
+    return Ingested(
+        firm_keys=tuple(firm_keys(connection, quarter)),
+        changed_firms=tuple(changed),
+        content_hash=_quarter_hash(connection, quarter),
+        counts=counts,
+        rejects=tuple(rejects.noted),
+    )
 
 
 def firm_keys(connection: Connection, quarter: str) -> list[str]:
@@ -161,96 +179,118 @@ def firm_keys(connection: Connection, quarter: str) -> list[str]:
     )
 
 
-def _loaded(rows: Iterable[Component | Reject], rejects: list[Reject], source: str) -> Iterator[tuple[object, ...]]:
+@dataclass
+class _Rejects:
+    """The rejects of a source as they come; of repairs only the first are noted, the rest are counted."""
+
+    source: str
+    noted: list[Reject] = field(default_factory=list)
+    n_rejected: int = 0
+    n_repaired: int = 0
+
+    def add(self, reject: Reject) -> None:
+        self.n_rejected += not reject.kept
+        self.n_repaired += reject.kept
+        if self.n_rejected > MAX_REJECTS:
+            raise TooManyRejects(self.source, reject)
+        # A file in another encoding is repaired in every row, and usable all the same.
+        if not reject.kept or self.n_repaired <= MAX_REJECTS:
+            self.noted.append(reject)
+
+
+def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: _Rejects) -> Iterator[tuple[object, ...]]:
     values = attrgetter(*_COLUMNS)
+    first, last = quarter_dates(quarter)
     for row in rows:
-        if isinstance(row, Component):
+        if isinstance(row, Reject):
+            rejects.add(row)
+        elif first <= row.call_date <= last:
             yield values(row)
-            continue
-        rejects.append(row)
-        if len(rejects) > MAX_REJECTS:
-            raise TooManyRejects(source, row)
+        else:
+            reason = f"not a day of {quarter}; a source yields rows of the quarter it is asked for"
+            rejects.add(Reject(row.row_number, "mostimportantdateutc", str(row.call_date), reason, row.transcript_id))
 
 
-def _reject_second_firms(connection: Connection, rejects: list[Reject]) -> None:
+def _forget_rejects(connection: Connection, rejects: _Rejects) -> None:
+    """Delete what an earlier reading has said of the rows that are read now."""
+    connection.execute(
+        sa.text(
+            """
+            DELETE FROM rejects WHERE source = :source
+            AND (row_number = ANY(:rows) OR row_number IN (SELECT row_number FROM incoming))
+            """
+        ),
+        {"source": rejects.source, "rows": [reject.row_number for reject in rejects.noted]},
+    )
+
+
+def _reject_second_firms(connection: Connection, rejects: _Rejects) -> None:
     # The first firm to claim a transcript keeps it, whether it came in this source or in an earlier one.
     gone = connection.execute(
         sa.text(
             """
             WITH claims AS (
-                SELECT transcript_id, company_id, -1 AS row_number FROM calls
+                SELECT transcript_id, company_id, true AS stored, 0 AS row_number FROM calls
                 WHERE transcript_id IN (SELECT transcript_id FROM incoming)
                 UNION ALL
-                SELECT transcript_id, company_id, min(row_number) FROM incoming GROUP BY 1, 2
+                SELECT transcript_id, company_id, false, min(row_number) FROM incoming GROUP BY 1, 2
             ), owners AS (
                 SELECT DISTINCT ON (transcript_id) transcript_id, company_id FROM claims
-                ORDER BY transcript_id, row_number
+                ORDER BY transcript_id, stored DESC, row_number, company_id
+            ), gone AS (
+                DELETE FROM incoming USING owners
+                WHERE incoming.transcript_id = owners.transcript_id AND incoming.company_id <> owners.company_id
+                RETURNING row_number, incoming.transcript_id, incoming.company_id, owners.company_id AS owner
             )
-            DELETE FROM incoming USING owners
-            WHERE incoming.transcript_id = owners.transcript_id AND incoming.company_id <> owners.company_id
-            RETURNING incoming.row_number, incoming.transcript_id, incoming.company_id, owners.company_id
+            SELECT * FROM gone ORDER BY row_number LIMIT :most
             """
-        )
+        ),
+        {"most": MAX_REJECTS + 1},
     )
-    rejects += [
-        Reject(row, "companyid", str(company), f"transcript {transcript} already belongs to firm {owner}", transcript)
-        for row, transcript, company, owner in gone
-    ]
+    for row, transcript, company, owner in gone:
+        reason = f"transcript {transcript} already belongs to firm {owner}"
+        rejects.add(Reject(row, "companyid", str(company), reason, transcript))
 
 
-def _drop_duplicates(connection: Connection, rejects: list[Reject]) -> int:
-    gone = connection.execute(
+def _drop_duplicates(connection: Connection, rejects: _Rejects) -> int:
+    """Keep the first of each component; returns how many later ones are the same, those with another text rejected."""
+    later = connection.execute(
         sa.text(
             """
-            WITH firsts AS (
-                SELECT DISTINCT ON (transcript_id, component_order) transcript_id, component_order, row_number, text
-                FROM incoming ORDER BY transcript_id, component_order, row_number
+            WITH ranked AS (
+                SELECT ctid, row_number() OVER same AS rank, first_value(row_number) OVER same AS first_row,
+                       text = first_value(text) OVER same AS same_text
+                FROM incoming
+                WINDOW same AS (PARTITION BY company_id, transcript_id, component_order ORDER BY row_number, ctid)
+            ), gone AS (
+                DELETE FROM incoming USING ranked WHERE incoming.ctid = ranked.ctid AND rank > 1
+                RETURNING row_number, transcript_id, component_order, first_row, same_text
             )
-            DELETE FROM incoming AS later USING firsts AS first
-            WHERE (later.transcript_id, later.component_order) = (first.transcript_id, first.component_order)
-              AND later.row_number > first.row_number
-            RETURNING later.row_number, later.transcript_id, later.component_order, first.row_number,
-                      later.text = first.text
+            SELECT *, count(*) FILTER (WHERE same_text) OVER () AS n_same
+            FROM gone ORDER BY same_text, row_number LIMIT :most
             """
-        )
+        ),
+        {"most": MAX_REJECTS + 1},
     ).all()
-    rejects += [
-        Reject(row, "componentorder", str(order), f"row {first} has the same component with another text", transcript)
-        for row, transcript, order, first, same in gone
-        if not same
-    ]
-    return sum(same for *_, same in gone)
+    for row in later:
+        if not row.same_text:
+            reason = f"row {row.first_row} has the same component with another text"
+            rejects.add(Reject(row.row_number, "componentorder", str(row.component_order), reason, row.transcript_id))
+    return later[0].n_same if later else 0
 
 
 def _incoming_firms(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
+    """The firms of the source, each with its calls in order of their day."""
     in_order = sa.select(_incoming).order_by(
-        _incoming.c.company_id, _incoming.c.call_date, _incoming.c.transcript_id, _incoming.c.component_order
+        _incoming.c.company_id, _incoming.c.transcript_id, _incoming.c.component_order
     )
     # Streamed: the rows stay on the server.
     options = {"stream_results": True, "max_row_buffer": _ROWS_AT_A_TIME}
     with connection.execute(in_order, execution_options=options) as found:
         components = (Component(**row) for row in found.mappings())
         for company_id, firm in groupby(components, key=attrgetter("company_id")):
-            yield company_id, [Call(tuple(group)) for _, group in groupby(firm, key=attrgetter("transcript_id"))]
-
-
-def _register(connection: Connection, quarter: str, head: Component) -> str:
-    key = firm_key(head.company_id, head.company_name, head.ticker)
-    connection.execute(insert(t.Firm).values(company_id=head.company_id, partition_key=key).on_conflict_do_nothing())
-    row = insert(t.FirmQuarter).values(
-        quarter=quarter,
-        company_id=head.company_id,
-        name=head.company_name,
-        ticker=head.ticker,
-        gvkey=head.gvkey,
-        permno=head.permno,
-    )
-    facts = {name: row.excluded[name] for name in ("name", "ticker", "gvkey", "permno")}
-    connection.execute(row.on_conflict_do_update(index_elements=["quarter", "company_id"], set_=facts))
-    stored: str = connection.execute(
-        sa.select(t.Firm.partition_key).where(t.Firm.company_id == head.company_id)
-    ).scalar_one()
-    return stored
+            calls = [Call(tuple(group)) for _, group in groupby(firm, key=attrgetter("transcript_id"))]
+            yield company_id, sorted(calls, key=lambda call: (call.head.call_date, call.transcript_id))
 
 
 def _ingest_firm(
@@ -261,8 +301,8 @@ def _ingest_firm(
     source: str,
     as_of: date | None,
     counts: IngestCounts,
-) -> bool:
-    """Write a firm's calls of the quarter; returns whether what its sentences are made from has changed."""
+) -> tuple[str, bool]:
+    """Write a firm's calls of the quarter; returns its key, and whether its sentences must be made anew."""
     stored = {
         row.transcript_id: row
         for row in connection.execute(
@@ -270,39 +310,72 @@ def _ingest_firm(
         )
     }
     incoming = {call.transcript_id: call for call in calls}
+    key = _register(connection, quarter, calls[-1].head, [row for i, row in stored.items() if i not in incoming])
     replaced = _superseded(connection, stored, incoming, as_of)
     _leave_other_quarters(connection, quarter, incoming)
 
-    text_changed = False
-    for transcript_id, call in incoming.items():
-        before = stored.get(transcript_id)
-        superseded_by = replaced.get(transcript_id)
+    texts_before = {i: row.text_hash for i, row in stored.items() if row.superseded_by is None}
+    offered = texts_before | {i: call.text_hash for i, call in incoming.items()}
+    texts = {i: text for i, text in offered.items() if i not in replaced}
+    if texts != texts_before:
+        clear(connection, quarter, company_id, STAGES[0])
+    for i, call in incoming.items():
+        before, superseded_by = stored.get(i), replaced.get(i)
         counts.n_calls += 1
         if superseded_by is None:
             counts.n_components += len(call.components)
         else:
             counts.n_superseded += 1
             counts.n_superseded_components += len(call.components)
-        if before and (before.content_hash, before.superseded_by) == (call.content_hash(), superseded_by):
+        if before and (before.content_hash, before.superseded_by) == (call.content_hash, superseded_by):
             counts.n_unchanged += 1
             continue
         counts.n_changed += before is not None
         counts.n_new += before is None
-        same_text = before and (before.text_hash, before.superseded_by) == (call.text_hash(), superseded_by)
-        if not same_text and not text_changed:
-            text_changed = True
-            clear(connection, quarter, company_id, STAGES[0])
-        _write_call(connection, quarter, call, superseded_by, source, with_text=not same_text)
-    for transcript_id, row in stored.items():
+        _write_call(connection, quarter, call, superseded_by, source)
+        if texts.get(i) != texts_before.get(i):
+            _delete_components(connection, quarter, i)
+            if i in texts:
+                _write_components(connection, quarter, call)
+        elif i in texts:
+            _renumber_components(connection, quarter, call)
+    for i, row in stored.items():
         # A version that only the database has may give way to one that has just come.
-        winner = replaced.get(transcript_id) or replaced.get(row.superseded_by or 0)
-        if transcript_id not in incoming and winner and winner != row.superseded_by:
-            if row.superseded_by is None and not text_changed:
-                text_changed = True
-                clear(connection, quarter, company_id, STAGES[0])
-            _supersede(connection, quarter, transcript_id, winner)
-    _record(connection, quarter, company_id)
-    return text_changed
+        winner = replaced.get(i, replaced.get(row.superseded_by))
+        if i not in incoming and winner is not None:
+            _supersede(connection, quarter, i, winner)
+    return key, _record(connection, quarter, company_id)
+
+
+def _register(connection: Connection, quarter: str, head: Component, others: Sequence[Any]) -> str:
+    """Make the firm known in the quarter, as the latest of its calls names it; returns its key.
+
+    others: its stored calls that the source does not hold
+    """
+    key = firm_key(head.company_id, head.company_name, head.ticker)
+    connection.execute(insert(t.Firm).values(company_id=head.company_id, partition_key=key).on_conflict_do_nothing())
+    row = insert(t.FirmQuarter).values(
+        quarter=quarter,
+        company_id=head.company_id,
+        name=head.company_name,
+        ticker=head.ticker,
+        gvkey=head.gvkey,
+        permno=head.permno,
+    )
+    if all((other.call_date, other.transcript_id) < (head.call_date, head.transcript_id) for other in others):
+        # What the latest call leaves out, an earlier one may have told.
+        facts = {
+            name: sa.func.coalesce(row.excluded[name], getattr(t.FirmQuarter, name))
+            for name in ("name", "ticker", "gvkey", "permno")
+        }
+        row = row.on_conflict_do_update(index_elements=["quarter", "company_id"], set_=facts)
+    else:
+        row = row.on_conflict_do_nothing()
+    connection.execute(row)
+    stored: str = connection.execute(
+        sa.select(t.Firm.partition_key).where(t.Firm.company_id == head.company_id)
+    ).scalar_one()
+    return stored
 
 
 def _superseded(
@@ -339,9 +412,7 @@ def _superseded(
     return superseded_versions(versions, as_of)
 
 
-def _write_call(
-    connection: Connection, quarter: str, call: Call, superseded_by: int | None, source: str, *, with_text: bool
-) -> None:
+def _write_call(connection: Connection, quarter: str, call: Call, superseded_by: int | None, source: str) -> None:
     head = call.head
     year, number = fiscal_period(head.headline) or (None, None)
     row = insert(t.Call).values(
@@ -359,24 +430,38 @@ def _write_call(
         collection_type=head.collection_type,
         presentation_type=head.presentation_type,
         superseded_by=superseded_by,
-        content_hash=call.content_hash(),
-        text_hash=call.text_hash(),
+        content_hash=call.content_hash,
+        text_hash=call.text_hash,
         source=source,
     )
     facts = {c.name: row.excluded[c.name] for c in t.Call.__table__.c if not c.primary_key}
     connection.execute(row.on_conflict_do_update(index_elements=["quarter", "transcript_id"], set_=facts))
-    if not with_text:
-        return
-    _delete_components(connection, quarter, call.transcript_id)
-    if superseded_by is None:
-        columns = "component_order type_name speaker_type person component_id person_id text".split()
-        values = attrgetter(*columns)
-        copy_rows(
-            connection,
-            t.Component.__table__,  # type: ignore[arg-type]
-            ["quarter", "transcript_id", *columns],
-            ((quarter, call.transcript_id, *values(component)) for component in call.components),
-        )
+
+
+def _write_components(connection: Connection, quarter: str, call: Call) -> None:
+    columns = "component_order type_name speaker_type person component_id person_id text".split()
+    values = attrgetter(*columns)
+    copy_rows(
+        connection,
+        t.Component.__table__,  # type: ignore[arg-type]
+        ["quarter", "transcript_id", *columns],
+        ((quarter, call.transcript_id, *values(component)) for component in call.components),
+    )
+
+
+def _renumber_components(connection: Connection, quarter: str, call: Call) -> None:
+    """Take over the identifiers of components whose text did not change, sentences kept."""
+    connection.execute(
+        sa.text(
+            """
+            UPDATE components SET component_id = new.component_id, person_id = new.person_id FROM incoming AS new
+            WHERE components.quarter = :quarter AND components.transcript_id = :transcript_id
+              AND new.company_id = :company_id AND new.transcript_id = components.transcript_id
+              AND new.component_order = components.component_order
+            """
+        ),
+        {"quarter": quarter, "transcript_id": call.transcript_id, "company_id": call.head.company_id},
+    )
 
 
 def _supersede(connection: Connection, quarter: str, transcript_id: int, winner: int) -> None:
@@ -406,26 +491,39 @@ def _leave_other_quarters(connection: Connection, quarter: str, incoming: dict[i
 
 
 def delete_call(connection: Connection, quarter: str, company_id: int, transcript_id: int) -> None:
-    """Delete a call and what was derived from its firm-quarter; a firm without any call left leaves the quarter."""
-    clear(connection, quarter, company_id, STAGES[0])
-    _delete_components(connection, quarter, transcript_id)
-    connection.execute(sa.delete(t.Call).where(t.Call.quarter == quarter, t.Call.transcript_id == transcript_id))
-    of_firm = (t.Call.quarter == quarter, t.Call.company_id == company_id)
-    if connection.scalar(sa.select(sa.exists().where(*of_firm, t.Call.superseded_by.is_(None)))):
+    """Delete a call, the versions that gave way to it, and what was derived from its firm-quarter.
+
+    Nothing was derived from a version that gave way itself. A firm without any call left leaves the quarter.
+    """
+    calls = sa.select(t.Call.transcript_id).where(t.Call.quarter == quarter, t.Call.company_id == company_id)
+    modelled = calls.where(t.Call.superseded_by.is_(None))
+    if connection.scalar(modelled.where(t.Call.transcript_id == transcript_id)) is not None:
+        clear(connection, quarter, company_id, STAGES[0])
+        _delete_components(connection, quarter, transcript_id)
+    versions = sa.or_(t.Call.transcript_id == transcript_id, t.Call.superseded_by == transcript_id)
+    connection.execute(sa.delete(t.Call).where(t.Call.quarter == quarter, versions))
+    if connection.scalar(sa.select(modelled.exists())):
         _record(connection, quarter, company_id)
         return
-    connection.execute(sa.delete(t.Call).where(*of_firm))
     for table in (t.Stage, t.FirmQuarter):
         connection.execute(sa.delete(table).where(table.quarter == quarter, table.company_id == company_id))
 
 
-def _record(connection: Connection, quarter: str, company_id: int) -> None:
+def _record(connection: Connection, quarter: str, company_id: int) -> bool:
+    """Note the name and the texts that the firm's sentences are made from; returns whether they differ from before."""
+    firm = (t.FirmQuarter.quarter == quarter, t.FirmQuarter.company_id == company_id)
+    name = connection.scalar(sa.select(t.FirmQuarter.name).where(*firm))
     calls = connection.execute(
         sa.select(t.Call.transcript_id, t.Call.text_hash)
         .where(t.Call.quarter == quarter, t.Call.company_id == company_id, t.Call.superseded_by.is_(None))
-        .order_by(t.Call.transcript_id)
+        # As `read_turns` has them: topics depend on the order of their sentences.
+        .order_by(t.Call.call_date, t.Call.transcript_id)
     )
-    record(connection, quarter, company_id, TRANSCRIPTS, content_hash([tuple(call) for call in calls]), None, {})
+    stage = (t.Stage.quarter == quarter, t.Stage.company_id == company_id, t.Stage.stage == TRANSCRIPTS)
+    before = connection.scalar(sa.select(t.Stage.content_hash).where(*stage))
+    now = content_hash(name, [tuple(call) for call in calls])
+    record(connection, quarter, company_id, TRANSCRIPTS, now, None, {})
+    return now != before
 
 
 def _quarter_hash(connection: Connection, quarter: str) -> str:
@@ -437,15 +535,16 @@ def _quarter_hash(connection: Connection, quarter: str) -> str:
     return content_hash([tuple(call) for call in calls])
 
 
-def _write_rejects(connection: Connection, source: str, rejects: Sequence[Reject]) -> None:
-    for reject in rejects:
-        row = insert(t.Reject).values(
-            source=source,
-            row_number=reject.row_number,
-            reason=reject.reason,
-            column=reject.column,
-            value=reject.value,
-            transcript_id=reject.transcript_id,
-            kept=reject.kept,
-        )
-        connection.execute(row.on_conflict_do_nothing())
+def _write_rejects(connection: Connection, rejects: _Rejects) -> None:
+    columns = "row_number reason column value transcript_id kept".split()
+    values = attrgetter(*columns)
+    rejects.noted.sort(key=attrgetter("row_number", "reason"))
+    copy_rows(
+        connection,
+        t.Reject.__table__,  # type: ignore[arg-type]
+        ["source", *columns],
+        (
+            (rejects.source, *values(next(same)))
+            for _, same in groupby(rejects.noted, attrgetter("row_number", "reason"))
+        ),
+    )

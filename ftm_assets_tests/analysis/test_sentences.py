@@ -1,6 +1,8 @@
 import csv
 import gzip
 import random
+from dataclasses import replace
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from pydantic import ValidationError
 from ftm_assets.analysis.boilerplate import boilerplate_reason
 from ftm_assets.analysis.sentences import (
     SPLITTER,
+    CallDay,
+    FirmTurns,
     Sentences,
     SentenceSettings,
     Turn,
@@ -161,12 +165,23 @@ def test_a_sentence_names_its_place_in_the_turn() -> None:
 
 
 def test_positions_count_through_a_transcript_and_start_anew_in_the_next() -> None:
-    sentences = split_turns(1, [turn("B.", 9, 0), turn("Third.", 7, 2), turn("First. Second.", 7, 1)])
+    sentences = split_turns(1, [turn("First. Second.", 7, 1), turn("Third.", 7, 2), turn("B.", 9, 0)])
     assert [(s.transcript_id, s.position, s.text) for s in sentences] == [
         (7, 0, "First."),
         (7, 1, "Second."),
         (7, 2, "Third."),
         (9, 0, "B."),
+    ]
+
+
+def test_turns_keep_the_order_they_are_given_in() -> None:
+    sentences = split_turns(1, [turn("B.", 9, 0), turn("Third.", 7, 2), turn("First. Second.", 7, 1), turn("C.", 9, 1)])
+    assert [(s.sentence_id, s.text) for s in sentences] == [
+        ("1_9_0000", "B."),
+        ("1_7_0000", "Third."),
+        ("1_7_0001", "First."),
+        ("1_7_0002", "Second."),
+        ("1_9_0001", "C."),
     ]
 
 
@@ -293,6 +308,57 @@ def test_no_sentences_are_sentences_too() -> None:
 def test_vectors_that_do_not_fit_are_refused(embeddings: np.ndarray) -> None:
     with pytest.raises(ValueError, match="embeddings are"):
         Sentences(split_turns(1, [turn("We grew.")]), embeddings)
+
+
+def firm_turns(*turns: Turn, reason: str | None = None) -> FirmTurns:
+    return FirmTurns(1, "Acme Holdings, Inc.", (CallDay(7, date(2021, 11, 1)),), turns, "hash of the calls", reason)
+
+
+def test_names_are_those_of_the_firm_and_of_everyone_who_speaks() -> None:
+    spoken = firm_turns(turn("We grew."), replace(turn("Hello."), person="Bo O'Neil"), replace(turn("Hi."), person=""))
+    assert spoken.names == {"acme", "holdings", "ann", "lee", "neil"}
+
+
+def test_sentences_know_where_they_come_from() -> None:
+    spoken = firm_turns(turn("Our margins rose again."))
+    rows = split_turns(1, spoken.turns)
+    sentences = Sentences.of(spoken, rows, np.ones((1, 2), np.float32), ("model", "1"), SentenceSettings(min_words=3))
+    assert (sentences.rows, sentences.names, sentences.calls) == (rows, spoken.names, spoken.calls)
+    assert (sentences.encoder, sentences.built_from, sentences.reason) == (("model", "1"), "hash of the calls", None)
+    assert sentences.versions == {
+        "splitter": SPLITTER,
+        "encoder": ["model", "1"],
+        "settings": {"min_words": 3, "max_chars": 2000},
+        "reason": None,
+    }
+
+
+def test_without_sentences_there_is_a_reason() -> None:
+    nothing = np.zeros((0, 2), np.float32)
+    assert Sentences.of(firm_turns(reason="no call"), (), nothing, ("model", "1")).reason == "no call"
+    silent = Sentences.of(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
+    assert silent.reason == "its calls hold no sentence beside the operator's"
+    assert silent.versions["reason"] == silent.reason
+
+
+def test_the_hash_of_sentences_covers_all_that_the_next_stage_reads() -> None:
+    rows = split_turns(1, [turn("Our margins rose again.")])
+    sentences = Sentences(rows, np.ones((1, 2), np.float32), frozenset({"ann", "lee"}), ("model", "1"))
+    others = [
+        replace(sentences, rows=split_turns(1, [turn("Our margins fell again.")])),
+        replace(sentences, rows=(replace(rows[0], boilerplate="greeting"),)),
+        replace(sentences, embeddings=np.array([[1, 0]], np.float32)),
+        replace(sentences, names=frozenset({"ann"})),
+        replace(sentences, encoder=("model", "2")),
+    ]
+    assert len({sentences.content_hash, *(other.content_hash for other in others)}) == 6
+
+
+def test_the_hash_of_sentences_ignores_how_they_were_made() -> None:
+    rows = split_turns(1, [turn("Our margins rose again.")])
+    sentences = Sentences(rows, np.ones((1, 2), np.float32), frozenset({"ann", "lee"}))
+    again = replace(sentences, names=frozenset(["lee", "ann"]), built_from="x", versions={"splitter": "another"})
+    assert again.content_hash == sentences.content_hash
 
 
 def test_the_splitter_is_recorded_with_its_version() -> None:

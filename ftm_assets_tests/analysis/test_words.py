@@ -1,6 +1,6 @@
 import pytest
 
-from ftm_assets.analysis.words import clean_text, name_tokens
+from ftm_assets.analysis.words import clean_text, name_tokens, terms
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,32 @@ def test_a_word_of_business_is_not_lost_to_a_name() -> None:
     names = name_tokens(["Jo Price", "Will Power"], "First Bank of Acme")
     assert names == {"acme"}
     assert clean_text("The bank raised the price of power", names) == "bank raised price power"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Wage inflation rose.", ["wage", "inflation", "rose", "wage inflation", "inflation rose"]),
+        # What goes still stands between its neighbours.
+        ("Wages and freight rose 5% faster.", ["wages", "freight", "rose", "faster", "freight rose"]),
+        ("Freight, freight, freight.", ["freight", "freight", "freight"]),
+        ("Freight [Inaudible] rose.", ["freight", "rose", "freight rose"]),
+        ("It's the firm's R&D.", ["firm", "r&d", "firm r&d"]),
+        ("Freight.", ["freight"]),
+        ("Thank you, 2021.", []),
+        ("", []),
+    ],
+)
+def test_terms_are_words_and_pairs_spoken_side_by_side(text: str, expected: list[str]) -> None:
+    assert terms(text) == expected
+
+
+def test_a_name_is_no_term_and_joins_no_pair() -> None:
+    assert terms("Freight Cook costs", {"cook"}) == ["freight", "costs"]
+    assert terms("Freight cookies", {"cook"}) == ["freight", "cookies", "freight cookies"]
+
+
+def test_the_single_words_of_terms_are_the_clean_text() -> None:
+    text = "We're seeing Ann's wage inflation, 3.5%, in the U.S. market, uh, year-over-year."
+    words = [term for term in terms(text, {"ann"}) if " " not in term]
+    assert " ".join(words) == clean_text(text, {"ann"}) == "seeing wage inflation u.s. market year-over-year"

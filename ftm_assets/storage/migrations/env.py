@@ -1,5 +1,7 @@
 """Alembic's entry: runs on the connection that `storage.database.migrate` hands over."""
 
+from typing import Any
+
 from alembic import context
 
 from ftm_assets.storage.tables import Base
@@ -10,8 +12,16 @@ def include_name(name: str | None, kind: str, parents: object) -> bool:
     return not (kind == "table" and name is not None and name.startswith("sentences_"))
 
 
+def include_object(thing: Any, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
+    """Leave the keys alone that Postgres adds where a leaf is referred to."""
+    return not (kind == "foreign_key_constraint" and thing.referred_table.name.startswith("sentences_"))
+
+
 context.configure(
-    connection=context.config.attributes["connection"], target_metadata=Base.metadata, include_name=include_name
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    include_name=include_name,
+    include_object=include_object,
 )
 with context.begin_transaction():
     context.run_migrations()

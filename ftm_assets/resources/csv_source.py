@@ -1,0 +1,238 @@
+"""Transcripts of a CSV in Capital IQ's columns, one row per component."""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, time
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import TypeVar
+
+from ftm_assets.analysis.transcripts import (
+    EARNINGS_CALLS,
+    Component,
+    Reject,
+    SourceFirm,
+    calendar_quarter,
+    is_earnings_call,
+    quarter_dates,
+)
+from ftm_assets.resources.csv_columns import column_positions
+from ftm_assets.resources.csv_file import Record, open_csv
+from ftm_assets.resources.csv_values import Dates, integer, is_nothing, repaired, shown, small_integer, time_of_day
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True)
+class CsvSource:
+    """A CSV with a header and one row per component, plain or gzip (told by content), UTF-8, RFC 4180 quotes.
+
+    Each method is one pass over the file and holds no more than the calls' dates; nothing is read before, and errors
+    of the whole file are raised on the way (from `read`, while its rows are taken).
+
+    columns:     our column name -> its name in this file, where it differs; case and outer blanks never matter
+    event_types: events that are calls, where the file has `keydeveventtypename`; rows of others are passed over
+    rows:        numbered as records, blank ones included, the header being 1 (a spreadsheet's numbers)
+    dates:       2021-10-28, 2021/10/28, 20211028 or 28OCT2021, with or without a time of day. In 10/28/2021 the first
+                 date of the file with a part above 12 tells which part is the month, for all; without such a date the
+                 rows are rejected, because a wrong guess moves a call to another quarter without a trace.
+    times:       UTC unless they carry an offset. Midnight in a date column is no time: exports add it to bare dates.
+                 A bare creation date counts as the start of that day.
+    rejected:    rows without a readable date (in every quarter, for they belong to none), integer ids or the
+                 header's number of fields, and rows with broken quotes. One Reject a row, for its first fault.
+    kept:        rows with NUL (removed), with bytes that are not UTF-8 (replaced by U+FFFD), or with an optional number
+                 or time that cannot be read (left empty). One Reject a row, then its Component.
+    raises:      SourceUnreadable, BadColumns
+    """
+
+    path: Path
+    columns: Mapping[str, str] = field(default_factory=dict)
+    event_types: Collection[str] = (EARNINGS_CALLS,)
+
+    @property
+    def name(self) -> str:
+        """The file's full path, links resolved."""
+        return str(self.path.resolve())
+
+    def firms(self, start: date, end: date) -> list[SourceFirm]:
+        """See `TranscriptSource`. Name and ticker are those of the firm's latest call in the range."""
+        calls: dict[int, dict[date, tuple[str, str | None]]] = defaultdict(dict)
+        with open_csv(self.path) as (header, records):
+            for company_id, day, name, ticker in self._table(header).calls(records):
+                if start <= day <= end:
+                    calls[company_id].setdefault(day, (name, ticker))
+        return [SourceFirm(firm, *days[max(days)], tuple(sorted(days))) for firm, days in sorted(calls.items())]
+
+    def quarters(self) -> dict[str, int]:
+        """See `TranscriptSource`."""
+        firms = self.firms(date.min, date.max)
+        return dict(sorted(Counter(calendar_quarter(day) for firm in firms for day in firm.call_dates).items()))
+
+    def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
+        """See `TranscriptSource`. In the file's order; rejects whose firm cannot be told come whatever `firms` says."""
+        first, last = quarter_dates(quarter)
+        with open_csv(self.path) as (header, records):
+            table = self._table(header)
+            for number, row in records:
+                if isinstance(row, Reject):
+                    yield row
+                    continue
+                # The date comes first: most rows of a big file belong to other quarters.
+                day = table.day(row)
+                if day is None or first <= day <= last:
+                    yield from table.take(number, row, firms)
+
+    def _table(self, header: list[str]) -> "_Table":
+        positions = column_positions(self.path, header, self.columns)
+        dates = Dates(lambda: self._cells(positions["mostimportantdateutc"]))
+        return _Table(header, positions, dates, self.event_types)
+
+    def _cells(self, position: int) -> Iterator[str]:
+        with open_csv(self.path) as (_, records):
+            yield from (row[position] for _, row in records if not isinstance(row, Reject) and len(row) > position)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What turns the records of one file into components."""
+
+    header: list[str]
+    positions: Mapping[str, int]
+    dates: Dates
+    event_types: Collection[str]
+
+    def day(self, row: list[str]) -> date | None:
+        """The row's date, None where that cannot be read; the row may have too few fields or too many."""
+        try:
+            return self.dates.moment(row[self.positions["mostimportantdateutc"]]).day
+        except (IndexError, ValueError):
+            return None
+
+    def calls(self, records: Iterable[Record]) -> Iterator[tuple[int, date, str, str | None]]:
+        """Company id, date, name and ticker of each call that can be read, once for rows that follow each other."""
+        wanted = "companyid companyname ticker transcriptid mostimportantdateutc keydeveventtypename".split()
+        names = [name for name in wanted if name in self.positions]
+        rows = (row for _, row in records if not isinstance(row, Reject) and len(row) == len(self.header))
+        for cells, _ in groupby(rows, key=itemgetter(*(self.positions[name] for name in names))):
+            values = _Values(dict(zip(names, cells, strict=True)))
+            if not self._is_call(values):
+                continue
+            try:
+                company_id = values.required("companyid", integer)
+                values.required("transcriptid", integer)
+                day = values.required("mostimportantdateutc", self.dates.moment).day
+            except _Unusable:
+                continue  # `read` reports the row.
+            yield company_id, day, values.cells["companyname"], values.text("ticker")
+
+    def take(self, number: int, row: list[str], firms: Collection[int] | None) -> Iterator[Component | Reject]:
+        """The row's component after its repairs, or its reject, or nothing where another firm or event is meant."""
+        if len(row) != len(self.header):
+            fields = f"{len(row)} fields where the header has {len(self.header)}"
+            reason = f"{fields}; quote each field that has a comma or quote in it"
+            yield Reject(number, "", shown(",".join(row)), reason)
+            return
+        values = _Values({name: row[i] for name, i in self.positions.items()})
+        if not self._is_call(values):
+            return
+        try:
+            company_id = values.required("companyid", integer)
+            if firms is not None and company_id not in firms:
+                return
+            component = self._component(number, company_id, values)
+        except _Unusable as why:
+            transcript_id = values.optional("transcriptid", integer)
+            yield Reject(number, self._name(why.column), shown(values.raw[why.column]), why.reason, transcript_id)
+            return
+        if values.repairs:
+            columns = ", ".join(self._name(column) for column in values.repairs)
+            value = shown(values.raw[next(iter(values.repairs))])
+            reason = "; ".join(dict.fromkeys(values.repairs.values()))
+            yield Reject(number, columns, value, reason, component.transcript_id, kept=True)
+        yield component
+
+    def _is_call(self, values: "_Values") -> bool:
+        return is_earnings_call(values.text("keydeveventtypename"), self.event_types)
+
+    def _name(self, column: str) -> str:
+        return self.header[self.positions[column]].strip()
+
+    def _component(self, number: int, company_id: int, values: "_Values") -> Component:
+        cells = values.cells
+        held = values.required("mostimportantdateutc", self.dates.moment)
+        return Component(
+            row_number=number,
+            company_id=company_id,
+            company_name=cells["companyname"],
+            transcript_id=values.required("transcriptid", integer),
+            call_date=held.day,
+            component_order=values.required("componentorder", small_integer),
+            type_name=cells["transcriptcomponenttypename"].strip(),
+            speaker_type=cells["speakertypename"].strip(),
+            person=cells.get("transcriptpersonname", ""),
+            text=cells["componenttext"],
+            headline=cells.get("headline", ""),
+            ticker=values.text("ticker"),
+            gvkey=values.text("gvkey"),
+            permno=values.optional("permno", integer),
+            event_id=values.optional("keydevid", integer),
+            event_type=values.text("keydeveventtypename"),
+            call_at=held.with_time(values.optional("mostimportanttimeutc", time_of_day)),
+            collection_type=values.text("transcriptcollectiontypename"),
+            presentation_type=values.text("transcriptpresentationtypename"),
+            created_at=self._created_at(values),
+            component_id=values.optional("transcriptcomponentid", integer),
+            person_id=values.optional("transcriptpersonid", integer),
+        )
+
+    def _created_at(self, values: "_Values") -> datetime | None:
+        created = values.optional("transcriptcreationdate_utc", self.dates.moment)
+        clock = values.optional("transcriptcreationtime_utc", time_of_day)
+        return created and (created.with_time(clock) or datetime.combine(created.day, time(), UTC))
+
+
+class _Unusable(Exception):
+    """A required value of a row cannot be read."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        super().__init__(column, reason)
+        self.column, self.reason = column, reason
+
+
+class _Values:
+    """The values of one row by our column names.
+
+    raw:     its cells as they stand
+    cells:   as they can be stored
+    repairs: column -> what was done to it; grows as optional values are found that cannot be read
+    """
+
+    def __init__(self, raw: Mapping[str, str]) -> None:
+        self.raw = raw
+        self.cells: dict[str, str] = {}
+        self.repairs: dict[str, str] = {}
+        for name, cell in raw.items():
+            self.cells[name], reason = repaired(cell)
+            if reason:
+                self.repairs[name] = reason
+
+    def text(self, name: str) -> str | None:
+        return self.cells.get(name, "").strip() or None
+
+    def required(self, name: str, parse: Callable[[str], Value]) -> Value:
+        try:
+            return parse(self.cells[name])
+        except ValueError as error:
+            raise _Unusable(name, str(error)) from error
+
+    def optional(self, name: str, parse: Callable[[str], Value]) -> Value | None:
+        cell = self.cells.get(name, "")
+        if is_nothing(cell):
+            return None
+        try:
+            return parse(cell)
+        except ValueError as error:
+            self.repairs[name] = f"left empty: {error}"
+            return None

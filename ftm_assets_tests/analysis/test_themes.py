@@ -1,0 +1,340 @@
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import hdbscan
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from ftm_assets.analysis.clustering import BERTopicModel, TopicModelResult
+from ftm_assets.analysis.themes import (
+    DOMINATED,
+    ONE_FIRM,
+    KnownThemes,
+    QuarterTopic,
+    QuarterTopics,
+    Theme,
+    Themes,
+    ThemeSettings,
+    find_themes,
+    inputs_hash,
+    match_themes,
+    rejection,
+)
+from ftm_assets.analysis.vectors import unit_rows
+from ftm_assets_tests.fakes import FirstWordModel
+
+DEFAULTS = ThemeSettings()
+EYE = np.eye(8, dtype=np.float32)
+
+
+def quarter_of(topics: Sequence[tuple[int, str]], **changes: Any) -> QuarterTopics:
+    """A quarter in which firms speak of things: (company id, keyword) each; one direction for each keyword."""
+    words = sorted({word for _, word in topics})
+    vectors = EYE[[words.index(word) for _, word in topics]] if topics else EYE[:0]
+    facts: dict[str, Any] = {
+        "quarter": "2021Q4",
+        "topics": tuple(QuarterTopic(firm, i, f"{word} label", (word,)) for i, (firm, word) in enumerate(topics)),
+        "exemplars": vectors,
+        "summaries": vectors[:, ::-1],
+        "firm_hashes": {firm: f"hash {firm}" for firm, _ in topics},
+        "n_expected": 9,
+        "n_by_keywords": len(topics),
+    }
+    return QuarterTopics(**{**facts, **changes})
+
+
+def themes_of(topics: Sequence[tuple[int, str]], **changes: Any) -> Themes:
+    """What is found when equal words are one cluster, and two topics are enough for one."""
+    return find_themes(quarter_of(topics, **changes), ThemeSettings(min_theme_size=2), FirstWordModel())
+
+
+QUARTER = [(1, "wages"), (2, "wages"), (3, "wages"), (1, "freight"), (2, "freight"), (3, "freight"), (4, "freight")]
+
+
+# --- what makes a theme
+
+
+def test_themes_come_largest_first_with_their_firms_and_their_largest_share() -> None:
+    found = themes_of([*QUARTER, (4, "freight"), (5, "rain")])
+    assert found.themes == (
+        Theme(1, "freight", ("freight",), 4, 5, 0.4),
+        Theme(2, "wages", ("wages",), 3, 3, 1 / 3),
+    )
+    assert found.n_noise == 1
+    assert found.rejected == {}
+    assert found.n_topics == 9
+    assert found.n_expected == 9
+
+
+def test_members_are_the_topics_of_the_themes_with_their_cosine() -> None:
+    quarter = quarter_of([(1, "wages"), (2, "wages"), (3, "wages"), (4, "rain")])
+    leaning = quarter.exemplars.copy()
+    leaning[0, :4] = [0, 0.6, 0, 0.8]
+    found = find_themes(replace(quarter, exemplars=leaning), ThemeSettings(min_theme_size=2), FirstWordModel())
+    assert [(m.company_id, m.topic_number, m.topic_label, m.theme_number) for m in found.members] == [
+        (1, 0, "wages label", 1),
+        (2, 1, "wages label", 1),
+        (3, 2, "wages label", 1),
+    ]
+    centre = unit_rows(leaning[:3].mean(axis=0, keepdims=True))
+    assert np.allclose(found.centroids, centre)
+    assert [m.similarity for m in found.members] == pytest.approx((leaning[:3] @ centre[0]).tolist(), abs=1e-6)
+
+
+def test_what_is_rejected_is_counted_with_the_reason_and_stays_without_theme() -> None:
+    found = themes_of(
+        [*QUARTER[:3], (5, "rain"), (5, "rain"), *[(6, "snow")] * 2, *[(7, "hail")] * 3, (8, "hail"), (9, "sun")]
+    )
+    assert [theme.label for theme in found.themes] == ["wages"]
+    assert found.rejected == {ONE_FIRM: 2, DOMINATED: 1}
+    assert found.n_noise == 1
+    assert len(found.members) == 3
+    assert len(found.centroids) == 1
+
+
+@pytest.mark.parametrize(
+    ("company_ids", "settings", "reason"),
+    [
+        ([1, 1, 1], DEFAULTS, ONE_FIRM),
+        ([1], DEFAULTS, ONE_FIRM),
+        ([1, 2], DEFAULTS, DOMINATED),
+        ([1, 2, 3], DEFAULTS, None),
+        ([1, 1, 2, 3, 4], DEFAULTS, None),  # Exactly 40 %.
+        ([1, 1, 1, 2, 3, 4, 5], DEFAULTS, DOMINATED),
+        ([*[1] * 6, *range(2, 11)], DEFAULTS, None),  # Again exactly 40 %.
+        ([1, 2], ThemeSettings(max_firm_share=0.5), None),
+        ([*[1] * 29, *range(2, 73)], ThemeSettings(max_firm_share=0.29), None),  # 0.29 * 100 is below 29.
+        ([1, 2, 3], ThemeSettings(min_firms=4), "fewer than 4 firms"),
+        ([1, 1], ThemeSettings(min_firms=4), ONE_FIRM),
+        ([1, 1], ThemeSettings(min_firms=1, max_firm_share=1), None),
+    ],
+)
+def test_a_theme_needs_several_firms_and_belongs_to_none(
+    company_ids: list[int], settings: ThemeSettings, reason: str | None
+) -> None:
+    assert rejection(company_ids, settings) == reason
+
+
+# --- the numbers of themes
+
+
+def known(*numbers: int, next_number: int = 9) -> KnownThemes:
+    return KnownThemes(numbers, EYE[: len(numbers)], next_number)
+
+
+def directions(*rows: list[float]) -> np.ndarray:
+    return unit_rows(np.array(rows) @ EYE[: len(rows[0])])
+
+
+def test_first_themes_are_numbered_from_one() -> None:
+    assert match_themes(EYE[:4], KnownThemes(), 0.8) == [1, 2, 3, 4]
+    assert match_themes(EYE[:0], known(3), 0.8) == []
+
+
+def test_a_theme_that_is_found_again_keeps_its_number() -> None:
+    assert match_themes(EYE[[1, 0]], known(5, 2), 0.8) == [2, 5]
+    assert match_themes(EYE[[1, 0]], known(5, 2), 1) == [2, 5]
+    assert match_themes(EYE[[1, 0]] * 3, known(5, 2), 0.8) == [2, 5]
+
+
+def test_a_new_theme_gets_a_number_that_was_never_used() -> None:
+    assert match_themes(EYE[[2, 1, 3]], known(5, 2), 0.8) == [9, 2, 10]
+
+
+def test_a_known_theme_is_matched_once_to_the_nearest() -> None:
+    near = directions([0.9, 0.1], [1, 0])
+    assert match_themes(near, known(5), 0.8) == [9, 5]
+
+
+def test_the_matching_is_the_best_as_a_whole() -> None:
+    # Each is nearest to the first known theme; taking turns by nearness would leave the second unmatched.
+    centres = directions([1, 0.1], [1, 0.9])
+    assert match_themes(centres, known(5, 2), 0.6) == [5, 2]
+
+
+def test_below_the_threshold_there_is_no_match() -> None:
+    centres = directions([0.8, 0.6])
+    assert match_themes(centres, known(5), 0.8) == [5]
+    assert match_themes(centres, known(5), 0.81) == [9]
+
+
+def test_many_weak_matches_do_not_outweigh_a_strong_one() -> None:
+    centres = directions([0.95, 0.25, 0], [0.3, 0, 0.95])
+    # 0.967 for the first alone is more than 0.254 + 0.301 for both.
+    assert match_themes(centres, known(5, 2), 0.25) == [5, 9]
+
+
+def test_running_twice_keeps_all_numbers_and_a_retired_one_is_not_given_again() -> None:
+    first = themes_of(QUARTER)
+    after = KnownThemes(tuple(t.theme_number for t in first.themes), first.centroids, 3)
+    again = themes_of(QUARTER, known=after)
+    assert again.themes == first.themes
+    assert again.content_hash == first.content_hash
+
+    # Freight, number 1, is gone; only wages is current, and what comes next is 3.
+    less = themes_of([*QUARTER[:3], (4, "wages")], known=after, exemplars=EYE[[1] * 4])
+    assert [(t.theme_number, t.label) for t in less.themes] == [(2, "wages")]
+    back = themes_of(QUARTER, known=KnownThemes((2,), less.centroids, 3))
+    assert {t.label: t.theme_number for t in back.themes} == {"freight": 3, "wages": 2}
+
+
+# --- the input
+
+
+def test_exemplars_or_summaries_are_clustered_as_the_settings_say() -> None:
+    seen: list[np.ndarray] = []
+
+    class Recording:
+        def fit_transform(self, documents: Sequence[str], embeddings: np.ndarray) -> TopicModelResult:
+            seen.append(embeddings)
+            return FirstWordModel().fit_transform(documents, embeddings)
+
+    quarter = quarter_of(QUARTER)
+    for theme_input in ("exemplars", "keywords"):
+        settings = ThemeSettings.model_validate({"min_theme_size": 2, "theme_input": theme_input})
+        found = find_themes(quarter, settings, Recording())
+        assert found.versions == {"settings": settings.model_dump()}
+    assert np.array_equal(seen[0], quarter.exemplars)
+    assert np.array_equal(seen[1], quarter.summaries)
+
+
+def test_a_quarter_is_never_clustered_on_a_mixture_of_summaries() -> None:
+    mixed = quarter_of(QUARTER, n_by_keywords=5)
+    with pytest.raises(ValueError, match="2 of 7 summaries of 2021Q4 were written by a model; use theme_input 'exem"):
+        find_themes(mixed, ThemeSettings(theme_input="keywords"), FirstWordModel())
+    assert find_themes(mixed, ThemeSettings(min_theme_size=2), FirstWordModel()).themes
+
+
+@pytest.mark.parametrize("n", range(5))
+def test_a_quarter_with_few_topics_has_no_themes(n: int) -> None:
+    found = find_themes(quarter_of([(firm, "wages") for firm in range(n)]))
+    assert (found.themes, found.members, found.rejected) == ((), (), {})
+    assert found.n_noise == found.n_topics == n
+    assert found.centroids.shape == (0, 8)
+
+
+def test_three_topics_are_too_few_whatever_the_settings() -> None:
+    assert find_themes(quarter_of(QUARTER[:3]), ThemeSettings(min_theme_size=2)).n_noise == 3
+
+
+def test_themes_know_what_they_were_made_from() -> None:
+    at = datetime(2021, 12, 31, tzinfo=UTC)
+    quarter = quarter_of(QUARTER, as_of=at)
+    found = find_themes(quarter, ThemeSettings(min_theme_size=2), FirstWordModel())
+    assert found.as_of == at
+    assert found.built_from == quarter.inputs_hash == inputs_hash(found.firm_hashes)
+
+
+def test_the_hash_of_the_inputs_depends_on_firms_and_contents_but_not_on_their_order() -> None:
+    hashes: Mapping[int, str] = {1: "a", 2: "b"}
+    assert inputs_hash(hashes) == inputs_hash({2: "b", 1: "a"})
+    assert len({inputs_hash(x) for x in (hashes, {1: "b", 2: "a"}, {1: "a"}, {1: "a", 3: "b"})}) == 4
+
+
+def test_the_hash_of_themes_covers_what_is_stored() -> None:
+    found = themes_of(QUARTER)
+    others = [
+        replace(found, themes=found.themes[::-1]),
+        replace(found, members=found.members[::-1]),
+        replace(found, centroids=-found.centroids),
+        replace(found, rejected={ONE_FIRM: 1}),
+        replace(found, n_noise=1),
+    ]
+    assert len({found.content_hash, *(other.content_hash for other in others)}) == 6
+    assert replace(found, firm_hashes={}, n_expected=0).content_hash == found.content_hash
+
+
+# --- the default model
+
+
+def scattered(n_firms: int = 12, subjects: Sequence[str] = ("wages", "freight", "leases")) -> QuarterTopics:
+    """Each firm has one topic about each subject, and one that nobody shares."""
+    chance = np.random.default_rng(2)
+    words = [*subjects, "other"]
+    topics = [(firm, word) for firm in range(1, n_firms + 1) for word in words]
+    means = np.eye(4, 48)[[words.index(word) for _, word in topics]]
+    alone = np.array([word == "other" for _, word in topics])
+    means[alone] = 0
+    noise = chance.normal(scale=np.where(alone, 1, 0.04)[:, None], size=(len(topics), 48))
+    return quarter_of(topics, exemplars=unit_rows(means + noise))
+
+
+def test_bertopic_finds_what_the_firms_share() -> None:
+    found = find_themes(scattered())
+    assert {theme.keywords[0] for theme in found.themes} == {"wages", "freight", "leases"}
+    for theme in found.themes:
+        labels = [m.topic_label for m in found.members if m.theme_number == theme.theme_number]
+        assert labels.count(f"{theme.keywords[0]} label") > len(labels) / 2
+    assert find_themes(scattered()).content_hash == found.content_hash
+
+
+def test_the_order_of_the_firms_changes_only_the_numbers() -> None:
+    quarter = scattered()
+    order = np.random.default_rng(4).permutation(len(quarter.topics))
+    shuffled = replace(quarter, topics=tuple(quarter.topics[i] for i in order), exemplars=quarter.exemplars[order])
+
+    def shared(themes: Themes) -> set[tuple[int, str]]:
+        of = {theme.theme_number: theme.keywords[0] for theme in themes.themes}
+        return {(m.topic_number, of[m.theme_number]) for m in themes.members if "other" not in m.topic_label}
+
+    assert shared(find_themes(shuffled)) == shared(find_themes(quarter))
+
+
+def test_the_smallest_theme_grows_with_the_root_of_the_quarter() -> None:
+    assert [DEFAULTS.smallest_theme(n) for n in (0, 100, 121, 400, 1600, 90_000)] == [5, 5, 6, 10, 20, 150]
+    assert ThemeSettings(min_theme_size=7).smallest_theme(90_000) == 7
+
+
+def test_the_smallest_theme_reaches_the_clustering(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    original = hdbscan.HDBSCAN
+
+    def recorded(**options: Any) -> Any:
+        asked.append(options["min_cluster_size"])
+        return original(**options)
+
+    monkeypatch.setattr(hdbscan, "HDBSCAN", recorded)
+    find_themes(scattered(40))
+    find_themes(scattered(), ThemeSettings(min_theme_size=3))
+    assert asked == [6, 3]
+
+
+def test_the_settings_reach_the_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+
+    def recorded(model: BERTopicModel, documents: Sequence[str], embeddings: np.ndarray) -> TopicModelResult:
+        built.append(model.settings)
+        return FirstWordModel().fit_transform(documents, embeddings)
+
+    monkeypatch.setattr(BERTopicModel, "fit_transform", recorded)
+    settings = ThemeSettings(seed=7)
+    find_themes(quarter_of(QUARTER), settings)
+    assert built == [settings]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("min_theme_size", 1),
+        ("theme_input", "model"),
+        ("min_firms", 0),
+        ("max_firm_share", 0),
+        ("max_firm_share", 1.1),
+        ("match_threshold", -0.1),
+        ("match_threshold", 1.1),
+    ],
+)
+def test_settings_outside_their_bounds_are_refused(name: str, value: object) -> None:
+    with pytest.raises(ValidationError, match=name):
+        ThemeSettings.model_validate({name: value})
+
+
+def test_between_themes_at_the_same_place_shared_topics_decide() -> None:
+    twins = EYE[[0, 0]]
+    one, other = frozenset({(7, 0)}), frozenset({(8, 0)})
+    before = KnownThemes((1, 2), twins, 3, (one, other))
+    assert match_themes(twins, before, 0.8, [one, other]) == [1, 2]
+    assert match_themes(twins, before, 0.8, [other, one]) == [2, 1]

@@ -1,0 +1,219 @@
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from ftm_assets.analysis.summaries import KeywordSummarizer
+from ftm_assets.cli import app
+from ftm_assets.definitions import build_definitions
+from ftm_assets.errors import FtmError
+from ftm_assets.storage.database import Database
+from ftm_assets_tests.fakes import FailingEncoder
+from ftm_assets_tests.sources import COLUMNS, six_firms, write_calls
+
+
+def ftm(*arguments: object, fails: bool = False) -> str:
+    """What the command prints on standard output; its error is raised."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if isinstance(result.exception, FtmError):
+        raise result.exception
+    assert (result.exit_code != 0) == fails, result.output
+    return result.stdout
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Path:
+    return six_firms(tmp_path / "calls.csv")
+
+
+@pytest.fixture
+def done(defs: dg.Definitions, instance: dg.DagsterInstance, calls: Path) -> None:
+    """Six firms ingested and their quarter brought up to date, by the commands themselves."""
+    ftm("ingest", calls)
+    ftm("backfill", "2021q4")
+
+
+def test_from_a_file_to_themes_by_two_commands(defs: dg.Definitions, instance: dg.DagsterInstance, calls: Path) -> None:
+    loaded = json.loads(ftm("ingest", calls, "--format", "json"))
+    assert [(row["quarter"], row["n_firms"], row["n_components"]) for row in loaded] == [("2021Q4", 6, 180)]
+
+    assert "themes" in ftm("backfill", "2021Q4")
+
+    [status] = json.loads(ftm("status", "--format", "json"))
+    assert (status["n_expected"], status["n_sentences"], status["n_modelled"]) == (6, 180, 180)
+
+
+@pytest.mark.usefixtures("done")
+def test_the_way_down_from_a_theme_and_back_up_from_a_sentence() -> None:
+    themes = list(csv.DictReader(io.StringIO(ftm("themes", "2021Q4", "-f", "csv"))))
+    assert themes, "six firms that say the same make themes"
+    below = json.loads(ftm("sentences", themes[0]["theme_id"], "-n", 4, "-f", "json"))
+    assert {row["theme_id"] for row in below} == {themes[0]["theme_id"]}
+    assert len({row["firm_key"] for row in below}) == 4, "a few sentences show many firms"
+
+    [up] = json.loads(ftm("sentences", below[0]["sentence_id"], "-f", "json"))
+    assert up == below[0]
+
+    topics = json.loads(ftm("topics", "2021Q4", "crane", "-f", "json"))
+    within = json.loads(ftm("sentences", topics[0]["topic_id"], "-n", 100, "-f", "json"))
+    assert len(within) == topics[0]["n_sentences"]
+    assert [row["rank"] for row in within] == list(range(1, len(within) + 1))
+
+
+@pytest.mark.usefixtures("done")
+def test_people_get_tables() -> None:
+    assert "theme_2021Q4_001" in ftm("themes", "2021Q4")
+    assert "Acme Inc." in ftm("topics", "2021Q4", "ACME")
+    assert "Bolt & Co, Ltd." in ftm("calls", "2021Q4", "NA")
+    assert "topics of theme_2021Q4_001" in ftm("sentences", "theme_2021Q4_001")
+    assert "2021Q4" in ftm("status", "2021Q4")
+
+
+@pytest.mark.usefixtures("done")
+def test_only_what_is_to_do_is_done() -> None:
+    result = CliRunner().invoke(app, ["backfill", "2021Q4"])
+    assert "0/0" in result.stderr
+    result = CliRunner().invoke(app, ["backfill", "2021Q4", "--firm", "acme", "--all"])
+    assert "1/1" in result.stderr
+
+
+@pytest.mark.usefixtures("done")
+def test_a_corrected_call_shows_as_stale_until_the_next_backfill(tmp_path: Path) -> None:
+    ftm("ingest", six_firms(tmp_path / "again.csv", corrected=True))
+
+    status = ftm("status", "2021Q4")
+    assert "firms changed since the themes: NA-8" in status
+    assert "NA-8" in status.split("firm key")[1]
+
+    assert "firms changed" not in ftm("backfill", "2021Q4")
+
+
+def test_a_failed_firm_is_named_and_the_themes_wait(
+    database: Database,
+    instance: dg.DagsterInstance,
+    calls: Path,
+    defs: dg.Definitions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ftm("ingest", calls)
+    failing = build_definitions(database, FailingEncoder(on="plant 3"), KeywordSummarizer())
+    monkeypatch.setattr("ftm_assets.definitions.defs", failing)
+    result = CliRunner().invoke(app, ["backfill", "2021Q4", "--firm", "acme"])
+    assert result.exit_code == 1
+    assert "failed: ACME-7" in result.stderr
+    assert "the encoder has gone" in result.stderr
+    assert "themes wait for 6 firms; go on with: ftm backfill 2021Q4" in result.stdout
+
+    monkeypatch.setattr("ftm_assets.definitions.defs", defs)
+    assert "themes wait" not in ftm("backfill", "2021Q4")
+
+
+@pytest.mark.usefixtures("done")
+def test_forget_shows_first_and_deletes_only_when_told(instance: dg.DagsterInstance) -> None:
+    assert "nothing was deleted" in ftm("forget", "--firm", "acme")
+    assert "Acme" in ftm("calls", "2021Q4")
+
+    ftm("forget", "--firm", "acme", "--yes")
+
+    assert "Acme" not in ftm("calls", "2021Q4")
+    assert "ACME-7" not in instance.get_dynamic_partitions("firm")
+    assert "firms changed since the themes: ACME-7" in ftm("status")
+    with pytest.raises(FtmError, match="no call meets these conditions"):
+        ftm("forget", "--call", 70)
+
+
+@pytest.mark.usefixtures("done")
+def test_drop_takes_a_whole_quarter_when_told(calls: Path, instance: dg.DagsterInstance) -> None:
+    assert "nothing was deleted" in ftm("drop", "2021Q4")
+    assert "dropped 2021Q4 with 6 calls" in ftm("drop", "2021Q4", "--yes")
+    assert "nothing is loaded yet" in ftm("status")
+    assert instance.get_dynamic_partitions("firm") == []
+    ftm("ingest", calls)
+    assert "themes" in ftm("backfill", "2021Q4")
+
+
+@pytest.mark.usefixtures("done")
+def test_a_wrong_word_gets_one_message_with_the_next_step() -> None:
+    for arguments, message in {
+        "status 2012Q4": "unknown quarter '2012Q4'; did you mean 2021Q4?",
+        "status autumn": "'autumn' is not a quarter; write it as 2021Q4",
+        "topics 2021Q4 acne": "did you mean ACME",
+        "sentences theme_2021Q4_999": "is no theme, topic or sentence",
+        "backfill 2021Q4 --firm nobody": "unknown firm 'nobody'",
+        "ingest nowhere.csv": "nowhere.csv",
+        "ingest calls.csv --column companyid": "--column wants ours=theirs",
+    }.items():
+        with pytest.raises(FtmError) as error:
+            ftm(*arguments.split())
+        assert message in str(error.value)
+
+
+def test_a_quarter_that_the_source_lacks_is_named(
+    defs: dg.Definitions, instance: dg.DagsterInstance, calls: Path
+) -> None:
+    with pytest.raises(FtmError, match="unknown quarter of the source '2021Q3'; did you mean 2021Q4"):
+        ftm("ingest", calls, "--quarter", "2021Q3")
+
+
+def test_rows_that_cannot_be_used_are_counted_and_shown(
+    defs: dg.Definitions, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    good = (7, "Acme Inc.", "ACME", 70, "", "2021-11-02", 0, "Answer", "Ann", "Executives", "We grew.")
+    bad = (7, "Acme Inc.", "ACME", 71, "", "soon", 0, "Answer", "Ann", "Executives", "We fell.")
+    path = write_calls(tmp_path / "calls.csv", [good, bad])
+
+    [told] = json.loads(ftm("ingest", path, "-f", "json"))
+
+    assert (told["n_rows"], told["n_components"], told["n_rejected"]) == (2, 1, 1)
+    [reject] = json.loads(ftm("rejects", "-f", "json"))
+    assert (reject["row_number"], reject["column"], reject["value"]) == (3, COLUMNS[5], "soon")
+
+
+def test_an_empty_database_says_what_comes_first(instance: dg.DagsterInstance) -> None:
+    assert "nothing is loaded yet: ftm ingest SOURCE" in ftm("status")
+
+
+def test_db_prints_a_url_that_works(instance: dg.DagsterInstance, database: Database) -> None:
+    assert ftm("db").strip() == database.url()
+
+
+def test_env_prints_what_dagster_needs(instance: dg.DagsterInstance) -> None:
+    assert "export FTM_DAGSTER_URL=" in ftm("env")
+
+
+def test_an_error_is_one_message_without_a_traceback(tmp_path: Path) -> None:
+    said = subprocess.run(
+        [Path(sys.executable).parent / "ftm", "ingest", tmp_path / "absent.csv"], capture_output=True, text=True
+    )
+    assert said.returncode == 1
+    assert said.stdout == ""
+    assert said.stderr.startswith("error: ") and "Traceback" not in said.stderr
+
+
+def test_a_setting_that_cannot_be_used_is_named() -> None:
+    said = subprocess.run(
+        [Path(sys.executable).parent / "ftm", "status"],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "FTM_QUARTERS": "2021"},
+    )
+    assert said.returncode == 1
+    assert "FTM_QUARTERS" in said.stderr and "Traceback" not in said.stderr
+
+
+def test_the_graph_loads_without_the_heavy_libraries() -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-X", "importtime", "-c", "import ftm_assets.definitions"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    modules = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in loaded.splitlines()}
+    assert "dagster" in modules
+    assert not modules & {"torch", "bertopic", "umap", "sentence_transformers", "transformers", "hdbscan"}

@@ -1,0 +1,275 @@
+"""What the documents tell to run is run, or at least read by what would run it; what they list is complete."""
+
+import csv
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+import sqlalchemy as sa
+import typer.main
+from dagster._core.instance.config import dagster_instance_config
+from dagster_shared.yaml_utils import safe_load_yaml
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+from ftm_assets import runs
+from ftm_assets.analysis.summaries import KeywordSummarizer
+from ftm_assets.cli import app
+from ftm_assets.definitions import build_definitions
+from ftm_assets.resources.csv_columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from ftm_assets.resources.transcripts import open_source
+from ftm_assets.settings import Settings, with_database
+from ftm_assets.storage import embedded
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.embedded import EmbeddedServer
+from ftm_assets.storage.tables import Base
+from ftm_assets.storage.transcripts import create_quarter, ingest
+from ftm_assets_tests.conftest import ROOT, SAMPLE
+from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
+
+README = ROOT / "README.md"
+COMPOSE = ROOT / "docker-compose.yml"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+QUARTER = "2024Q1"
+# Enough for a theme, and the firms that the examples name.
+COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
+
+READING = {"status", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"}
+NOT_OURS = {"dagster", "docker", "eval", "source"}
+COMPOSE_KEYS = {"image", "environment", "ports", "volumes", "shm_size", "healthcheck", "restart"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block and where it begins."""
+
+    page: Path
+    line: int
+    text: str
+
+
+def blocks(language: str) -> list[Any]:
+    """Every block of a language, as parameters of a test."""
+    found = []
+    for page in PAGES:
+        text = page.read_text()
+        for match in re.finditer(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(pytest.param(Block(page, line, match[1]), id=f"{page.name}:{line}"))
+    return found
+
+
+def commands(block: Block) -> list[list[str]]:
+    """The words of each command, those inside $(...) as commands of their own; assignments and redirections go."""
+    lines = block.text.replace("\\\n", " ").splitlines()
+    inner = [inside for line in lines for inside in re.findall(r"\$\(([^)]*)\)", line)]
+    found = []
+    for line in (*lines, *inner):
+        words = shlex.split(line.partition(" > ")[0], comments=True)
+        while words and re.match(r"\w+=", words[0]):
+            words.pop(0)
+        if words:
+            found.append(words)
+    return found
+
+
+def table(page: Path, first_heading: str) -> list[list[str]]:
+    """The cells of the table whose first column has this heading."""
+    after = page.read_text().split(f"\n| {first_heading} |", 1)[1]
+    rows = after.split("\n\n", 1)[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("| ").split(" | ")] for row in rows]
+
+
+def names(page: Path, first_heading: str) -> list[str]:
+    return [row[0].strip("`") for row in table(page, first_heading)]
+
+
+def anchors(page: Path) -> set[str]:
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.fixture(scope="module")
+def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
+    """A quarter of a few fictional firms, complete."""
+    folder = tmp_path_factory.mktemp("documentation")
+    source = folder / "calls.csv"
+    with SAMPLE.open(newline="") as sample, source.open("w", newline="") as few:
+        rows = csv.DictReader(sample)
+        writer = csv.DictWriter(few, rows.fieldnames or [])
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["companyid"] in COMPANIES)
+    database = Database(Settings(home=folder, database_url=SecretStr(server.url("documentation"))))
+    defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
+    with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
+        # The documents do not promise which topics and themes there are; so nobody waits for BERTopic to load.
+        for module in ("topics", "themes"):
+            patch.setattr(f"ftm_assets.analysis.{module}.BERTopicModel", lambda *_: FirstWordModel())
+        list(runs.ingest_quarters(defs, instance, [QUARTER], {"source": str(source)}))
+        keys = runs.firms_to_do(instance, database, QUARTER)
+        assert [run.error for run in runs.run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)
+        runs.run_themes(defs, instance, QUARTER)
+    yield database
+    database.engine.dispose()
+
+
+@pytest.fixture
+def as_a_user(documented: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
+    """The documented database, which commands find in the environment."""
+    monkeypatch.setenv("FTM_DATABASE_URL", documented.url())
+    return documented
+
+
+@pytest.mark.parametrize("block", blocks("bash"))
+def test_a_command_exists_and_what_only_reads_answers(block: Block, as_a_user: Database) -> None:
+    to_run = commands(block)
+    for program, *arguments in to_run:
+        read_command(program, arguments)
+    # Where a block also writes, the rest of it speaks of what it has written.
+    if all(words[0] == "psql" or (words[0] == "ftm" and words[1] in READING) for words in to_run):
+        for program, *arguments in to_run:
+            assert answer(program, arguments, as_a_user).strip()
+
+
+def read_command(program: str, arguments: list[str]) -> None:
+    """Let the program's own reader have the arguments, and nothing else happen."""
+    match program:
+        case "ftm":
+            name, *rest = arguments
+            typer.main.get_group(app).commands[name].make_context(name, rest)
+        case "make":
+            makefile = (ROOT / "Makefile").read_text()
+            for word in arguments:
+                wanted = rf"^{word.partition('=')[0]} \?=" if "=" in word else rf"^{word}:"
+                assert re.search(wanted, makefile, re.MULTILINE), f"the Makefile has no {word}"
+        case "export":
+            for name in (word.partition("=")[0] for word in arguments):
+                assert name.removeprefix("FTM_").lower() in Settings.model_fields, f"{name} is no setting"
+        case _:
+            assert program in READING | NOT_OURS, f"who knows whether {program!r} is there?"
+
+
+def answer(program: str, arguments: list[str], database: Database) -> str:
+    if program == "psql":
+        arguments = [argument.replace("$(ftm db)", database.url()) for argument in arguments]
+        psql = embedded._binaries() / "psql"
+        return subprocess.run([psql, *arguments], check=True, capture_output=True, text=True).stdout
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    return result.output
+
+
+@pytest.mark.parametrize("block", blocks("sql"))
+def test_a_query_finds_rows(block: Block, documented: Database) -> None:
+    with documented.transaction() as connection:
+        assert connection.exec_driver_sql(block.text).all()
+
+
+@pytest.mark.parametrize("block", blocks("python"))
+def test_a_piece_of_python_runs(block: Block, as_a_user: Database) -> None:
+    exec(compile(block.text, f"{block.page.name}:{block.line}", "exec"), {"__name__": "documentation"})
+
+
+@pytest.mark.parametrize("block", blocks("yaml"))
+def test_a_piece_of_yaml_is_a_valid_setting(block: Block, tmp_path: Path) -> None:
+    settings = safe_load_yaml(block.text)
+    if "ops" in settings:
+        defs = build_definitions(Database(Settings()), HashEncoder(), KeywordSummarizer())
+        assert dg.validate_run_config(defs.resolve_job_def("firm_quarter"), settings)
+        return
+    (tmp_path / "dagster.yaml").write_text(block.text)
+    assert dagster_instance_config(str(tmp_path))
+    ours = safe_load_yaml((ROOT / "dagster.yaml").read_text())
+    assert {key: ours[key] for key in settings} == settings
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_a_link_leads_somewhere(page: Path) -> None:
+    for link in re.findall(r"\]\((?!https?:)([^)]+)\)", page.read_text()):
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_example_source_can_be_loaded(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [example] = [found.values[0].text for found in blocks("python") if "class MyCalls" in found.values[0].text]
+    (tmp_path / "my_calls.py").write_text(example)
+    monkeypatch.syspath_prepend(tmp_path)
+    source = open_source("my_calls:MyCalls")
+
+    assert source.quarters() == {QUARTER: 1}
+    assert [firm.company_id for firm in source.firms(date(2024, 2, 1), date(2024, 2, 1))] == [7]
+    with database.transaction() as connection:
+        create_quarter(connection, QUARTER)
+        told = ingest(connection, QUARTER, source.read(QUARTER), source.name)
+    assert (told.firm_keys, told.counts.n_components) == (("ACME-INC-7",), 2)
+
+
+def test_the_readme_lists_every_column_setting_and_command() -> None:
+    assert names(README, "required column") == list(REQUIRED_COLUMNS)
+    assert names(README, "optional column") == list(OPTIONAL_COLUMNS)
+    assert sorted(names(README, "variable")) == sorted(f"FTM_{name.upper()}" for name in Settings.model_fields)
+    ours = typer.main.get_group(app).commands
+    told = {row[0].split()[1].strip("`"): row[-1] for row in table(README, "command")}
+    assert told.keys() == ours.keys()
+    for name, text in told.items():
+        known = {option for parameter in ours[name].params for option in parameter.opts}
+        assert set(re.findall(r"--[\w-]+", text)) <= known, name
+
+
+def test_the_settings_are_told_with_their_defaults() -> None:
+    fields = Settings.model_fields
+    for variable, default, _ in table(README, "variable"):
+        value = fields[variable.strip("`").removeprefix("FTM_").lower()].default
+        assert default.strip("`") == ("empty" if value is None else str(value))
+
+
+def test_every_check_is_explained() -> None:
+    defs = build_definitions(Database(Settings()), HashEncoder(), KeywordSummarizer())
+    checks = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
+    assert set(names(ROOT / "docs" / "architecture.md", "check")) == checks
+
+
+def test_the_diagrams_show_every_column_with_its_keys() -> None:
+    text = (ROOT / "docs" / "data-flow.md").read_text()
+    drawn = {
+        name: dict(re.findall(r"^ +\S+ (\w+) ?(.*)$", body, re.MULTILINE))
+        for name, body in re.findall(r"^    (\w+) \{\n(.*?)^    \}", text, re.MULTILINE | re.DOTALL)
+    }
+    assert drawn == {
+        name: {column.name: keys_of(column) for column in table.columns} for name, table in Base.metadata.tables.items()
+    }
+
+
+def keys_of(column: sa.Column[Any]) -> str:
+    """What the diagrams write behind a column, such as `PK, FK`."""
+    uniques = [c for c in column.table.constraints if isinstance(c, sa.UniqueConstraint)]
+    kinds = {
+        "PK": column.primary_key,
+        "FK": bool(column.foreign_keys),
+        "UK": any(unique.columns.keys() == [column.name] for unique in uniques),
+    }
+    return ", ".join(kind for kind, has in kinds.items() if has)
+
+
+def test_compose_starts_the_database_that_the_readme_names() -> None:
+    compose = safe_load_yaml(COMPOSE.read_text())
+    assert compose.keys() == {"services", "volumes"}
+    [(_, service)] = compose["services"].items()
+    assert service.keys() <= COMPOSE_KEYS
+    assert {volume.partition(":")[0] for volume in service["volumes"]} == compose["volumes"].keys()
+    assert service["healthcheck"].keys() <= {"test", "interval", "timeout", "retries"}
+
+    address, port, _ = service["ports"][0].split(":")
+    given = service["environment"]
+    password = given["POSTGRES_PASSWORD"].removeprefix("${POSTGRES_PASSWORD:-").removesuffix("}")
+    url = with_database(f"postgresql://{given['POSTGRES_USER']}:{password}@{address}:{port}", given["POSTGRES_DB"])
+    assert f"FTM_DATABASE_URL={url}\n" in README.read_text()

@@ -1,0 +1,194 @@
+"""The whole thing as a person has it: separate processes, the real encoder, a killed backfill, the UI in a browser."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+
+import psycopg
+import pytest
+from playwright.sync_api import Page, expect, sync_playwright
+
+from ftm_assets.settings import with_database
+from ftm_assets_tests.conftest import SAMPLE
+
+pytestmark = pytest.mark.slow
+
+FTM = str(Path(sys.executable).parent / "ftm")
+QUARTER = "2024Q1"
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+# One row a table; what differs between two runs of the same calls is left out.
+HASHES = {
+    table: f"SELECT md5(string_agg(r::text, '|' ORDER BY r::text)) FROM (SELECT {columns} FROM {table}) AS r"
+    for table, columns in {
+        "calls": "transcript_id, content_hash",
+        "components": "*",
+        "sentences": "*",
+        "topics": "*",
+        "topic_sentences": "*",
+        "topic_summaries": "*",
+        "themes": "*",
+        "theme_topics": "*",
+        "stages": "quarter, company_id, stage, content_hash, built_from, versions",
+    }.items()
+}
+
+
+class Home:
+    """A home of its own with its embedded server, and the `ftm` command in it."""
+
+    def __init__(self, path: Path) -> None:
+        self.environment = {**os.environ, "FTM_HOME": str(path)}
+
+    def run(self, *arguments: str) -> str:
+        done = subprocess.run([FTM, *arguments], env=self.environment, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr + done.stdout
+        return done.stdout
+
+    def start(self, *arguments: str) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([FTM, *arguments], env=self.environment, stdout=subprocess.DEVNULL)
+
+    @cached_property
+    def url(self) -> str:
+        return self.run("db").strip()
+
+    def query(self, sql: str) -> list[tuple[object, ...]]:
+        with psycopg.connect(self.url) as connection:
+            return connection.execute(sql).fetchall()
+
+    def hashes(self) -> dict[str, object]:
+        return {table: self.query(sql)[0][0] for table, sql in HASHES.items()}
+
+    def status(self, quarter: str) -> dict[str, object]:
+        [status] = json.loads(self.run("status", quarter, "--format", "json"))
+        assert isinstance(status, dict)
+        return status
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The sample, its first quarter brought up to date."""
+    home = Home(tmp_path_factory.mktemp("home with spaces") / ".ftm")
+    home.run("ingest", str(SAMPLE))
+    home.run("backfill", QUARTER)
+    yield home
+    home.run("down")
+
+
+def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
+        time.sleep(0.5)
+
+
+def test_a_killed_backfill_goes_on_where_it_was(home: Home, tmp_path: Path) -> None:
+    other = Home(tmp_path / ".ftm")
+    other.run("ingest", str(SAMPLE))
+    backfill = other.start("backfill", QUARTER)
+    done = "SELECT count(*) FROM stages WHERE stage = 'topic_summaries'"
+    try:
+        wait_for(lambda: other.query(done)[0][0] in range(3, 15), 120, "third firm")
+    finally:
+        backfill.send_signal(signal.SIGKILL)
+        backfill.wait()
+    written = other.query("SELECT company_id, written_at FROM stages WHERE stage = 'topic_summaries' ORDER BY 1")
+    assert 0 < len(written) < 18
+
+    other.run("backfill", QUARTER)
+
+    again = other.query("SELECT company_id, written_at FROM stages WHERE stage = 'topic_summaries' ORDER BY 1")
+    assert set(written) <= set(again), "finished firms were left alone"
+    assert len(again) == 18
+    assert other.hashes() == home.hashes(), "nothing lost, nothing twice"
+    with psycopg.connect(with_database(other.url, "dagster")) as connection:
+        statuses: dict[str, int] = dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY 1").fetchall())
+    assert set(statuses) == {"SUCCESS", "FAILURE"} and statuses["FAILURE"] == 1, "the killed run is not left hanging"
+    other.run("down")
+
+
+@pytest.fixture(scope="module")
+def ui(home: Home) -> Iterator[str]:
+    """The address of `ftm up`, which is stopped by SIGINT as by Ctrl-C, and leaves no process behind."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    up = home.start("up", "--port", str(port))
+    address = f"http://127.0.0.1:{port}"
+
+    def answers() -> bool:
+        assert up.poll() is None, "ftm up has ended"
+        try:
+            return bool(urllib.request.urlopen(f"{address}/server_info", timeout=2).read())
+        except OSError:
+            return False
+
+    wait_for(answers, 120, "webserver")
+    yield address
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 0
+    with pytest.raises(OSError):
+        urllib.request.urlopen(f"{address}/server_info", timeout=2)
+
+
+@pytest.fixture(scope="module")
+def page(ui: str) -> Iterator[Page]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        page = browser.new_page(base_url=ui, viewport={"width": 1500, "height": 1000})
+        page.set_default_timeout(30_000)
+        yield page
+        browser.close()
+
+
+def test_the_lineage_shows_the_five_assets(page: Page) -> None:
+    page.goto("/asset-groups")
+    for asset in ("transcripts", "firm_sentences", "firm_topics", "topic_summaries", "cross_firm_themes"):
+        expect(page.get_by_text(asset, exact=True).first).to_be_visible()
+
+
+@pytest.mark.parametrize(("firm", "shown"), [("BWUC-810001", "every_sentence_embedded"), ("WXCT-812330", "no call in")])
+def test_a_firm_is_materialized_by_clicking_and_tells_what_it_found(page: Page, firm: str, shown: str) -> None:
+    page.goto(f"/assets/firm_sentences?view=partitions&partition={firm}%7C2024Q2")
+    page.get_by_role("button", name="Materialize").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_text("1 partition", exact=True)).to_be_visible()
+    dialog.get_by_role("button", name="Launch 1 run").click()
+    expect(dialog).to_be_hidden()
+
+    def materialized() -> bool:
+        page.goto(f"/assets/firm_sentences?view=partitions&partition={firm}%7C2024Q2")
+        page.wait_for_timeout(3000)
+        return page.get_by_text("n_sentences").count() > 0
+
+    wait_for(materialized, 120, "materialization")
+    if shown.startswith("no call"):
+        expect(page.get_by_text(re.compile(shown)).first).to_be_visible()
+    else:
+        expect(page.get_by_text("all-MiniLM-L6-v2", exact=False).first).to_be_visible()
+
+
+def test_a_check_asks_for_the_quarter(page: Page) -> None:
+    page.goto("/assets/cross_firm_themes?view=checks")
+    expect(page.get_by_text("themes_current").first).to_be_visible()
+    expect(page.get_by_text("quarter_coverage").first).to_be_visible()
+
+
+def test_a_second_up_in_the_same_home_is_refused(home: Home, ui: str) -> None:
+    said = subprocess.run([FTM, "up", "--port", "1"], env=home.environment, capture_output=True, text=True)
+    assert said.returncode == 1
+    assert "already up" in said.stderr
