@@ -16,7 +16,7 @@ from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import quarter_status
+from ftm_assets.storage.queries import quarter_progress
 from ftm_assets.storage.themes import theme_state
 from ftm_assets.storage.transcripts import firm_keys
 
@@ -138,7 +138,7 @@ def firms_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) 
     """
     with database.transaction() as connection:
         expected = firm_keys(connection, quarter)
-        behind = set(quarter_status(connection, quarter).firms_to_do)
+        behind = set(quarter_progress(connection, quarter).firms_to_do)
     if not expected:
         raise NoCalls(quarter)
     # A process killed between its commit and its event leaves rows that Dagster has not heard of.

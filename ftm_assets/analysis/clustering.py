@@ -148,6 +148,8 @@ def reduce(embeddings: np.ndarray, settings: ClusterSettings) -> np.ndarray:
             n_epochs=settings.n_epochs,
             metric="cosine",
             random_state=settings.seed,
+            # The spectral start draws on a generator that no seed reaches as soon as texts repeat each other.
+            init="pca",
             n_jobs=1,
             precomputed_knn=nearest_neighbours(embeddings, n_neighbors),
             force_approximation_algorithm=True,  # Without it UMAP drops the neighbours it is given when n < 4096.

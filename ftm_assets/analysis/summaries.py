@@ -56,22 +56,29 @@ class Summaries:
 
     embeddings: (k, d) float32 of unit length, row i belongs to summaries[i]
     built_from: content hash of the topics
+    encoder:    name and revision of what made the vectors
     reason:     why there is no summary, else None
     """
 
     summaries: tuple[TopicSummary, ...]
     embeddings: np.ndarray
     built_from: str
+    encoder: tuple[str, str]
     reason: str | None = None
     versions: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(
-        cls, topics: Topics, summaries: Sequence[TopicSummary], embeddings: np.ndarray, settings: SummarySettings
+        cls,
+        topics: Topics,
+        summaries: Sequence[TopicSummary],
+        embeddings: np.ndarray,
+        encoder: tuple[str, str],
+        settings: SummarySettings,
     ) -> "Summaries":
         """The summaries of these topics, with their provenance."""
-        versions = {"settings": settings.model_dump(), "reason": topics.reason}
-        return cls(tuple(summaries), embeddings, topics.content_hash, topics.reason, versions)
+        versions = {"encoder": list(encoder), "settings": settings.model_dump(), "reason": topics.reason}
+        return cls(tuple(summaries), embeddings, topics.content_hash, encoder, topics.reason, versions)
 
     @cached_property
     def content_hash(self) -> str:

@@ -33,12 +33,14 @@ class ThemeSettings(ClusterSettings, frozen=True):
     n_neighbors: int = Field(30, ge=2, le=200, description="UMAP: neighbours that shape the reduced space")
     n_components: int = Field(15, ge=2, le=100, description="UMAP: dimensions of the reduced space")
     min_dist: float = Field(0.05, ge=0, lt=1, description="UMAP: smallest distance between reduced points")
-    min_samples: int = Field(3, ge=1, le=100, description="HDBSCAN: neighbours that make a dense point")
+    min_samples: int = Field(2, ge=1, le=100, description="HDBSCAN: neighbours that make a dense point")
     cluster_selection: Literal["leaf", "eom"] = Field(
         "eom", description="HDBSCAN: fine (leaf) or stable (eom) clusters"
     )
     min_theme_size: int | None = Field(
-        None, ge=2, description="fewest topics that make a theme; empty: half the square root of the topics, at least 5"
+        None,
+        ge=2,
+        description="fewest topics that make a theme; empty: a third of the square root of the topics, at least 5",
     )
     theme_input: Literal["exemplars", "keywords"] = Field(
         "exemplars", description="the vector of a topic: mean of its best sentences, or its keyword summary"
@@ -54,7 +56,7 @@ class ThemeSettings(ClusterSettings, frozen=True):
     def smallest_theme(self, n_topics: int) -> int:
         """Fewest topics that make a theme in a quarter of `n_topics`."""
         # The number of themes of a fixed size grows with the firms; with the root it grows with the root.
-        return self.min_theme_size or max(5, round(math.sqrt(n_topics) / 2))
+        return self.min_theme_size or max(5, round(math.sqrt(n_topics) / 3))
 
 
 @dataclass(frozen=True, slots=True)

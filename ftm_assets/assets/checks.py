@@ -11,7 +11,7 @@ from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.partitions import quarters
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import quarter_status, themes_of_quarter
+from ftm_assets.storage.queries import quarter_progress, themes_of_quarter
 
 N_SHOWN = 50
 
@@ -29,7 +29,7 @@ def quarter_coverage(
 ) -> dg.AssetCheckResult:
     """Every firm with a call in the quarter went into its themes; WARN with the firms that did not."""
     with database.transaction() as connection:
-        status = quarter_status(connection, context.partition_key)
+        status = quarter_progress(connection, context.partition_key)
     return dg.AssetCheckResult(
         passed=not status.firms_to_do,
         severity=dg.AssetCheckSeverity.WARN,
@@ -45,7 +45,7 @@ def quarter_coverage(
 def themes_current(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """The published themes rest on the summaries of now; Dagster itself does not compare beyond 100 partitions."""
     with database.transaction() as connection:
-        status = quarter_status(connection, context.partition_key)
+        status = quarter_progress(connection, context.partition_key)
     return dg.AssetCheckResult(
         passed=status.themes.current,
         severity=dg.AssetCheckSeverity.WARN,

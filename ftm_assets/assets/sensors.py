@@ -7,7 +7,7 @@ import dagster as dg
 from ftm_assets.assets.jobs import quarter_themes
 from ftm_assets.partitions import quarters
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import quarter_status, quarters_with_calls
+from ftm_assets.storage.queries import quarter_progress, quarters_with_calls
 
 
 @dg.sensor(
@@ -20,7 +20,7 @@ def complete_quarters(database: dg.ResourceParam[Database]) -> Iterator[dg.RunRe
     """One run for each complete set of inputs: the run key is their hash, so that a failed set is not tried forever."""
     shown = set(quarters.get_partition_keys())
     with database.transaction() as connection:
-        states = [quarter_status(connection, q) for q in quarters_with_calls(connection) if q in shown]
+        states = [quarter_progress(connection, q) for q in quarters_with_calls(connection) if q in shown]
     due = [state for state in states if not state.firms_to_do and not state.themes.current]
     for state in due:
         yield dg.RunRequest(run_key=f"{state.quarter}:{state.inputs_hash}", partition_key=state.quarter)

@@ -40,7 +40,8 @@ def topic_summaries(
 ) -> Materialized:
     """A summary of each topic, who wrote it, and the sentences it rests on."""
     written = summarizer.summarize(evidence_of(firm_topics, firm_sentences, config))
-    summaries = Summaries.of(firm_topics, written, encoder.encode([summary.text for summary in written]), config)
+    vectors = encoder.encode([summary.text for summary in written])
+    summaries = Summaries.of(firm_topics, written, vectors, (encoder.name, encoder.revision), config)
     return dg.MaterializeResult(
         value=summaries,
         data_version=dg.DataVersion(summaries.content_hash),

@@ -69,7 +69,7 @@ class Overtaken(FtmError):
 
 
 class SecondEncoder(FtmError):
-    """A quarter's sentences share one encoder; another one would make vectors that cannot be compared."""
+    """A quarter's sentences and summaries share one encoder; another one would make vectors that cannot be compared."""
 
     def __init__(self, quarter: str, recorded: str, offered: str) -> None:
         super().__init__(
@@ -113,8 +113,8 @@ def write(connection: Connection, where: FirmQuarter, value: Stored, versions: M
             raise NothingToWriteTo(where.quarter, where.firm_key)
         return False
     lock(connection, where.quarter, where.company_id)
-    if isinstance(value, Sentences):
-        _claim_encoder(connection, where.quarter, value)
+    if not isinstance(value, Topics):
+        _claim_encoder(connection, where.quarter, value.encoder)
     changed = _stored_hash(connection, where, stage) != value.content_hash
     if changed:
         clear(connection, where.quarter, where.company_id, stage)
@@ -348,8 +348,8 @@ def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
     ]
 
 
-def _claim_encoder(connection: Connection, quarter: str, sentences: Sentences) -> None:
-    name, revision = sentences.encoder
+def _claim_encoder(connection: Connection, quarter: str, encoder: tuple[str, str]) -> None:
+    name, revision = encoder
     connection.execute(
         sa.update(t.Quarter)
         .where(t.Quarter.quarter == quarter, t.Quarter.encoder.is_(None))

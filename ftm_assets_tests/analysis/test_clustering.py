@@ -151,15 +151,14 @@ print(content_hash(found.assignments, found.probabilities, found.keywords))
 # --- the clusters
 
 
-def test_documents_about_one_subject_are_one_cluster(found: TopicModelResult) -> None:
-    assert found.sizes.tolist() == [20, 20, 20, 20]
-    subjects = [set(found.assignments[start :: len(SUBJECTS)].tolist()) for start in range(len(SUBJECTS))]
-    assert sorted(map(len, subjects)) == [1, 1, 1, 1]
-    assert set.union(*subjects) == {0, 1, 2, 3}
+def test_no_cluster_mixes_subjects_and_few_documents_are_left_out(found: TopicModelResult) -> None:
+    subjects = [set(found.assignments[start :: len(SUBJECTS)].tolist()) - {-1} for start in range(len(SUBJECTS))]
+    assert sum(map(len, subjects)) == len(set.union(*subjects)) == len(found.sizes)
+    assert found.sizes.sum() > 0.9 * 80
 
 
 def test_a_cluster_is_named_by_what_only_it_says(found: TopicModelResult) -> None:
-    assert sorted(words[0] for words in found.keywords) == sorted(SUBJECTS)
+    assert {words[0] for words in found.keywords} == set(SUBJECTS)
     assert found.labels == tuple(label(words) for words in found.keywords)
 
 
@@ -287,6 +286,7 @@ def test_every_setting_of_either_level_reaches_its_step(
         "min_dist": settings.min_dist,
         "n_epochs": settings.n_epochs,
         "random_state": settings.seed,
+        "init": "pca",
         "metric": "cosine",
         "n_jobs": 1,
         "force_approximation_algorithm": True,
@@ -315,7 +315,6 @@ def test_the_two_levels_have_defaults_of_their_own() -> None:
         "n_neighbors",
         "n_components",
         "min_dist",
-        "min_samples",
         "cluster_selection",
     }
 

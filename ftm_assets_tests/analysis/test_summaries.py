@@ -41,7 +41,9 @@ def topics(sentences: Sentences) -> Topics:
 
 def summarized(topics: Topics, sentences: Sentences) -> Summaries:
     written = KeywordSummarizer().summarize(evidence_of(topics, sentences, DEFAULTS))
-    return Summaries.of(topics, written, HashEncoder().encode([summary.text for summary in written]), DEFAULTS)
+    return Summaries.of(
+        topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1"), DEFAULTS
+    )
 
 
 def test_evidence_is_a_topics_own_best_sentences_nearest_first(topics: Topics, sentences: Sentences) -> None:

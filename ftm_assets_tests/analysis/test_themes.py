@@ -284,7 +284,7 @@ def test_the_order_of_the_firms_changes_only_the_numbers() -> None:
 
 
 def test_the_smallest_theme_grows_with_the_root_of_the_quarter() -> None:
-    assert [DEFAULTS.smallest_theme(n) for n in (0, 100, 121, 400, 1600, 90_000)] == [5, 5, 6, 10, 20, 150]
+    assert [DEFAULTS.smallest_theme(n) for n in (0, 225, 324, 900, 3600, 90_000)] == [5, 5, 6, 10, 20, 100]
     assert ThemeSettings(min_theme_size=7).smallest_theme(90_000) == 7
 
 
@@ -299,7 +299,7 @@ def test_the_smallest_theme_reaches_the_clustering(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(hdbscan, "HDBSCAN", recorded)
     find_themes(scattered(40))
     find_themes(scattered(), ThemeSettings(min_theme_size=3))
-    assert asked == [6, 3]
+    assert asked == [5, 3]
 
 
 def test_the_settings_reach_the_default_model(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -66,7 +66,13 @@ def summaries_of(topics: Topics, sentences: Sentences, encoder: HashEncoder = EN
     """The topics' summaries, by keywords."""
     settings = SummarySettings()
     written = KeywordSummarizer().summarize(evidence_of(topics, sentences, settings))
-    return Summaries.of(topics, written, encoder.encode([summary.text for summary in written]), settings)
+    return Summaries.of(
+        topics,
+        written,
+        encoder.encode([summary.text for summary in written]),
+        (encoder.name, encoder.revision),
+        settings,
+    )
 
 
 def put(database: Database, where: FirmQuarter, value: Stored, **versions: object) -> bool:

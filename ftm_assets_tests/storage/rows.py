@@ -64,7 +64,7 @@ def derive(database: Database, *firm_keys: str, quarter: str = QUARTER) -> None:
                 sentences.content_hash,
             )
             summary = TopicSummary(0, "Freight costs rose.", "keywords", None, (rows[0].sentence_id,))
-            summaries = Summaries((summary,), encoder.encode([summary.text]), topics.content_hash)
+            summaries = Summaries((summary,), encoder.encode([summary.text]), topics.content_hash, sentences.encoder)
             for stage in (sentences, topics, summaries):
                 write(connection, where, stage, {})
 
