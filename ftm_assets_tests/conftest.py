@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
@@ -15,7 +16,7 @@ from ftm_assets.runs import dagster_environment
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.embedded import EmbeddedServer
-from ftm_assets_tests.fakes import HashEncoder
+from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample" / "earnings_calls.csv"
@@ -36,6 +37,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
     """A running embedded server, shared by all tests."""
     server = EmbeddedServer(tmp_path_factory.mktemp("postgres"))
     server.start()
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        # Nobody pulls the plug on a test database.
+        for setting in ("fsync", "synchronous_commit", "full_page_writes"):
+            connection.execute(f"ALTER SYSTEM SET {setting} = off")
+        connection.execute("SELECT pg_reload_conf()")
     yield server
     server.stop()
 
@@ -80,12 +86,28 @@ def _real(name: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="session")
+def dagster_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Name of a database with Dagster's tables that others are copied from."""
+    home, name = tmp_path_factory.mktemp("dagster"), "dagster_template"
+    url = SecretStr(server.url(name))
+    settings = Settings(home=home, database_url=url, dagster_database_url=url)
+    with pytest.MonkeyPatch.context() as patch:
+        for variable, value in dagster_environment(Database(settings)).items():
+            patch.setenv(variable, value)
+        with dg.DagsterInstance.get() as instance:
+            instance.get_runs(limit=1)
+    return name
+
+
 @pytest.fixture
 def instance(
-    server: EmbeddedServer, database: Database, monkeypatch: pytest.MonkeyPatch
+    server: EmbeddedServer, database: Database, dagster_template: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
     """A real Dagster instance on Postgres, beside `database`, which commands find in the environment."""
     url = database.url()
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {url.rsplit('/')[-1]}_dagster TEMPLATE {dagster_template}")
     monkeypatch.setenv("FTM_DATABASE_URL", url)
     monkeypatch.setenv("FTM_DAGSTER_DATABASE_URL", f"{url}_dagster")
     for name, value in dagster_environment(Database(read_settings())).items():
@@ -95,8 +117,16 @@ def instance(
 
 
 @pytest.fixture
-def defs(database: Database, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+def real_defs(database: Database, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     """The graph on `database` with an encoder that needs no model; commands use it too."""
     defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
     monkeypatch.setattr("ftm_assets.definitions.defs", defs)
     return defs
+
+
+@pytest.fixture
+def defs(real_defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
+    """`real_defs` with clusters by first word, which take no time and can be told in one's head."""
+    for module in ("topics", "themes"):
+        monkeypatch.setattr(f"ftm_assets.analysis.{module}.BERTopicModel", lambda *_: FirstWordModel())
+    return real_defs

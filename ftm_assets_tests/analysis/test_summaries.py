@@ -78,7 +78,8 @@ def test_each_topic_has_one_summary_in_order(topics: Topics, sentences: Sentence
     assert [s.topic_number for s in summaries.summaries] == [t.topic_number for t in topics.topics]
     assert summaries.n_by_keywords == len(summaries.summaries) == len(summaries.embeddings) == 2
     assert (summaries.built_from, summaries.reason) == (topics.content_hash, None)
-    assert summaries.versions == {"settings": {"n_exemplars": 3}, "reason": None}
+    assert summaries.encoder == ("hash", "1")
+    assert summaries.versions == {"encoder": ["hash", "1"], "settings": {"n_exemplars": 3}, "reason": None}
 
 
 def test_without_topics_there_are_no_summaries_and_the_same_reason(sentences: Sentences) -> None:
