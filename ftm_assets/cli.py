@@ -87,11 +87,12 @@ def backfill(
         if reencode:
             runs.reencode(database, quarter)
         keys = runs.firms_to_run(instance, database, quarter, chosen, every=every)
-        failed = [
-            run
-            for run in _tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms")
-            if run.error
-        ]
+        try:
+            done = list(_tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms"))
+        except KeyboardInterrupt:
+            errors.print(f"stopped; go on with: ftm backfill {quarter}")
+            raise typer.Exit(130) from None
+        failed = [run for run in done if run.error]
         for run in failed:
             errors.print(
                 f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red", soft_wrap=True

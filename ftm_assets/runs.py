@@ -188,7 +188,10 @@ def backfilling(instance: dg.DagsterInstance, database: Database, quarter: str) 
 def run_firms(
     defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys: Sequence[str]
 ) -> Iterator[FirmRun]:
-    """Run the three firm assets of each firm, one after another; a firm that fails does not stop the others."""
+    """Run the three firm assets of each firm, one after another; a firm that fails does not stop the others.
+
+    raises: KeyboardInterrupt on Ctrl-C; the firm in work is to do again
+    """
     instance.add_dynamic_partitions(FIRM, list(keys))
     job = defs.resolve_job_def("firm_quarter")
     for key in keys:
@@ -199,6 +202,9 @@ def run_firms(
             tags={QUARTER_TAG: quarter},
             raise_on_error=False,
         )
+        if _interrupted(result):
+            # Dagster has made a failed run of it; whoever pressed Ctrl-C meant the whole backfill.
+            raise KeyboardInterrupt
         yield FirmRun(key, result.run_id, None if result.success else first_failure(result))
 
 
@@ -220,6 +226,11 @@ def unregister_firms(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
     """Take firms without any call left out of the UI."""
     for key in keys:
         instance.delete_dynamic_partition(FIRM, key)
+
+
+def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
+    errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
+    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in errors)
 
 
 def first_failure(result: dg.ExecuteInProcessResult) -> str:

@@ -14,7 +14,7 @@ from ftm_assets.cli import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.database import Database
-from ftm_assets_tests.fakes import FailingEncoder
+from ftm_assets_tests.fakes import FailingEncoder, InterruptedEncoder
 from ftm_assets_tests.sources import COLUMNS, six_firms, write_calls
 
 
@@ -109,6 +109,25 @@ def test_a_failed_firm_is_named_and_the_themes_wait(
     assert "failed: ACME-7" in result.stderr
     assert "the encoder has gone" in result.stderr
     assert "themes wait for 6 firms; go on with: ftm backfill 2021Q4" in result.stdout
+
+    monkeypatch.setattr("ftm_assets.definitions.defs", defs)
+    assert "themes wait" not in ftm("backfill", "2021Q4")
+
+
+def test_ctrl_c_stops_the_backfill_and_the_same_command_goes_on(
+    database: Database,
+    instance: dg.DagsterInstance,
+    calls: Path,
+    defs: dg.Definitions,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ftm("ingest", calls)
+    interrupted = build_definitions(database, InterruptedEncoder(on="Freight"), KeywordSummarizer())
+    monkeypatch.setattr("ftm_assets.definitions.defs", interrupted)
+    result = CliRunner().invoke(app, ["backfill", "2021Q4"])
+    assert result.exit_code == 130
+    assert "stopped; go on with: ftm backfill 2021Q4" in result.stderr
+    assert instance.get_runs_count() == 2, "the ingest, and the one firm that was in work"
 
     monkeypatch.setattr("ftm_assets.definitions.defs", defs)
     assert "themes wait" not in ftm("backfill", "2021Q4")
