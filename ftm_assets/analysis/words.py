@@ -47,11 +47,6 @@ def terms(text: str, names: Collection[str] = ()) -> list[str]:
     return [*filter(None, words), *pairs]
 
 
-def clean_text(text: str, names: Collection[str] = ()) -> str:
-    """The single words of `terms` in spoken order, joined by spaces; '' if none is left."""
-    return " ".join(filter(None, _words(text, names)))
-
-
 def _words(text: str, names: Collection[str]) -> list[str]:
     """Each token of the text as the word it stands for, '' where none may name a topic."""
     words = []

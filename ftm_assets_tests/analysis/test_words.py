@@ -1,6 +1,13 @@
+from collections.abc import Collection
+
 import pytest
 
-from ftm_assets.analysis.words import clean_text, name_tokens, terms
+from ftm_assets.analysis.words import name_tokens, terms
+
+
+def clean_text(text: str, names: Collection[str] = ()) -> str:
+    """The single words among the terms."""
+    return " ".join(term for term in terms(text, names) if " " not in term)
 
 
 @pytest.mark.parametrize(
