@@ -26,7 +26,7 @@ demo: .venv/installed
 	@echo '  psql "$$($(BIN)/ftm db)"                  SQL on the same tables'
 
 test: .venv/installed check
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --cov --cov-report=term --numprocesses=2 --dist=loadscope
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout=900 -v
@@ -51,5 +51,4 @@ imports: .venv/installed
 	@touch $@
 
 clean:
-	-$(BIN)/ftm down
-	rm -rf .venv .ftm build *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv build *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache

@@ -1,19 +1,33 @@
 """The `ftm` command."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 from ftm_assets.display import Format, console, errors, show
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.lookup import Unknown, find_firm, find_quarter, parse_quarter
+from ftm_assets.storage.lookup import Unknown, find_firm, find_firm_in, find_quarter, parse_quarter
 from ftm_assets.storage.removal import calls_to_forget, drop_quarter, firms_without_calls, forget
 
 if TYPE_CHECKING:
@@ -38,28 +52,34 @@ LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most sen
 def ingest(
     source: Annotated[str, typer.Argument(help="CSV file (also .gz), or module:attribute of a source of your own.")],
     quarter: Annotated[list[str] | None, typer.Option("--quarter", "-q", help="Only this quarter; repeatable.")] = None,
-    as_of: Annotated[str | None, typer.Option(help="YYYY-MM-DD: the versions of calls known on that day.")] = None,
+    as_of: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="Only what was known on that day; calls not known yet are left out."),
+    ] = None,
     column: Annotated[
         list[str] | None, typer.Option(help="ours=theirs, where the file names a column differently; repeatable.")
     ] = None,
     form: FormatOption = Format.table,
 ) -> None:
     """Load calls. Loading again replaces only calls that changed; calls that the source does not hold stay."""
-    from ftm_assets.resources.transcripts import open_source
+    from ftm_assets.resources.transcripts import open_source, quarters_of
     from ftm_assets.runs import ingest_quarters
 
     columns = _column_map(column or [])
-    there = open_source(source, columns=columns).quarters()
+    there = quarters_of(open_source(source, columns=columns))
     wanted = [parse_quarter(name) for name in quarter or there]
     for name in wanted:
         if name not in there:
             raise Unknown("quarter of the source", name, there)
     config: dict[str, object] = {"source": source, "columns": columns}
     if as_of:
-        config["as_of"] = as_of
-    with _instance() as (instance, defs):
-        done = list(_tracked(ingest_quarters(defs, instance, wanted, config), len(wanted), "quarters"))
-    columns_shown = "quarter n_firms n_calls n_new n_changed n_superseded n_rows n_components n_duplicates n_rejected"
+        config["as_of"] = as_of.date().isoformat()
+    database = _database()
+    with _instance(database) as (instance, defs), _stoppable("the same command; quarters that are loaded stay"):
+        done = list(_tracked(ingest_quarters(defs, instance, database, wanted, config), len(wanted), "quarters"))
+    columns_shown = (
+        "quarter n_firms n_calls n_new n_changed n_superseded n_not_known n_rows n_components n_duplicates n_rejected"
+    )
     show(done, _headings(columns_shown), form)
     if any(each.n_rejected or each.n_repaired for each in done):
         errors.print("some rows were left out or repaired; see why with: ftm rejects")
@@ -79,19 +99,23 @@ def backfill(
     """
     from ftm_assets import runs
 
+    if reencode and firm:
+        raise FtmError("--reencode makes a whole quarter's vectors anew; leave out --firm")
     database = _database()
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
-        chosen = [find_firm(connection, name).partition_key for name in firm or []]
-    with _instance() as (instance, defs), runs.backfilling(instance, database, quarter):
+        chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
+    with (
+        _instance(database) as (instance, defs),
+        runs.alone(instance, database, f"backfill {quarter}"),
+        _stoppable(f"ftm backfill {quarter}"),
+    ):
         if reencode:
-            runs.reencode(database, quarter)
+            runs.reencode(defs, database, quarter)
         keys = runs.firms_to_run(instance, database, quarter, chosen, every=every)
-        try:
-            done = list(_tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms"))
-        except KeyboardInterrupt:
-            errors.print(f"stopped; go on with: ftm backfill {quarter}")
-            raise typer.Exit(130) from None
+        if keys:
+            runs.check_encoder(defs, database, quarter)
+        done = list(_tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms"))
         failed = [run for run in done if run.error]
         for run in failed:
             errors.print(
@@ -101,9 +125,9 @@ def backfill(
         if left and not themes:
             console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
         elif themes or every or runs.themes_to_do(instance, database, quarter):
-            with errors.status(f"{quarter} themes"):
+            with _status(f"{quarter} themes"):
                 runs.run_themes(defs, instance, quarter)
-    _show_status([quarter], Format.table)
+    _show_status(database, [quarter], Format.table)
     if failed:
         raise typer.Exit(1)
 
@@ -114,17 +138,18 @@ def status(
     form: FormatOption = Format.table,
 ) -> None:
     """How far each quarter is: firms, calls, sentences, topics, outliers, themes, and what is left to do."""
-    with _database().transaction() as connection:
+    database = _database()
+    with database.transaction() as connection:
         known = queries.quarters_with_calls(connection)
         chosen = [find_quarter(connection, quarter)] if quarter else known
     if not chosen:
         console.print("nothing is loaded yet: ftm ingest SOURCE")
     else:
-        _show_status(chosen, form, firms=quarter is not None)
+        _show_status(database, chosen, form, firms=quarter is not None)
 
 
-def _show_status(quarters: list[str], form: Format, *, firms: bool = False) -> None:
-    with _database().transaction() as connection:
+def _show_status(database: Database, quarters: list[str], form: Format, *, firms: bool = False) -> None:
+    with database.transaction() as connection:
         found = [queries.quarter_status(connection, quarter) for quarter in quarters]
     show(
         found,
@@ -169,7 +194,8 @@ def themes(
         console.print(f"no themes in {quarter}: none were made yet, or no group of topics was large enough")
     for theme in found:
         console.print(
-            f"[bold]{theme.theme_id}[/]  {theme.label}  ({theme.n_firms} firms, {theme.n_topics} topics)", markup=True
+            f"[bold]{theme.theme_id}[/]  {escape(theme.label)}  ({theme.n_firms} firms, {theme.n_topics} topics)",
+            markup=True,
         )
         for row in quotes.get(theme.theme_id, []):
             console.print(
@@ -181,7 +207,8 @@ def themes(
 def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Format.table) -> None:
     """Topics of a firm in a quarter, each with its summary and its theme."""
     with _database().transaction() as connection:
-        quarter, found = find_quarter(connection, quarter), find_firm(connection, firm)
+        quarter = find_quarter(connection, quarter)
+        found = find_firm_in(connection, quarter, firm)
         rows = queries.topics_of_firm(connection, quarter, found.company_id)
     show(
         rows, _headings("topic_id firm_name n_sentences label theme_id summary"), form, title=f"{found.name}, {quarter}"
@@ -197,7 +224,7 @@ def calls(
     """Calls of a quarter, superseded versions included, each with its own counts."""
     with _database().transaction() as connection:
         quarter = find_quarter(connection, quarter)
-        company_id = find_firm(connection, firm).company_id if firm else None
+        company_id = find_firm_in(connection, quarter, firm).company_id if firm else None
         rows = queries.calls(connection, quarter, company_id)
     show(
         rows,
@@ -262,14 +289,10 @@ def forget_calls(
             raise FtmError(
                 "no call meets these conditions; give --quarter, --firm or --call, and see: ftm calls QUARTER"
             )
-        show(
-            found,
-            _headings("quarter firm_key transcript_id headline"),
-            Format.table,
-            title="forgotten" if yes else "would be forgotten",
-        )
         if yes:
             forget(connection, found)
+    columns = _headings("quarter firm_key transcript_id headline")
+    show(found, columns, Format.table, title="forgotten" if yes else "would be forgotten")
     if yes:
         _unregister_firms_without_calls(database)
     else:
@@ -285,12 +308,12 @@ def drop(
     database = _database()
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
-        if yes:
-            console.print(f"dropped {quarter} with {drop_quarter(connection, quarter)} calls")
+        n_calls = drop_quarter(connection, quarter) if yes else 0
     if yes:
+        console.print(f"dropped {quarter} with {n_calls} calls")
         _unregister_firms_without_calls(database)
     else:
-        _show_status([quarter], Format.table)
+        _show_status(database, [quarter], Format.table)
         console.print(f"nothing was deleted; repeat with --yes to drop {quarter}")
 
 
@@ -328,16 +351,16 @@ def up(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
 ) -> None:
     """Start all that the Dagster UI needs: database, code location, daemon, webserver. Ctrl-C stops the last three."""
-    from ftm_assets.runs import dagster_environment
+    from ftm_assets.runs import dagster_environment, dagster_instance
     from ftm_assets.services import Services
 
     database = _database()
-    console.print(f"database: {database.location}")
-    database.engine.dispose()
+    console.print(f"database: {database.location}", markup=False)
     services = Services(database.settings.home, dagster_environment(database), host, port)
-    with services.running() as processes:
-        console.print(f"Dagster UI: {services.address}   (logs in {database.settings.home / 'logs'}; Ctrl-C to stop)")
-        services.watch(processes)
+    with dagster_instance(database) as instance, services.running(instance) as running:
+        logs = database.settings.home / "logs"
+        console.print(f"Dagster UI: {services.address}   (logs in {logs}; Ctrl-C to stop)", markup=False)
+        services.watch(running)
     console.print("stopped; the database runs on until: ftm down")
 
 
@@ -370,29 +393,51 @@ def _database() -> Database:
 
 
 @contextmanager
-def _instance() -> Iterator[tuple["dg.DagsterInstance", "dg.Definitions"]]:
+def _instance(database: Database) -> Iterator[tuple["dg.DagsterInstance", "dg.Definitions"]]:
     from ftm_assets.definitions import defs
     from ftm_assets.runs import dagster_instance
 
-    with dagster_instance(_database()) as instance:
+    with dagster_instance(database) as instance:
         yield instance, defs
+
+
+@contextmanager
+def _stoppable(next_step: str) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        errors.print(f"stopped; go on with: {next_step}")
+        raise typer.Exit(130) from None
+
+
+@contextmanager
+def _terminal() -> Iterator[Console]:
+    """Standard error on a descriptor of its own: a run takes the usual one for its compute logs."""
+    with os.fdopen(os.dup(2), "w") as stream:
+        yield Console(file=stream, highlight=False)
+
+
+@contextmanager
+def _status(what: str) -> Iterator[None]:
+    with _terminal() as terminal, terminal.status(what):
+        yield
 
 
 Item = TypeVar("Item")
 
 
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{60 * task.finished_speed if task.finished_speed else 60 * (task.speed or 0):.1f}/min")
+
+
 def _tracked(items: Iterator[Item], total: int, what: str) -> Iterator[Item]:
-    """The items, with a bar that shows count, time taken and time left while they come."""
-    bar = Progress(
-        TextColumn(what),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        console=errors,
-    )
-    with bar:
+    """The items, with a bar that shows count, rate, time taken and time left while they come."""
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn())
+    with (
+        _terminal() as terminal,
+        Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=terminal) as bar,
+    ):
         task = bar.add_task(what, total=total)
         for item in items:
             bar.advance(task)

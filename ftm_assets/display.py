@@ -45,10 +45,10 @@ def show(
             writer.writeheader()
             writer.writerows(records)
         case Format.table:
-            table = Table(title=title, title_justify="left", title_style="bold")
+            table = Table(title=escape(title) if title else None, title_justify="left", title_style="bold")
             for field, heading in columns.items():
                 is_number = bool(rows) and isinstance(getattr(rows[0], field), int | float)
-                table.add_column(heading, justify="right" if is_number else "left", overflow="fold")
+                table.add_column(escape(heading), justify="right" if is_number else "left", overflow="fold")
             for row in rows:
                 table.add_row(*(_cell(field, getattr(row, field)) for field in columns))
             console.print(table)

@@ -1,6 +1,7 @@
-"""The root of every error this package raises on purpose.
+"""The root of the errors that a person can mend.
 
-Each error names the value, the place and the next step; a specific one lives beside the code that raises it.
+Each names the value, the place and the next step; a specific one lives beside the code that raises it. What only a
+programmer can mend, such as arrays of different lengths, stays a ValueError or TypeError.
 """
 
 

@@ -1,8 +1,10 @@
 """Runs of the graph in this process: load a quarter, bring a quarter's firms up to date, one warm run after another."""
 
 import os
+import signal
+import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import cast
@@ -13,24 +15,32 @@ import sqlalchemy as sa
 import ftm_assets
 from ftm_assets.errors import FtmError
 from ftm_assets.partitions import FIRM, firm_quarter_key
+from ftm_assets.resources.encoder import Encoder
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_progress
 from ftm_assets.storage.themes import theme_state
-from ftm_assets.storage.transcripts import firm_keys
+from ftm_assets.storage.transcripts import IngestCounts, firm_keys
 
-QUARTER_TAG = "ftm/backfill"
+# Names the command that executes a run in its own process, so that the same command may end what it left unfinished.
+COMMAND_TAG = "ftm/in-process"
 FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
-_UNFINISHED = [dg.DagsterRunStatus.STARTING, dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+# An in-process run is created, started and ended by one process, so also one that never started is an orphan.
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.CANCELING,
+]
 _QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
-class BackfillRunning(FtmError):
-    """Another process is at work on the same quarter."""
+class AlreadyRunning(FtmError):
+    """Another process does the same work."""
 
-    def __init__(self, quarter: str) -> None:
-        super().__init__(f"another `ftm backfill {quarter}` is running; wait for it, or stop it first")
+    def __init__(self, command: str) -> None:
+        super().__init__(f"another `ftm {command}` is running; wait for it, or stop it first")
 
 
 class NoCalls(FtmError):
@@ -58,35 +68,24 @@ class NotFound(FtmError):
 
 @dataclass(frozen=True)
 class FirmRun:
-    """The end of one firm's run. `error` is its first line of what went wrong, None if all went well."""
+    """The end of one firm's run. `error` is what its first failed step said, None if all went well."""
 
     firm_key: str
     run_id: str
     error: str | None
 
 
-@dataclass(frozen=True)
-class QuarterIngest:
-    """What `transcripts` of a quarter told; see `storage.transcripts.IngestCounts`."""
+@dataclass(frozen=True, kw_only=True)
+class QuarterIngest(IngestCounts):
+    """What `transcripts` of a quarter told."""
 
     quarter: str
     n_firms: int
     n_firms_changed: int
-    n_calls: int
-    n_new: int
-    n_changed: int
-    n_unchanged: int
-    n_superseded: int
-    n_rows: int
-    n_components: int
-    n_superseded_components: int
-    n_duplicates: int
-    n_rejected: int
-    n_repaired: int
 
 
 def dagster_environment(database: Database) -> dict[str, str]:
-    """What `dagster.yaml` reads from the environment; holds a password, so it goes to child processes only.
+    """What `dagster.yaml` reads from the environment; holds a password, so it is never shown.
 
     raises: NotFound if there is no `dagster.yaml`
     """
@@ -110,25 +109,29 @@ def dagster_instance(database: Database) -> Iterator[dg.DagsterInstance]:
 
 
 def ingest_quarters(
-    defs: dg.Definitions, instance: dg.DagsterInstance, quarters: Sequence[str], config: Mapping[str, object]
-) -> Iterator["QuarterIngest"]:
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    database: Database,
+    quarters: Sequence[str],
+    config: Mapping[str, object],
+) -> Iterator[QuarterIngest]:
     """Materialize `transcripts` of each quarter; quarters done before a failure stay.
 
-    raises: QuarterNotShown before anything is loaded, and whatever the asset raises
+    raises: QuarterNotShown before anything is loaded, AlreadyRunning, KeyboardInterrupt, and whatever the asset raises
     """
     settings = read_settings()
     for quarter in quarters:
         if quarter not in settings.quarter_keys():
             raise QuarterNotShown(quarter, settings.quarters)
-    job = defs.resolve_job_def("ingest_quarter")
     for quarter in quarters:
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=quarter,
-            run_config={"ops": {"transcripts": {"config": dict(config)}}, **_QUIET},
-        )
+        command = f"ingest -q {quarter}"
+        with alone(instance, database, command):
+            result = _execute(
+                defs, instance, "ingest_quarter", quarter, command, {"ops": {"transcripts": {"config": dict(config)}}}
+            )
         told = result.asset_materializations_for_node("transcripts")[0].metadata
-        yield QuarterIngest(quarter, *(cast(int, told[f.name].value) for f in fields(QuarterIngest)[1:]))
+        counts = {f.name: cast(int, told[f.name].value) for f in fields(QuarterIngest) if f.name != "quarter"}
+        yield QuarterIngest(quarter=quarter, **counts)
 
 
 def firms_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> list[str]:
@@ -157,27 +160,27 @@ def _attempted_since(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[st
 def firms_to_run(
     instance: dg.DagsterInstance, database: Database, quarter: str, chosen: Sequence[str], *, every: bool
 ) -> list[str]:
-    """Of the chosen firms (none: of the expected ones) those to do, or with `every` all."""
+    """Of the chosen firms (none: of the expected ones) those to do, or with `every` all. raises: NoCalls"""
     to_do = firms_to_do(instance, database, quarter)
-    if not every:
-        return [key for key in to_do if key in chosen or not chosen]
-    with database.transaction() as connection:
-        return list(chosen) or firm_keys(connection, quarter)
+    if every:
+        with database.transaction() as connection:
+            to_do = firm_keys(connection, quarter)
+    return [key for key in to_do if key in chosen or not chosen]
 
 
 @contextmanager
-def backfilling(instance: dg.DagsterInstance, database: Database, quarter: str) -> Iterator[None]:
-    """The sole right to run a quarter's firms from the command line; marks runs of a killed predecessor as failed.
+def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Iterator[None]:
+    """The sole right to execute a command's runs; marks runs that a killed predecessor left unfinished as failed.
 
-    raises: BackfillRunning
+    raises: AlreadyRunning
     """
     with database.engine.connect() as connection:
-        key = {"key": f"ftm backfill {quarter}"}
+        key = {"key": f"ftm {command}"}
         if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key):
-            raise BackfillRunning(quarter)
+            raise AlreadyRunning(command)
         connection.commit()
         try:
-            for run in instance.get_runs(dg.RunsFilter(tags={QUARTER_TAG: quarter}, statuses=_UNFINISHED)):
+            for run in instance.get_runs(dg.RunsFilter(tags={COMMAND_TAG: command}, statuses=_UNFINISHED)):
                 instance.report_run_failed(run, "The process that executed this run was killed; its work starts over.")
             yield
         finally:
@@ -193,26 +196,61 @@ def run_firms(
     raises: KeyboardInterrupt on Ctrl-C; the firm in work is to do again
     """
     instance.add_dynamic_partitions(FIRM, list(keys))
-    job = defs.resolve_job_def("firm_quarter")
     for key in keys:
-        result = job.execute_in_process(
-            instance=instance,
-            partition_key=firm_quarter_key(key, quarter),
-            run_config=_QUIET,
-            tags={QUARTER_TAG: quarter},
-            raise_on_error=False,
+        result = _execute(
+            defs, instance, "firm_quarter", firm_quarter_key(key, quarter), f"backfill {quarter}", raise_on_error=False
         )
-        if _interrupted(result):
-            # Dagster has made a failed run of it; whoever pressed Ctrl-C meant the whole backfill.
-            raise KeyboardInterrupt
         yield FirmRun(key, result.run_id, None if result.success else first_failure(result))
 
 
 def run_themes(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str) -> None:
-    """Materialize the quarter's themes from the summaries that are there. raises: whatever the asset raises"""
-    defs.resolve_job_def("quarter_themes").execute_in_process(
-        instance=instance, partition_key=quarter, run_config=_QUIET, tags={QUARTER_TAG: quarter}
-    )
+    """Materialize the quarter's themes from the summaries that are there.
+
+    raises: KeyboardInterrupt on Ctrl-C, and whatever the asset raises
+    """
+    _execute(defs, instance, "quarter_themes", quarter, f"backfill {quarter}")
+
+
+def _execute(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    job: str,
+    partition_key: str,
+    command: str,
+    config: Mapping[str, object] | None = None,
+    *,
+    raise_on_error: bool = True,
+) -> dg.ExecuteInProcessResult:
+    with _ctrl_c_counts():
+        return defs.resolve_job_def(job).execute_in_process(
+            instance=instance,
+            partition_key=partition_key,
+            run_config={**(config or {}), **_QUIET},
+            tags={COMMAND_TAG: command},
+            raise_on_error=raise_on_error,
+        )
+
+
+@contextmanager
+def _ctrl_c_counts() -> Iterator[None]:
+    """KeyboardInterrupt at the end of the block if Ctrl-C was pressed in it.
+
+    Dagster makes a failed run of it, or between two steps forgets it; whoever pressed it meant the whole command.
+    """
+    pressed, wakeup = socket.socketpair()
+    with pressed, wakeup:
+        pressed.setblocking(False)
+        wakeup.setblocking(False)
+        before = signal.set_wakeup_fd(wakeup.fileno())
+        try:
+            yield
+        except dg.DagsterExecutionInterruptedError:
+            raise KeyboardInterrupt from None
+        finally:
+            signal.set_wakeup_fd(before)
+        with suppress(BlockingIOError):
+            if {signal.SIGINT, signal.SIGTERM} & set(pressed.recv(1024)):
+                raise KeyboardInterrupt
 
 
 def themes_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> bool:
@@ -228,11 +266,6 @@ def unregister_firms(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
         instance.delete_dynamic_partition(FIRM, key)
 
 
-def _interrupted(result: dg.ExecuteInProcessResult) -> bool:
-    errors = (event.step_failure_data.error for event in result.all_events if event.is_step_failure)
-    return any(error is not None and error.cls_name == "DagsterExecutionInterruptedError" for error in errors)
-
-
 def first_failure(result: dg.ExecuteInProcessResult) -> str:
     """What the first step that failed has said, without Dagster's words around it."""
     for event in result.all_events:
@@ -244,7 +277,27 @@ def first_failure(result: dg.ExecuteInProcessResult) -> str:
     return "the run failed before its first step; see its page in the UI"
 
 
-def reencode(database: Database, quarter: str) -> None:
-    """Drop a quarter's vectors and all that rests on them, so that the configured encoder makes new ones."""
+def check_encoder(defs: dg.Definitions, database: Database, quarter: str) -> None:
+    """Load the configured encoder, before a thousand runs find out that it cannot be used for the quarter.
+
+    raises: whatever the encoder raises if it cannot be loaded, SecondEncoder if the quarter has another one
+    """
+    encoder = _encoder(defs)
     with database.transaction() as connection:
-        stages.reencode(connection, quarter)
+        stages.check_encoder(connection, quarter, encoder.name, encoder.revision)
+
+
+def reencode(defs: dg.Definitions, database: Database, quarter: str) -> None:
+    """Drop a quarter's vectors and all that rests on them, so that the configured encoder makes new ones.
+
+    Vectors that it has made stay. raises: whatever the encoder raises if it cannot be loaded; then nothing is dropped
+    """
+    try:
+        check_encoder(defs, database, quarter)
+    except stages.SecondEncoder:
+        with database.transaction() as connection:
+            stages.reencode(connection, quarter)
+
+
+def _encoder(defs: dg.Definitions) -> Encoder:
+    return cast(Encoder, (defs.resources or {})["encoder"])

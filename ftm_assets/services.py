@@ -3,6 +3,7 @@
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -10,16 +11,26 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, TextIO
 
 from ftm_assets.errors import FtmError
 
+if TYPE_CHECKING:
+    import dagster as dg
+
 START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 20
+LOCK_TIMEOUT_S = 1
 POLL_S = 0.3
 LOG_LINES = 15
+
+# Every process that we start, and every one that it starts, carries its home under this name.
+MARK = "FTM_SERVICES_OF"
+# The webserver is on this machine: a proxy would look for it elsewhere.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServiceFailed(FtmError):
@@ -33,8 +44,30 @@ class ServiceFailed(FtmError):
 class AlreadyUp(FtmError):
     """The services of this home are running."""
 
-    def __init__(self, home: Path, pid: int) -> None:
+    def __init__(self, home: Path, pid: int | None) -> None:
         super().__init__(f"already up in {home} (process {pid}); stop it with Ctrl-C there, or with: ftm down")
+
+
+class StoppedEarly(FtmError):
+    """Somebody stopped the services before they were all there."""
+
+    def __init__(self) -> None:
+        super().__init__("stopped before the webserver answered; start again with: ftm up")
+
+
+class CannotListen(FtmError):
+    """The UI's address is taken, or is none of this machine's."""
+
+    def __init__(self, host: str, port: int, reason: str) -> None:
+        super().__init__(f"cannot listen on {host}:{port} ({reason}); choose another with: ftm up --port PORT")
+
+
+@dataclass(frozen=True)
+class Running:
+    """Services that have been started, and the signals that asked for their end so far."""
+
+    processes: dict[str, subprocess.Popen[bytes]]
+    asked_to_stop: list[int]
 
 
 @dataclass(frozen=True)
@@ -42,7 +75,7 @@ class Services:
     """Webserver and daemon of one home; `environment` may hold a password and goes to them alone."""
 
     home: Path
-    environment: dict[str, str]
+    environment: dict[str, str] = field(repr=False)
     host: str
     port: int
 
@@ -51,38 +84,41 @@ class Services:
         """Where the UI is."""
         return f"http://{self.host}:{self.port}"
 
-    @contextmanager
-    def running(self) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
-        """Both processes, the webserver answering; both are stopped at the end of the block.
-
-        raises: AlreadyUp, ServiceFailed
-        """
+    def commands(self) -> dict[str, list[str]]:
+        """Name and command line of each process; a program without a folder is the one beside our Python."""
         workspace = str(Path(self.environment["DAGSTER_HOME"]) / "workspace.yaml")
-        commands = {
+        return {
             "webserver": ["dagster-webserver", "-h", self.host, "-p", str(self.port), "-w", workspace],
             "daemon": ["dagster-daemon", "run", "-w", workspace],
         }
-        with _alone(self.home):
-            processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    @contextmanager
+    def running(self, instance: "dg.DagsterInstance | None" = None) -> Iterator[Running]:
+        """Both processes, the webserver answering; both are stopped at the end of the block, and so are leftovers of
+        a killed predecessor before its begin. SIGINT, SIGTERM and SIGHUP end it in order, also while it starts.
+
+        instance: Dagster's, whose runs the killed predecessor left behind are ended too
+        raises:   AlreadyUp, CannotListen, ServiceFailed, StoppedEarly
+        """
+        # In this order: `stop_services` may send its signal as soon as the lock is taken.
+        with _noting_signals() as asked_to_stop, _alone(self.home):
+            _end_leftovers(self.home)
+            _check_address(self.host, self.port)
+            if instance is not None:
+                end_abandoned_runs(instance)
+            running = Running({}, asked_to_stop)
             try:
-                for name, command in commands.items():
-                    processes[name] = self._start(name, command)
-                self._wait_for_webserver(processes)
-                yield processes
+                for name, command in self.commands().items():
+                    running.processes[name] = self._start(name, command)
+                self._wait_for_webserver(running)
+                yield running
             finally:
-                _stop(list(processes.values()))
+                _stop(list(running.processes.values()))
 
-    def watch(self, processes: dict[str, subprocess.Popen[bytes]]) -> None:
-        """Return when SIGINT or SIGTERM comes. raises: ServiceFailed as soon as a process has gone"""
-        asked_to_stop: list[int] = []
-
-        def stop(signal_number: int, _frame: FrameType | None) -> None:
-            asked_to_stop.append(signal_number)
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, stop)
-        while not asked_to_stop:
-            self._check(processes)
+    def watch(self, running: Running) -> None:
+        """Return when somebody asks to stop. raises: ServiceFailed as soon as a process has gone"""
+        while not running.asked_to_stop:
+            self._check(running)
             time.sleep(POLL_S)
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
@@ -95,23 +131,25 @@ class Services:
                 [program, *command[1:]],
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment},
+                env={**os.environ, **self.environment, MARK: str(self.home.resolve())},
                 start_new_session=True,
             )
 
-    def _wait_for_webserver(self, processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    def _wait_for_webserver(self, running: Running) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while time.monotonic() < deadline:
-            self._check(processes)
+        while not running.asked_to_stop:
+            self._check(running)
             with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                urllib.request.urlopen(f"{self.address}/server_info", timeout=2)  # noqa: S310  (our own address)
-                self._check(processes)
+                _direct.open(f"{self.address}/server_info", timeout=2).close()
+                self._check(running)
                 return
+            if time.monotonic() > deadline:
+                raise ServiceFailed("webserver", self._log("webserver"), f"did not answer within {START_TIMEOUT_S} s")
             time.sleep(POLL_S)
-        raise ServiceFailed("webserver", self._log("webserver"), f"did not answer within {START_TIMEOUT_S} s")
+        raise StoppedEarly
 
-    def _check(self, processes: dict[str, subprocess.Popen[bytes]]) -> None:
-        for name, process in processes.items():
+    def _check(self, running: Running) -> None:
+        for name, process in running.processes.items():
             if process.poll() is not None:
                 raise ServiceFailed(name, self._log(name), f"ended with code {process.returncode}")
 
@@ -120,17 +158,69 @@ class Services:
 
 
 def stop_services(home: Path) -> bool:
-    """Stop the services that another process keeps up; returns False if there were none. raises: FtmError"""
+    """Stop the services that another process keeps up or, killed, has left behind; returns False if there were none.
+
+    raises: FtmError
+    """
     pid = _holder(home)
-    if pid is None:
-        return False
-    os.kill(pid, signal.SIGTERM)
-    deadline = time.monotonic() + 2 * STOP_TIMEOUT_S
-    while _holder(home) == pid:
-        if time.monotonic() > deadline:
-            raise FtmError(f"process {pid}, which keeps the services up, does not stop; end it with: kill -9 {pid}")
-        time.sleep(POLL_S)
+    if pid is not None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+        deadline = time.monotonic() + 2 * STOP_TIMEOUT_S
+        while _holder(home) == pid:
+            if time.monotonic() > deadline:
+                raise FtmError(f"process {pid}, which keeps the services up, does not stop; end it with: kill -9 {pid}")
+            time.sleep(POLL_S)
+    if not processes_of(home):
+        return pid is not None
+    with _alone(home):
+        _end_leftovers(home)
     return True
+
+
+def processes_of(home: Path) -> list[int]:
+    """The living processes that carry the mark of this home, whoever started them; none where there is no /proc."""
+    mark = os.fsencode(f"{MARK}={home.resolve()}")
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # It has ended, or is somebody else's.
+            if mark in (process / "environ").read_bytes().split(b"\0"):
+                found.append(int(process.name))
+    return found
+
+
+def end_abandoned_runs(instance: "dg.DagsterInstance") -> None:
+    """End runs whose processes are gone, which else would count as running for ever and keep others waiting.
+
+    To be called while no daemon is up: then all runs that have begun are such, but for those of commands, which look
+    after them.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+
+    from ftm_assets.runs import COMMAND_TAG
+
+    begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(RunsFilter(statuses=begun)):
+        if COMMAND_TAG in run.tags:
+            continue
+        if run.status is DagsterRunStatus.CANCELING:
+            # Dagster might run a failed one again.
+            instance.report_run_canceled(run, "The process that executed this run was killed.")
+        else:
+            instance.report_run_failed(
+                run, "The process that executed this run was killed; start it again unless Dagster does."
+            )
+
+
+def _check_address(host: str, port: int) -> None:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            # Like the webserver itself: connections of the one before it, still in TIME_WAIT, do not count.
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        raise CannotListen(host, port, error.strerror or str(error)) from error
 
 
 def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
@@ -146,29 +236,89 @@ def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
         process.wait()
 
 
+def _end_leftovers(home: Path) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for pid in processes_of(home):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        while processes_of(home) and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+
+
+@contextmanager
+def _noting_signals() -> Iterator[list[int]]:
+    """The signals that ask to stop, as they come. They interrupt nothing, so that whoever is told can end in order."""
+    came: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        came.append(number)
+
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    # Whoever says nohup means it.
+    before = {n: signal.signal(n, note) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @contextmanager
 def _alone(home: Path) -> Iterator[None]:
+    """The sole right to start and end the services of a home. raises: AlreadyUp"""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "up.lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyUp(home, _holder(home) or 0) from None
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        # Others take it for a moment, to see whether it is free.
+        while not _locked(lock, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                raise AlreadyUp(home, _noted(home))
+            time.sleep(POLL_S / 10)
         lock.truncate(0)
-        lock.write(str(os.getpid()))
+        lock.write(f"{os.getpid()} {_born(os.getpid())}")
         lock.flush()
         yield
 
 
 def _holder(home: Path) -> int | None:
-    """The process that keeps the services up: whoever holds the lock, not whoever once wrote its number."""
+    """The process that keeps the services up: whoever holds the lock, not whoever once wrote its number.
+
+    raises: FtmError if the lock is held by nobody who says so
+    """
     try:
-        lock = (home / "up.lock").open("r+")
+        lock = (home / "up.lock").open("r")
     except FileNotFoundError:
         return None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return int(lock.read() or 0)
+        deadline = time.monotonic() + LOCK_TIMEOUT_S
+        while not _locked(lock, fcntl.LOCK_SH):
+            pid = _noted(home)
+            if pid is not None:
+                return pid
+            if time.monotonic() > deadline:
+                raise FtmError(f"{home / 'up.lock'} is held by an unknown process; find it with: fuser {lock.name}")
+            time.sleep(POLL_S / 10)
     return None
+
+
+def _locked(lock: TextIO, how: int) -> bool:
+    try:
+        fcntl.flock(lock, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _noted(home: Path) -> int | None:
+    """The living process that has written its number; None if it has not yet, or is the one before, who was killed."""
+    pid, _, born = (home / "up.lock").read_text().partition(" ")
+    return int(pid) if pid and _born(int(pid)) == born else None
+
+
+def _born(pid: int) -> str:
+    """What tells a process from a later one with its number: when it started; empty if that cannot be told."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    except OSError:
+        return ""

@@ -2,8 +2,8 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
+import sqlalchemy as sa
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -60,7 +60,21 @@ def read_settings() -> Settings:
         raise BadSetting(f"FTM_{str(first['loc'][0]).upper()}: {first['msg']}") from None
 
 
+def parse_url(url: str) -> sa.URL:
+    """The parts of a `postgresql://user:password@host:port/database`. raises: BadSetting, which does not repeat it"""
+    try:
+        parsed = sa.make_url(url)
+    except (sa.exc.ArgumentError, ValueError):
+        parsed = None
+    # What follows an @ in a password is read as the host, and hosts are shown.
+    if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres") or "@" in (parsed.host or ""):
+        raise BadSetting(
+            "FTM_DATABASE_URL and FTM_DAGSTER_DATABASE_URL are written as postgresql://user:password@host:port/database"
+            ", and of special characters in the password the %XX form; unset them to use the embedded server"
+        )
+    return parsed
+
+
 def with_database(url: str, name: str) -> str:
-    """The same server's URL with another database."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(path=f"/{name}"))
+    """The same server's URL with another database; a secret if the URL is. raises: BadSetting"""
+    return parse_url(url).set(database=name).render_as_string(hide_password=False)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 from typer.testing import CliRunner
 
@@ -13,7 +14,9 @@ from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
+from ftm_assets.resources.encoder import SentenceTransformerEncoder
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.lookup import NoCall
 from ftm_assets_tests.fakes import FailingEncoder, InterruptedEncoder
 from ftm_assets_tests.sources import COLUMNS, six_firms, write_calls
 
@@ -43,10 +46,10 @@ def test_from_a_file_to_themes_by_two_commands(defs: dg.Definitions, instance: d
     loaded = json.loads(ftm("ingest", calls, "--format", "json"))
     assert [(row["quarter"], row["n_firms"], row["n_components"]) for row in loaded] == [("2021Q4", 6, 180)]
 
-    assert "themes" in ftm("backfill", "2021Q4")
+    assert "themes wait" not in ftm("backfill", "2021Q4")
 
     [status] = json.loads(ftm("status", "--format", "json"))
-    assert (status["n_expected"], status["n_sentences"], status["n_modelled"]) == (6, 180, 180)
+    assert (status["n_expected"], status["n_sentences"], status["n_themes"]) == (6, 180, 3)
 
 
 @pytest.mark.usefixtures("done")
@@ -76,11 +79,11 @@ def test_people_get_tables() -> None:
 
 
 @pytest.mark.usefixtures("done")
-def test_only_what_is_to_do_is_done() -> None:
-    result = CliRunner().invoke(app, ["backfill", "2021Q4"])
-    assert "0/0" in result.stderr
-    result = CliRunner().invoke(app, ["backfill", "2021Q4", "--firm", "acme", "--all"])
-    assert "1/1" in result.stderr
+def test_only_what_is_to_do_is_done(capfd: pytest.CaptureFixture[str]) -> None:
+    ftm("backfill", "2021Q4")
+    assert "0/0" in capfd.readouterr().err
+    ftm("backfill", "2021Q4", "--firm", "acme", "--all")
+    assert "1/1" in capfd.readouterr().err
 
 
 @pytest.mark.usefixtures("done")
@@ -112,6 +115,21 @@ def test_a_failed_firm_is_named_and_the_themes_wait(
 
     monkeypatch.setattr("ftm_assets.definitions.defs", defs)
     assert "themes wait" not in ftm("backfill", "2021Q4")
+
+
+def test_an_encoder_that_is_nowhere_is_named_before_anything_is_run_or_dropped(
+    database: Database, instance: dg.DagsterInstance, calls: Path, defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ftm("ingest", calls)
+    ftm("backfill", "2021Q4")
+    n_runs = instance.get_runs_count()
+    absent = SentenceTransformerEncoder("./no-such-model", "cpu")
+    monkeypatch.setattr("ftm_assets.definitions.defs", build_definitions(database, absent, KeywordSummarizer()))
+    for option in ("--reencode", "--all"):
+        with pytest.raises(FtmError, match="no-such-model"):
+            ftm("backfill", "2021Q4", option)
+    assert instance.get_runs_count() == n_runs
+    assert json.loads(ftm("status", "-f", "json"))[0]["n_complete"] == 6
 
 
 def test_ctrl_c_stops_the_backfill_and_the_same_command_goes_on(
@@ -154,7 +172,8 @@ def test_drop_takes_a_whole_quarter_when_told(calls: Path, instance: dg.DagsterI
     assert "nothing is loaded yet" in ftm("status")
     assert instance.get_dynamic_partitions("firm") == []
     ftm("ingest", calls)
-    assert "themes" in ftm("backfill", "2021Q4")
+    ftm("backfill", "2021Q4")
+    assert len(json.loads(ftm("themes", "2021Q4", "-f", "json"))) == 3
 
 
 @pytest.mark.usefixtures("done")
@@ -165,12 +184,30 @@ def test_a_wrong_word_gets_one_message_with_the_next_step() -> None:
         "topics 2021Q4 acne": "did you mean ACME",
         "sentences theme_2021Q4_999": "is no theme, topic or sentence",
         "backfill 2021Q4 --firm nobody": "unknown firm 'nobody'",
+        "backfill 2021Q4 --reencode --firm acme": "leave out --firm",
         "ingest nowhere.csv": "nowhere.csv",
         "ingest calls.csv --column companyid": "--column wants ours=theirs",
     }.items():
         with pytest.raises(FtmError) as error:
             ftm(*arguments.split())
         assert message in str(error.value)
+
+
+def test_a_firm_without_a_call_in_the_quarter_is_told_where_it_has_some(
+    defs: dg.Definitions, instance: dg.DagsterInstance, calls: Path, tmp_path: Path
+) -> None:
+    later = (7, "Acme Inc.", "ACME", 71, "", "2022-02-02", 0, "Answer", "Ann", "Executives", "We grew.")
+    ftm("ingest", calls)
+    ftm("ingest", write_calls(tmp_path / "later.csv", [later]))
+    for command in ("topics 2022Q1 crane", "calls 2022Q1 crane", "backfill 2022Q1 --firm crane"):
+        with pytest.raises(NoCall, match=r"CRN-9 \(The .Crane.*\) has no call in 2022Q1; it has calls in 2021Q4"):
+            ftm(*command.split())
+
+
+def test_a_day_that_is_none_is_refused_before_anything_is_loaded(calls: Path, instance: dg.DagsterInstance) -> None:
+    result = CliRunner().invoke(app, ["ingest", str(calls), "--as-of", "soon"])
+    assert result.exit_code == 2 and "'soon' does not match" in result.stderr
+    assert instance.get_runs_count() == 0
 
 
 def test_a_quarter_that_the_source_lacks_is_named(
@@ -198,8 +235,10 @@ def test_an_empty_database_says_what_comes_first(instance: dg.DagsterInstance) -
     assert "nothing is loaded yet: ftm ingest SOURCE" in ftm("status")
 
 
-def test_db_prints_a_url_that_works(instance: dg.DagsterInstance, database: Database) -> None:
-    assert ftm("db").strip() == database.url()
+@pytest.mark.usefixtures("instance")
+def test_db_prints_a_url_that_works() -> None:
+    with psycopg.connect(ftm("db").strip()) as connection:
+        assert connection.execute("SELECT count(*) FROM firms").fetchone() == (0,)
 
 
 def test_env_prints_what_dagster_needs(instance: dg.DagsterInstance) -> None:

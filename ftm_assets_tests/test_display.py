@@ -1,7 +1,7 @@
 import csv
 import io
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import pytest
@@ -38,6 +38,13 @@ def test_a_table_writes_counts_for_reading_and_identifiers_for_pasting(capsys: p
     printed = capsys.readouterr().out
     assert "5200001" in printed and "1,234" in printed and "0.23" in printed
     assert 'Ann [bold] "Lee"' in printed, "text is never taken for markup"
+
+
+@pytest.mark.parametrize("name", ["Dune [Holdings]", "[/x]", "Ann [bold]", "back\\slash\\"])
+def test_names_are_never_taken_for_markup_wherever_they_stand(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    show([replace(ROW, name=name, tags=(name, name))], {"name": name, "tags": "tags"}, Format.table, title=name)
+    printed = capsys.readouterr().out.splitlines()
+    assert [line.count(name) for line in printed if name in line] == [1, 1, 3], "title, heading, cells"
 
 
 def test_json_holds_all_fields_and_all_columns(capsys: pytest.CaptureFixture[str]) -> None:

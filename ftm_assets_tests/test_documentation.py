@@ -24,7 +24,7 @@ from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.resources.csv_columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
-from ftm_assets.resources.transcripts import open_source
+from ftm_assets.resources.transcripts import open_source, quarters_of
 from ftm_assets.settings import Settings, with_database
 from ftm_assets.storage import embedded
 from ftm_assets.storage.database import Database
@@ -112,7 +112,7 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         # The documents do not promise which topics and themes there are; so nobody waits for BERTopic to load.
         for module in ("topics", "themes"):
             patch.setattr(f"ftm_assets.analysis.{module}.BERTopicModel", lambda *_: FirstWordModel())
-        list(runs.ingest_quarters(defs, instance, [QUARTER], {"source": str(source)}))
+        list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
         keys = runs.firms_to_do(instance, database, QUARTER)
         assert [run.error for run in runs.run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)
         runs.run_themes(defs, instance, QUARTER)
@@ -205,7 +205,7 @@ def test_the_example_source_can_be_loaded(database: Database, tmp_path: Path, mo
     monkeypatch.syspath_prepend(tmp_path)
     source = open_source("my_calls:MyCalls")
 
-    assert source.quarters() == {QUARTER: 1}
+    assert quarters_of(source) == {QUARTER: 1}
     assert [firm.company_id for firm in source.firms(date(2024, 2, 1), date(2024, 2, 1))] == [7]
     with database.transaction() as connection:
         create_quarter(connection, QUARTER)

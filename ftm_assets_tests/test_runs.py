@@ -1,18 +1,22 @@
+import os
+import signal
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._utils.interrupts import capture_interrupts
 
 from ftm_assets import runs
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.partitions import firm_quarter_key
-from ftm_assets.resources.transcripts import open_source
+from ftm_assets.resources.transcripts import open_source, quarters_of
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_status
-from ftm_assets_tests.fakes import FailingEncoder, HashEncoder
+from ftm_assets.storage.stages import SecondEncoder
+from ftm_assets_tests.fakes import FailingEncoder, FirstWordModel, HashEncoder
 from ftm_assets_tests.sources import six_firms
 
 QUARTER = "2021Q4"
@@ -20,14 +24,17 @@ KEYS = ["ACME-7", "CRN-9", "DUNE-10", "ELM-11", "FIR-12", "NA-8"]
 
 
 @pytest.fixture
-def loaded(defs: dg.Definitions, instance: dg.DagsterInstance, tmp_path: Path) -> dg.DagsterInstance:
+def loaded(
+    defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, tmp_path: Path
+) -> dg.DagsterInstance:
     """Six firms ingested, nothing else done."""
-    ingest(defs, instance, six_firms(tmp_path / "calls.csv"))
+    ingest(defs, instance, database, six_firms(tmp_path / "calls.csv"))
     return instance
 
 
-def ingest(defs: dg.Definitions, instance: dg.DagsterInstance, path: Path) -> runs.QuarterIngest:
-    [told] = runs.ingest_quarters(defs, instance, list(open_source(str(path)).quarters()), {"source": str(path)})
+def ingest(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, path: Path) -> runs.QuarterIngest:
+    quarters = list(quarters_of(open_source(str(path))))
+    [told] = runs.ingest_quarters(defs, instance, database, quarters, {"source": str(path)})
     return told
 
 
@@ -72,7 +79,7 @@ def test_a_quarter_goes_from_calls_to_themes(
 def test_the_same_backfill_again_leaves_identical_tables(
     real_defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, tmp_path: Path
 ) -> None:
-    ingest(real_defs, instance, six_firms(tmp_path / "calls.csv"))
+    ingest(real_defs, instance, database, six_firms(tmp_path / "calls.csv"))
     run_all(real_defs, instance, database)
     before = tables_of(database)
 
@@ -90,7 +97,7 @@ def test_a_corrected_call_makes_its_firm_stale_and_then_the_themes(
 ) -> None:
     run_all(defs, loaded, database)
 
-    told = ingest(defs, loaded, six_firms(tmp_path / "again.csv", corrected=True))
+    told = ingest(defs, loaded, database, six_firms(tmp_path / "again.csv", corrected=True))
 
     assert (told.n_changed, told.n_unchanged, told.n_firms_changed) == (1, 5, 1)
     assert runs.firms_to_do(loaded, database, QUARTER) == ["NA-8"]
@@ -119,7 +126,7 @@ def test_a_firm_without_a_call_has_an_empty_partition_that_says_why(
 def test_a_failing_firm_does_not_stop_the_others_and_is_still_to_do(
     defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, tmp_path: Path
 ) -> None:
-    ingest(defs, instance, six_firms(tmp_path / "calls.csv", corrected=True))
+    ingest(defs, instance, database, six_firms(tmp_path / "calls.csv", corrected=True))
     failing = build_definitions(database, FailingEncoder(on="correct the record"), KeywordSummarizer())
 
     done = list(runs.run_firms(failing, instance, QUARTER, ["NA-8", "CRN-9"]))
@@ -155,11 +162,14 @@ def test_rows_that_dagster_has_not_heard_of_are_run_again(
     assert "ACME-7" in runs.firms_to_do(loaded, database, QUARTER)
 
 
-def test_a_run_whose_process_was_killed_is_marked_as_failed(loaded: dg.DagsterInstance, database: Database) -> None:
-    run = dg.DagsterRun(job_name="firm_quarter", tags={runs.QUARTER_TAG: QUARTER}, status=dg.DagsterRunStatus.STARTED)
+@pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
+def test_a_run_whose_process_was_killed_is_marked_as_failed(
+    loaded: dg.DagsterInstance, database: Database, status: dg.DagsterRunStatus
+) -> None:
+    run = dg.DagsterRun(job_name="firm_quarter", tags={runs.COMMAND_TAG: f"backfill {QUARTER}"}, status=status)
     loaded.add_run(run)
 
-    with runs.backfilling(loaded, database, QUARTER):
+    with runs.alone(loaded, database, f"backfill {QUARTER}"):
         found = loaded.get_run_by_id(run.run_id)
 
     assert found is not None and found.status is dg.DagsterRunStatus.FAILURE
@@ -167,13 +177,28 @@ def test_a_run_whose_process_was_killed_is_marked_as_failed(loaded: dg.DagsterIn
 
 def test_two_backfills_of_a_quarter_at_once_are_refused(loaded: dg.DagsterInstance, database: Database) -> None:
     with (
-        runs.backfilling(loaded, database, QUARTER),
-        pytest.raises(runs.BackfillRunning, match="another `ftm backfill 2021Q4`"),
-        runs.backfilling(loaded, database, QUARTER),
+        runs.alone(loaded, database, "backfill 2021Q4"),
+        pytest.raises(runs.AlreadyRunning, match="another `ftm backfill 2021Q4`"),
+        runs.alone(loaded, database, "backfill 2021Q4"),
     ):
         pass
-    with runs.backfilling(loaded, database, QUARTER):
+    with runs.alone(loaded, database, "backfill 2021Q4"):
         pass
+
+
+def test_ctrl_c_between_two_steps_which_dagster_forgets_ends_the_command() -> None:
+    with pytest.raises(KeyboardInterrupt), runs._ctrl_c_counts(), capture_interrupts():
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_ctrl_c_while_themes_are_made_is_ctrl_c(
+    defs: dg.Definitions, loaded: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(runs.run_firms(defs, loaded, QUARTER, KEYS))
+    with monkeypatch.context() as patch:
+        patch.setattr(FirstWordModel, "fit_transform", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            runs.run_themes(defs, loaded, QUARTER)
 
 
 def test_a_quarter_without_calls_is_refused_with_the_next_step(
@@ -189,15 +214,26 @@ def test_another_encoder_is_refused_until_the_quarter_is_encoded_anew(
     list(runs.run_firms(defs, loaded, QUARTER, ["ACME-7"]))
     other = build_definitions(database, HashEncoder(revision="2"), KeywordSummarizer())
 
+    with pytest.raises(SecondEncoder, match=f"ftm backfill {QUARTER} --reencode"):
+        runs.check_encoder(other, database, QUARTER)
     [refused] = runs.run_firms(other, loaded, QUARTER, ["NA-8"])
     assert refused.error is not None
     assert "2021Q4 is encoded with hash@1, not hash@2" in refused.error
-    assert "ftm backfill 2021Q4 --reencode" in refused.error
+    assert f"ftm backfill {QUARTER} --reencode" in refused.error
 
-    runs.reencode(database, QUARTER)
+    runs.reencode(other, database, QUARTER)
     [accepted] = runs.run_firms(other, loaded, QUARTER, ["NA-8"])
     assert accepted.error is None
     assert runs.firms_to_do(loaded, database, QUARTER) == [key for key in KEYS if key != "NA-8"]
+
+
+def test_encoding_anew_with_the_same_encoder_drops_nothing(
+    defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
+) -> None:
+    list(runs.run_firms(defs, loaded, QUARTER, KEYS))
+    before = tables_of(database)
+    runs.reencode(defs, database, QUARTER)
+    assert tables_of(database) == before
 
 
 def test_dagster_yaml_must_be_there(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
 from ftm_assets.settings import BadSetting, Settings, read_settings, with_database
 
@@ -33,3 +34,16 @@ def test_another_database_of_the_same_server() -> None:
     assert with_database("postgresql://me:pw@db:5433/ftm?sslmode=require", "dagster") == (
         "postgresql://me:pw@db:5433/dagster?sslmode=require"
     )
+
+
+@pytest.mark.parametrize("password", ["p[x", "p/x", "p#x", "p?x", "p:x", "p%40x"])
+def test_no_password_hides_the_host(password: str) -> None:
+    there = make_url(with_database(f"postgresql://me:{password}@db/ftm", "dagster"))
+    assert (there.host, there.database, there.password) == ("db", "dagster", password.replace("%40", "@"))
+
+
+@pytest.mark.parametrize("url", ["sesame", "postgresql://me:sesame@db:port/ftm", "postgresql://me:p@sesame@db/ftm"])
+def test_what_is_no_url_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(BadSetting, match=r"FTM_DATABASE_URL .* the %XX form") as refused:
+        with_database(url, "dagster")
+    assert "sesame" not in str(refused.value)

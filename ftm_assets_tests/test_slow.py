@@ -112,7 +112,9 @@ def test_a_killed_backfill_goes_on_where_it_was(home: Home, tmp_path: Path) -> N
     assert other.hashes() == home.hashes(), "nothing lost, nothing twice"
     with psycopg.connect(with_database(other.url, "dagster")) as connection:
         statuses: dict[str, int] = dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY 1").fetchall())
-    assert set(statuses) == {"SUCCESS", "FAILURE"} and statuses["FAILURE"] == 1, "the killed run is not left hanging"
+    # The kill may also have come between two runs, then none of them failed.
+    assert set(statuses) <= {"SUCCESS", "FAILURE"}, "the killed run is not left hanging"
+    assert statuses.get("FAILURE", 0) <= 1
     other.run("down")
 
 

@@ -30,7 +30,7 @@ class ClusterSettings(BaseModel, frozen=True):
         "leaf", description="HDBSCAN: fine (leaf) or stable (eom) clusters"
     )
     n_keywords: int = Field(10, ge=3, le=50, description="keywords kept for each cluster")
-    seed: int = Field(42, ge=0, description="same input, same seed, same clusters")
+    seed: int = Field(42, ge=0, le=2**32 - 1, description="same input, same seed, same clusters")
 
 
 @dataclass(frozen=True)

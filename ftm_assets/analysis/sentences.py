@@ -130,7 +130,8 @@ class Sentences:
         settings: SentenceSettings = DEFAULTS,
     ) -> "Sentences":
         """The sentences of these turns, with their provenance."""
-        reason = turns.reason or (None if rows else "its calls hold no sentence beside the operator's")
+        silent = "its calls hold no sentence beside the operator's" if turns.calls else "none of its calls is modelled"
+        reason = turns.reason or (None if rows else silent)
         versions = {"splitter": SPLITTER, "encoder": list(encoder), "settings": settings.model_dump(), "reason": reason}
         return cls(rows, embeddings, turns.names, encoder, turns.built_from, reason, turns.calls, versions)
 

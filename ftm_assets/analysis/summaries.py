@@ -6,19 +6,13 @@ from functools import cached_property
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from pydantic import BaseModel, Field
 
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.topics import Topics
 
 Source = Literal["keywords", "model"]
-
-
-class SummarySettings(BaseModel, frozen=True):
-    """What a summary may rest on."""
-
-    n_exemplars: int = Field(3, ge=1, le=20, description="best sentences of a topic that its summary rests on")
+N_SENTENCES = 3  # Best sentences of a topic that a summarizer is told.
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,15 +68,14 @@ class Summaries:
         summaries: Sequence[TopicSummary],
         embeddings: np.ndarray,
         encoder: tuple[str, str],
-        settings: SummarySettings,
     ) -> "Summaries":
         """The summaries of these topics, with their provenance."""
-        versions = {"encoder": list(encoder), "settings": settings.model_dump(), "reason": topics.reason}
+        versions = {"encoder": list(encoder), "reason": topics.reason}
         return cls(tuple(summaries), embeddings, topics.content_hash, encoder, topics.reason, versions)
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of texts and embeddings."""
+        """Hash of texts, embeddings and topics: themes know by it alone whether a firm's topics have changed."""
         return content_hash(self.built_from, self.summaries, self.embeddings)
 
     @property
@@ -108,10 +101,10 @@ class KeywordSummarizer:
         ]
 
 
-def evidence_of(topics: Topics, sentences: Sentences, settings: SummarySettings) -> list[TopicEvidence]:
+def evidence_of(topics: Topics, sentences: Sentences) -> list[TopicEvidence]:
     """What each topic's summary may rest on: its keywords and its best sentences, nearest to the centroid first."""
     texts = {row.sentence_id: row.text for row in sentences.rows}
-    best = {topic.topic_number: topics.exemplars(topic.topic_number, settings.n_exemplars) for topic in topics.topics}
+    best = {topic.topic_number: topics.exemplars(topic.topic_number, N_SENTENCES) for topic in topics.topics}
     return [
         TopicEvidence(t.topic_number, t.keywords, best[t.topic_number], tuple(texts[i] for i in best[t.topic_number]))
         for t in topics.topics

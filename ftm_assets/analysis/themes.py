@@ -21,10 +21,22 @@ from ftm_assets.analysis.clustering import (
 )
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.vectors import centroids, unit_rows
+from ftm_assets.errors import FtmError
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
-_TIE = 1e-7  # Less than the last digit that a cosine is compared to.
+N_EXEMPLARS = 3  # Best sentences of a topic whose mean stands for it.
+_COSINE_DIGITS = 6
+
+
+class MixedSummaries(FtmError):
+    """Vectors of keyword summaries and of written ones say different things, and cannot be clustered together."""
+
+    def __init__(self, quarter: str, n_written: int, n_topics: int) -> None:
+        super().__init__(
+            f"theme_input is 'keywords', but {n_written} of {n_topics} summaries of {quarter} were written by a model; "
+            "use theme_input 'exemplars'"
+        )
 
 
 class ThemeSettings(ClusterSettings, frozen=True):
@@ -33,7 +45,6 @@ class ThemeSettings(ClusterSettings, frozen=True):
     n_neighbors: int = Field(30, ge=2, le=200, description="UMAP: neighbours that shape the reduced space")
     n_components: int = Field(15, ge=2, le=100, description="UMAP: dimensions of the reduced space")
     min_dist: float = Field(0.05, ge=0, lt=1, description="UMAP: smallest distance between reduced points")
-    min_samples: int = Field(2, ge=1, le=100, description="HDBSCAN: neighbours that make a dense point")
     cluster_selection: Literal["leaf", "eom"] = Field(
         "eom", description="HDBSCAN: fine (leaf) or stable (eom) clusters"
     )
@@ -79,12 +90,14 @@ class KnownThemes:
     centroids:   (m, d) float32, row i belongs to numbers[i]; the themes of the current run only
     members:     their topics, set i belongs to numbers[i]
     next_number: the lowest number that was never used
+    encoder:     `name@revision` of what the centroids were made with
     """
 
     numbers: tuple[int, ...] = ()
     centroids: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
     next_number: int = 1
     members: tuple[Members, ...] = ()
+    encoder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,7 @@ class QuarterTopics:
     n_expected:           firms with a call in the quarter
     n_by_keywords:        topics whose summary is made of keywords
     as_of:                when the last of the calls became available, None if no call tells
+    encoder:              `name@revision` of what the vectors were made with, None for a quarter without any
     """
 
     quarter: str
@@ -107,11 +121,16 @@ class QuarterTopics:
     n_by_keywords: int
     as_of: datetime | None = None
     known: KnownThemes = KnownThemes()
+    encoder: str | None = None
 
     @property
     def inputs_hash(self) -> str:
         """Hash of what went in, firm by firm."""
         return inputs_hash(self.firm_hashes)
+
+    def comparable(self) -> KnownThemes:
+        """The themes known before; made with another encoder, they tell nothing but which numbers are taken."""
+        return self.known if self.known.encoder == self.encoder else KnownThemes(next_number=self.known.next_number)
 
 
 def inputs_hash(firm_hashes: Mapping[int, str]) -> str:
@@ -180,13 +199,10 @@ DEFAULTS = ThemeSettings()
 def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, model: TopicModel | None = None) -> Themes:
     """Themes of a quarter; a cluster that breaks a rule is counted with the reason, and its topics stay without theme.
 
-    raises: ValueError if `theme_input` is keywords and some summaries are not made of keywords
+    raises: MixedSummaries if `theme_input` is keywords and some summaries are not made of keywords
     """
     if settings.theme_input == "keywords" and quarter.n_by_keywords < len(quarter.topics):
-        raise ValueError(
-            f"theme_input is 'keywords', but {len(quarter.topics) - quarter.n_by_keywords} of {len(quarter.topics)} "
-            f"summaries of {quarter.quarter} were written by a model; use theme_input 'exemplars'"
-        )
+        raise MixedSummaries(quarter.quarter, len(quarter.topics) - quarter.n_by_keywords, len(quarter.topics))
     vectors = quarter.exemplars if settings.theme_input == "exemplars" else quarter.summaries
     found = _cluster(quarter, vectors, settings, model)
     centres = centroids(vectors, found.assignments)
@@ -196,7 +212,7 @@ def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, mode
     members = [
         frozenset((quarter.topics[i].company_id, quarter.topics[i].topic_number) for i in rows) for rows in clusters
     ]
-    numbers = match_themes(centres[kept], quarter.known, settings.match_threshold, [members[k] for k in kept])
+    numbers = match_themes(centres[kept], quarter.comparable(), settings.match_threshold, [members[k] for k in kept])
     named = list(zip(numbers, kept, strict=True))
     return Themes(
         quarter=quarter.quarter,
@@ -211,7 +227,7 @@ def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, mode
         n_expected=quarter.n_expected,
         n_topics=len(quarter.topics),
         as_of=quarter.as_of,
-        versions={"settings": settings.model_dump()},
+        versions={"settings": settings.model_dump(), "encoder": quarter.encoder},
     )
 
 
@@ -264,11 +280,13 @@ def match_themes(
 
     numbers: dict[int, int] = {}
     if len(centres) and known.numbers:
-        cosines = np.round(unit_rows(centres).astype(np.float64) @ unit_rows(known.centroids).astype(np.float64).T, 6)
+        cosines = unit_rows(centres).astype(np.float64) @ unit_rows(known.centroids).astype(np.float64).T
+        cosines = np.round(cosines, _COSINE_DIGITS)
         nearness = np.where(cosines >= threshold, cosines, 0.0)
         if members and known.members:
             shared = [[len(these & those) / len(these | those) for those in known.members] for these in members]
-            nearness = nearness + _TIE * np.array(shared)
+            # All ties of a matching together weigh less than the last digit of one cosine.
+            nearness = nearness + 10**-_COSINE_DIGITS / (1 + min(cosines.shape)) * np.array(shared)
         rows, columns = linear_sum_assignment(nearness, maximize=True)
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             if cosines[row, column] >= threshold:

@@ -134,13 +134,12 @@ def quarter_dates(quarter: str) -> tuple[date, date]:
     return date(year, number * 3 - 2, 1), date.fromordinal(following.toordinal() - 1)
 
 
-_FISCAL = (
-    re.compile(r"\bQ(?P<quarter>[1-4])[\s,]+(?:FY\s*)?(?P<year>(?:19|20)\d\d)\b", re.IGNORECASE),
-    re.compile(r"\b(?:FY\s*)?(?P<year>(?:19|20)\d\d)[\s,]+Q(?P<quarter>[1-4])\b", re.IGNORECASE),
-    re.compile(
-        r"\b(?P<word>first|second|third|fourth)[\s-]+quarter[\s,]+(?:of\s+)?(?:fiscal\s+)?(?:year\s+)?(?P<year>(?:19|20)\d\d)\b",
-        re.IGNORECASE,
-    ),
+_QUARTER = r"\b(?:Q(?P<after>[1-4])|(?P<before>[1-4])Q|(?P<word>first|second|third|fourth)[\s-]+quarter)\b"
+_YEAR = r"\b(?:fiscal\s+)?(?:year\s+)?(?:FY\s*)?(?P<year>(?:19|20)\d\d)\b"
+_AND_MORE = r"(?:\s+(?:and|&)\s+(?:full|fiscal|first)[\s-]+(?:year|half))?"
+_FISCAL = tuple(
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (rf"{_QUARTER}{_AND_MORE}[\s,]+(?:of\s+)?{_YEAR}", rf"{_YEAR}[\s,]+{_QUARTER}")
 )
 _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4}
 
@@ -149,9 +148,8 @@ def fiscal_period(headline: str) -> tuple[int, int] | None:
     """Fiscal year and quarter that a headline names, or None where it names none."""
     for pattern in _FISCAL:
         if match := pattern.search(headline):
-            found = match.groupdict()
-            number = int(found["quarter"]) if "quarter" in found else _ORDINALS[found["word"].lower()]
-            return int(found["year"]), number
+            word = match["word"]
+            return int(match["year"]), _ORDINALS[word.lower()] if word else int(match["after"] or match["before"])
     return None
 
 
@@ -172,18 +170,26 @@ def shingles(texts: Iterable[str]) -> frozenset[int]:
 
 
 def superseded_versions(versions: Sequence[CallVersion], as_of: date | None = None) -> dict[int, int]:
-    """Which versions of one firm's calls give way to which: transcript id -> the id to model instead.
+    """Which versions of one firm's calls are not modelled: transcript id -> the id that is modelled instead.
 
     Versions belong to one event when they share the event id or, where either has none, the date and nearly all of
     their text. The latest version known on `as_of` wins (the latest of all without one); versions that came later
-    than `as_of` give way to it. An event with no version known by then keeps its earliest.
+    than `as_of` give way to it. Of an event with no version known by then none is modelled: each maps to itself.
     """
     replaced: dict[int, int] = {}
     for group in _events(versions):
-        known = [v for v in group if as_of is None or v.available_at is None or v.available_at.date() <= as_of]
-        winner = max(known, key=_age) if known else min(group, key=_age)
-        replaced |= {v.transcript_id: winner.transcript_id for v in group if v is not winner}
+        known = [version for version in group if as_of is None or _known_from(version) <= as_of]
+        if known:
+            winner = max(known, key=_age)
+            replaced |= {v.transcript_id: winner.transcript_id for v in group if v is not winner}
+        else:
+            replaced |= {v.transcript_id: v.transcript_id for v in group}
     return replaced
+
+
+def _known_from(version: CallVersion) -> date:
+    # Nobody knows a call before it is held, whatever its source says or leaves out.
+    return max(version.call_date, version.available_at.date()) if version.available_at else version.call_date
 
 
 def _age(version: CallVersion) -> tuple[float, int]:

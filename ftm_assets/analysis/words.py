@@ -4,30 +4,51 @@ import re
 from collections.abc import Collection, Iterable
 from itertools import pairwise
 
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
-
 from ftm_assets.analysis.boilerplate import without_marks
 
 # Shorter ones ("Al", "Ed", "Bo") are too often words of their own.
 MIN_NAME_CHARS = 3
 
+# Words of grammar, verbs that mean little by themselves, and numerals. A list of our own, because the usual ones count
+# "interest", "mine", "system", "amount" and "fire" among them, and firms talk about just those.
+_FUNCTION = """
+    a about above across after afterwards again against all almost alone along already also although always am among
+    amongst an and another any anyhow anyone anything anyway anywhere are around as at back be became because become
+    becomes becoming been before beforehand behind being below beside besides between beyond both but by can cannot
+    could did do does doing done down due during each eight either eleven else elsewhere enough etc even ever every
+    everyone everything everywhere except few fifteen fifty find first five for former formerly forty found four
+    fourth from front full further get give go had has have having he hence her here hereby herein hers herself him
+    himself his how however hundred i if in indeed into is it its itself keep last later latter least less made many
+    may me meanwhile might more moreover most mostly move much must my myself namely neither never nevertheless next
+    nine no nobody none nor not nothing now nowhere of off often on once one only onto or other others otherwise our
+    ours ourselves out over own part per perhaps put rather re same second see seem seemed seeming seems seven
+    several shall she should show side since six sixty so some somehow someone something sometime sometimes
+    somewhere still such take ten than that the their theirs them themselves then thence there thereafter thereby
+    therefore therein thereof these they third thirty this those though three through throughout thus to together
+    too toward towards twelve twenty two under unless until up upon us very via was we well were what whatever when
+    whenever where whereas whereby wherein wherever whether which while who whoever whole whom whose why will with
+    within without would yet you your yours yourself yourselves
+"""
+
 # What people say while they think, and the courtesies of every call.
 _SPOKEN = """
-    a.m. actually basically bit definitely e.g. er fy gonna gotta good got going great guess hello hi hmm i.e. just
-    kind know let like little look lot maybe mean morning obviously ok okay p.m. pretty probably question questions
-    really right said say sort sure thank thanks thing things think uh um wanna want yeah yep yes
+    a.m. actually basically bit call co definitely describe detail e.g. eg er fy going gonna good got gotta great
+    guess hello hi hmm i.e. ie inc just kind know let like little look lot ltd maybe mean morning obviously ok okay
+    p.m. please pretty probably question questions really right said say sort sure thank thanks thing things think
+    uh um wanna want yeah yep yes
 """
-_STOP_WORDS: frozenset[str] = frozenset(ENGLISH_STOP_WORDS) | frozenset(_SPOKEN.split())
+_STOP_WORDS: frozenset[str] = frozenset(_FUNCTION.split()) | frozenset(_SPOKEN.split())
 
 # Parts of names, firms' names and stand-ins for names ("Unidentified Participant") that are words of business first.
 _BUSINESS = """
     air airlines american analyst bank banks brands capital care cash chemical communications company consumer
-    corporate cost credit data digital drug drugs electric energy entertainment equity executive financial food
+    corporate cost credit data digital drug drugs electric energy entertainment equity executive financial fire food
     foods gas general global gold green growth health healthcare home hotels house industrial industries insurance
-    international land life management market markets materials media medical mobile motor motors national networks
-    oil operator pacific parts people pharma pharmaceuticals platforms power price products properties property rail
-    real realty resources rice sales science sciences security semiconductor services software solutions steel
-    stores systems technologies technology trade trust utilities water wood world
+    interest international land life management market markets materials media medical mine mines mining mobile
+    motor motors national networks oil operator pacific parts people pharma pharmaceuticals platforms power price
+    products properties property rail real realty resources rice sales science sciences security semiconductor
+    services software solutions steel stores system systems technologies technology trade trust utilities water wood
+    world
 """
 _ORDINARY = _STOP_WORDS | frozenset(_BUSINESS.split())
 

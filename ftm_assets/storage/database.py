@@ -17,7 +17,7 @@ from pgvector.psycopg import register_vector
 from sqlalchemy.engine import Connection, Engine
 
 from ftm_assets.errors import FtmError
-from ftm_assets.settings import Settings, with_database
+from ftm_assets.settings import Settings, parse_url, with_database
 from ftm_assets.storage.embedded import EmbeddedServer
 
 _log = logging.getLogger(__name__)
@@ -62,14 +62,14 @@ class Database:
         named = self.settings.dagster_database_url
         url = named.get_secret_value() if named else with_database(self.url(), "dagster")
         _create_database(url)
-        return _parsed(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
+        return parse_url(url).set(drivername="postgresql+psycopg2").render_as_string(hide_password=False)
 
     @cached_property
     def engine(self) -> Engine:
         """An engine on the migrated database; one a process, never carried across a fork."""
         url = self.url()
         _create_database(url)
-        engine = sa.create_engine(_parsed(url), pool_pre_ping=True, pool_size=2)
+        engine = sa.create_engine(_with_driver(url), pool_pre_ping=True, pool_size=2)
         try:
             with engine.connect() as connection:
                 migrate(connection)
@@ -147,7 +147,7 @@ def _prepare(driver: Any, _: object) -> None:
 
 
 def _create_database(url: str) -> None:
-    target = _parsed(url)
+    target = _with_driver(url)
     try:
         with sa.create_engine(target, poolclass=sa.NullPool).connect():
             return
@@ -155,7 +155,7 @@ def _create_database(url: str) -> None:
         if "does not exist" not in str(error) or target.database is None:
             raise _refused(url, error) from error
     admin = sa.create_engine(
-        _parsed(with_database(url, "postgres")), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
+        _with_driver(with_database(url, "postgres")), poolclass=sa.NullPool, isolation_level="AUTOCOMMIT"
     )
     try:
         with admin.connect() as connection:
@@ -167,22 +167,12 @@ def _create_database(url: str) -> None:
             raise _refused(url, error) from error
 
 
-def _parsed(url: str) -> sa.URL:
-    try:
-        parsed = sa.make_url(url)
-    except (sa.exc.ArgumentError, ValueError):
-        parsed = None
-    if parsed is None or parsed.get_backend_name() not in ("postgresql", "postgres"):
-        # What was read of it stays untold, because any part may hold the password.
-        raise DatabaseRefused(
-            "FTM_DATABASE_URL and FTM_DAGSTER_DATABASE_URL are written as postgresql://user:password@host:port/database"
-            ", and of special characters in the password the %XX form; unset them to use the embedded server"
-        )
-    return parsed.set(drivername="postgresql+psycopg")
+def _with_driver(url: str) -> sa.URL:
+    return parse_url(url).set(drivername="postgresql+psycopg")
 
 
 def _shown(url: str) -> str:
-    shown = _parsed(url).set(drivername="postgresql").difference_update_query(["password", "sslpassword"])
+    shown = parse_url(url).set(drivername="postgresql").difference_update_query(["password", "sslpassword"])
     return shown.render_as_string(hide_password=True)
 
 

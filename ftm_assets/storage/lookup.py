@@ -1,13 +1,15 @@
 """What a person typed, as the firm, quarter, theme or topic that is meant; a near miss is answered with the nearest."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from itertools import islice
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.errors import FtmError
+from ftm_assets.storage import tables as t
 from ftm_assets.storage.queries import FirmRow, firms, quarters_with_calls
 
 N_SHOWN = 8
@@ -37,6 +39,14 @@ class Ambiguous(FtmError):
         super().__init__(f"{value!r} may be any of {len(found)} firms: {shown}; use the key")
 
 
+class NoCall(FtmError):
+    """The firm is known, but has no call in the quarter."""
+
+    def __init__(self, firm: FirmRow, quarter: str, others: Sequence[str]) -> None:
+        there = f"it has calls in {', '.join(others)}" if others else "nor in any other quarter"
+        super().__init__(f"{firm.partition_key} ({firm.name}) has no call in {quarter}; {there}")
+
+
 def find_firm(connection: Connection, value: str) -> FirmRow:
     """The firm with this key, company id or ticker, or the only one with this in its name.
 
@@ -59,6 +69,19 @@ def find_firm(connection: Connection, value: str) -> FirmRow:
         name for column in ("partition_key", "ticker", "name") for firm in known if (name := getattr(firm, column))
     ]
     raise Unknown("firm", value, names)
+
+
+def find_firm_in(connection: Connection, quarter: str, value: str) -> FirmRow:
+    """As `find_firm`, a firm with a call in the quarter. raises: Unknown, Ambiguous, NoCall"""
+    firm = find_firm(connection, value)
+    others = connection.scalars(
+        sa.select(t.FirmQuarter.quarter)
+        .where(t.FirmQuarter.company_id == firm.company_id)
+        .order_by(t.FirmQuarter.quarter)
+    ).all()
+    if quarter not in others:
+        raise NoCall(firm, quarter, others)
+    return firm
 
 
 def find_quarter(connection: Connection, value: str) -> str:

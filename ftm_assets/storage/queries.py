@@ -193,8 +193,16 @@ def firms(connection: Connection) -> list[FirmRow]:
 
 
 def quarter_progress(connection: Connection, quarter: str) -> QuarterProgress:
-    """What is done of a quarter and what is not; counts no sentences, so it may be asked often."""
-    return QuarterProgress(**_progress_of(connection, quarter))
+    """What is done of a quarter and what is not, firm by firm; for numbers alone see `themes.theme_counts`."""
+    firms = tuple(_progress(connection, quarter))
+    summaries = current_summaries(connection, quarter)
+    return QuarterProgress(
+        quarter=quarter,
+        n_expected=len(firms),
+        firms=firms,
+        themes=theme_state(connection, quarter, summaries),
+        inputs_hash=inputs_hash(summaries),
+    )
 
 
 def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
@@ -224,18 +232,26 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         ),
         {"quarter": quarter},
     ).one()
-    return QuarterStatus(**_progress_of(connection, quarter), **counts._mapping)
-
-
-def _progress_of(connection: Connection, quarter: str) -> dict[str, Any]:
-    firms = tuple(_progress(connection, quarter))
-    return {
-        "quarter": quarter,
-        "n_expected": len(firms),
-        "firms": firms,
-        "themes": theme_state(connection, quarter),
-        "inputs_hash": inputs_hash(current_summaries(connection, quarter)),
-    }
+    progress = quarter_progress(connection, quarter)
+    return QuarterStatus(
+        quarter=quarter,
+        n_expected=progress.n_expected,
+        firms=progress.firms,
+        themes=progress.themes,
+        inputs_hash=progress.inputs_hash,
+        n_calls=counts.n_calls,
+        n_superseded=counts.n_superseded,
+        n_components=counts.n_components,
+        n_sentences=counts.n_sentences,
+        n_modelled=counts.n_modelled,
+        n_in_topics=counts.n_in_topics,
+        n_topics=counts.n_topics,
+        n_by_keywords=counts.n_by_keywords,
+        n_themes=counts.n_themes,
+        n_topics_in_themes=counts.n_topics_in_themes,
+        encoder=counts.encoder,
+        n_recipes=counts.n_recipes,
+    )
 
 
 def _progress(connection: Connection, quarter: str) -> list[StageProgress]:

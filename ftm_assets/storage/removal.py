@@ -35,7 +35,7 @@ class CallToForget:
 def calls_to_forget(
     connection: Connection, quarter: str | None = None, company_id: int | None = None, transcript_id: int | None = None
 ) -> list[CallToForget]:
-    """The calls that meet every condition given; of none given, none."""
+    """The calls that meet every condition given, and the versions that gave way to them; of none given, none."""
     wanted = [
         column == value
         for column, value in (
@@ -47,10 +47,11 @@ def calls_to_forget(
     ]
     if not wanted:
         return []
+    chosen = sa.select(t.Call.transcript_id).where(*wanted)
     found = connection.execute(
         sa.select(t.Call.quarter, t.Call.company_id, t.Firm.partition_key, t.Call.transcript_id, t.Call.headline)
         .join(t.Firm, t.Firm.company_id == t.Call.company_id)
-        .where(*wanted)
+        .where(sa.or_(t.Call.transcript_id.in_(chosen), t.Call.superseded_by.in_(chosen)))
         .order_by(t.Call.quarter, t.Firm.partition_key, t.Call.transcript_id)
     )
     return [CallToForget(*row) for row in found]
@@ -62,7 +63,7 @@ def forget(connection: Connection, calls: list[CallToForget]) -> None:
     Published themes stay, marked stale, until the quarter's themes are made anew.
     """
     for call in calls:
-        delete_call(connection, call.quarter, call.company_id, call.transcript_id)
+        delete_call(connection, call.company_id, call.transcript_id)
 
 
 def firms_without_calls(connection: Connection) -> list[str]:
@@ -83,6 +84,15 @@ def drop_quarter(connection: Connection, quarter: str) -> int:
         connection.execute(sa.text("LOCK TABLE firm_quarters, topic_sentences, components, ONLY sentences"))
     except sa.exc.OperationalError as error:
         raise QuarterInUse(quarter) from error
+    # Versions in other quarters that gave way to one of this quarter: nothing would be left of their event but them.
+    kept, gone = t.Call.__table__.alias(), t.Call.__table__
+    left_behind = connection.execute(
+        sa.select(kept.c.company_id, kept.c.transcript_id)
+        .join(gone, gone.c.transcript_id == kept.c.superseded_by)
+        .where(gone.c.quarter == quarter, kept.c.quarter != quarter)
+    ).all()
+    for company_id, transcript_id in left_behind:
+        delete_call(connection, company_id, transcript_id)
     n_calls = connection.execute(
         sa.select(sa.func.count()).select_from(t.Call).where(t.Call.quarter == quarter)
     ).scalar_one()

@@ -130,6 +130,17 @@ def write(connection: Connection, where: FirmQuarter, value: Stored, versions: M
     return changed
 
 
+def check_encoder(connection: Connection, quarter: str, name: str, revision: str) -> None:
+    """Raise what `write` would raise of this encoder; a quarter without vectors takes any. raises: SecondEncoder"""
+    recorded = connection.execute(
+        sa.select(t.Quarter.encoder, t.Quarter.encoder_revision).where(
+            t.Quarter.quarter == quarter, t.Quarter.encoder.is_not(None)
+        )
+    ).first()
+    if recorded and tuple(recorded) != (name, revision):
+        raise SecondEncoder(quarter, f"{recorded[0]}@{recorded[1]}", f"{name}@{revision}")
+
+
 def stage_of(kind: type) -> str:
     """The stage (and asset) whose rows a value of this type holds."""
     return {Sentences: "firm_sentences", Topics: "firm_topics", Summaries: "topic_summaries"}[kind]
@@ -218,14 +229,16 @@ def reencode(connection: Connection, quarter: str) -> None:
 
 
 def read_turns(connection: Connection, where: FirmQuarter) -> FirmTurns:
-    """The turns of a firm's calls in a quarter, superseded versions left out; none for a firm without a call."""
+    """The turns of a firm's calls in a quarter, versions that are not modelled left out; none, with the reason, for a
+    firm without a call.
+    """
     if not where.has_call:
         return FirmTurns(where.company_id, "", (), (), "", f"{where.firm_key} has no call in {where.quarter}")
     calls = connection.execute(
         sa.select(t.Call.transcript_id, t.Call.call_date)
         .where(*_of(t.Call, where.quarter, where.company_id), t.Call.superseded_by.is_(None))
         .order_by(*_CALL_ORDER)
-    )
+    ).all()
     turns = connection.execute(
         sa.select(*(getattr(t.Component, f.name) for f in fields(Turn)))
         .join(t.Call, _same_call(t.Component))
@@ -241,6 +254,7 @@ def read_turns(connection: Connection, where: FirmQuarter) -> FirmTurns:
         calls=tuple(CallDay(*row) for row in calls),
         turns=tuple(Turn(*row) for row in turns),
         built_from=_stage(connection, where, TRANSCRIPTS).content_hash,
+        reason=None if calls else f"no call of {where.firm_key} in {where.quarter} is the version to model",
     )
 
 
@@ -355,11 +369,7 @@ def _claim_encoder(connection: Connection, quarter: str, encoder: tuple[str, str
         .where(t.Quarter.quarter == quarter, t.Quarter.encoder.is_(None))
         .values(encoder=name, encoder_revision=revision)
     )
-    recorded = connection.execute(
-        sa.select(t.Quarter.encoder, t.Quarter.encoder_revision).where(t.Quarter.quarter == quarter)
-    ).one()
-    if tuple(recorded) != (name, revision):
-        raise SecondEncoder(quarter, f"{recorded[0]}@{recorded[1]}", f"{name}@{revision}")
+    check_encoder(connection, quarter, name, revision)
 
 
 def _stage(connection: Connection, where: FirmQuarter, stage: str) -> sa.Row[Any]:

@@ -102,7 +102,11 @@ class Stage(Base):
 
 
 class Call(Base):
-    """A version of a call. `superseded_by` names the version that is modelled instead; that one keeps its text here."""
+    """A version of a call. Only the modelled one keeps its text here.
+
+    `superseded_by` names the version that is modelled instead, or itself where nobody knew the event by the day that
+    was asked for; it is null for the modelled one.
+    """
 
     __tablename__ = "calls"
     __table_args__ = (
@@ -136,15 +140,17 @@ class Component(Base):
     __tablename__ = "components"
     __table_args__ = (ForeignKeyConstraint(["quarter", "transcript_id"], ["calls.quarter", "calls.transcript_id"]),)
 
-    quarter: Mapped[str] = mapped_column(primary_key=True)
-    transcript_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    component_order: Mapped[int] = mapped_column(Integer, primary_key=True)
-    type_name: Mapped[str]
-    speaker_type: Mapped[str]
-    person: Mapped[str]
-    component_id: Mapped[int | None] = mapped_column(BigInteger)
-    person_id: Mapped[int | None] = mapped_column(BigInteger)
-    text: Mapped[str]
+    quarter: Mapped[str] = mapped_column(primary_key=True, doc="calendar quarter of the call")
+    transcript_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, doc="the version of the call")
+    component_order: Mapped[int] = mapped_column(
+        Integer, primary_key=True, doc="place in the call, as the source counts"
+    )
+    type_name: Mapped[str] = mapped_column(doc="as the source writes it; the section of a sentence is made from it")
+    speaker_type: Mapped[str] = mapped_column(doc="as the source writes it; the role of a sentence is made from it")
+    person: Mapped[str] = mapped_column(doc="who speaks")
+    component_id: Mapped[int | None] = mapped_column(BigInteger, doc="the source's id of the turn, if it has one")
+    person_id: Mapped[int | None] = mapped_column(BigInteger, doc="the source's id of the person, if it has one")
+    text: Mapped[str] = mapped_column(doc="what was said, unchanged")
 
 
 class Sentence(Base):
@@ -162,19 +168,24 @@ class Sentence(Base):
         {"postgresql_partition_by": "LIST (quarter)"},
     )
 
-    quarter: Mapped[str] = mapped_column(primary_key=True)
-    sentence_id: Mapped[str] = mapped_column(primary_key=True)
-    company_id: Mapped[int] = mapped_column(BigInteger)
-    transcript_id: Mapped[int] = mapped_column(BigInteger)
-    component_order: Mapped[int] = mapped_column(Integer)
-    position: Mapped[int] = mapped_column(Integer)
-    start_char: Mapped[int] = mapped_column(Integer)
-    end_char: Mapped[int] = mapped_column(Integer)
-    role: Mapped[str]
-    section: Mapped[str]
-    boilerplate: Mapped[str | None]
-    text: Mapped[str]
-    embedding: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+    quarter: Mapped[str] = mapped_column(primary_key=True, doc="calendar quarter of the call")
+    sentence_id: Mapped[str] = mapped_column(primary_key=True, doc="company id, transcript id and position")
+    company_id: Mapped[int] = mapped_column(BigInteger, doc="the firm")
+    transcript_id: Mapped[int] = mapped_column(BigInteger, doc="the version of the call")
+    component_order: Mapped[int] = mapped_column(Integer, doc="the turn")
+    position: Mapped[int] = mapped_column(Integer, doc="counts from 0 within the call")
+    start_char: Mapped[int] = mapped_column(Integer, doc="first character in the component's text, from 0")
+    end_char: Mapped[int] = mapped_column(Integer, doc="one past the last character in the component's text")
+    role: Mapped[str] = mapped_column(doc="executive, analyst, unknown")
+    section: Mapped[str] = mapped_column(doc="prepared, qa, unknown")
+    boilerplate: Mapped[str | None] = mapped_column(
+        doc="why it is not modelled: greeting, thanks, congratulations, hand-over, introduction, forward-looking, "
+        "non-GAAP, webcast, too short; null if it is"
+    )
+    text: Mapped[str] = mapped_column(doc="as spoken")
+    embedding: Mapped[Any] = mapped_column(
+        Vector(DIMENSIONS), nullable=False, doc="unit length, padded with zeros to 768"
+    )
 
 
 class Topic(Base):
@@ -185,17 +196,20 @@ class Topic(Base):
         ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
     )
 
-    quarter: Mapped[str] = mapped_column(primary_key=True)
-    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    topic_number: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    quarter: Mapped[str] = mapped_column(primary_key=True, doc="calendar quarter of the calls")
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, doc="the firm")
+    topic_number: Mapped[int] = mapped_column(
+        SmallInteger, primary_key=True, doc="0 is the largest topic; holds as long as the rows do"
+    )
     topic_id: Mapped[str] = mapped_column(
         Computed("company_id::text || '_' || quarter || '_' || topic_number::text", persisted=True),
         unique=True,
+        doc="company id, quarter and topic number",
     )
-    label: Mapped[str]
-    keywords: Mapped[list[str]]
-    n_sentences: Mapped[int] = mapped_column(Integer)
-    centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+    label: Mapped[str] = mapped_column(doc="the first keywords that share no word")
+    keywords: Mapped[list[str]] = mapped_column(doc="most telling first")
+    n_sentences: Mapped[int] = mapped_column(Integer, doc="sentences in the topic")
+    centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False, doc="unit-length mean of its sentences")
 
 
 class TopicSentence(Base):
@@ -231,14 +245,16 @@ class TopicSummary(Base):
         ),
     )
 
-    quarter: Mapped[str] = mapped_column(primary_key=True)
-    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    topic_number: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
-    text: Mapped[str]
-    source: Mapped[str]
-    model: Mapped[str | None]
-    evidence: Mapped[list[str]]
-    embedding: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+    quarter: Mapped[str] = mapped_column(primary_key=True, doc="calendar quarter of the calls")
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, doc="the firm")
+    topic_number: Mapped[int] = mapped_column(SmallInteger, primary_key=True, doc="the topic")
+    text: Mapped[str] = mapped_column(doc="the topic in a sentence or two")
+    source: Mapped[str] = mapped_column(doc="keywords, or model once a language model writes them")
+    model: Mapped[str | None] = mapped_column(doc="the language model, null for keywords")
+    evidence: Mapped[list[str]] = mapped_column(doc="ids of the sentences it rests on")
+    embedding: Mapped[Any] = mapped_column(
+        Vector(DIMENSIONS), nullable=False, doc="of the text, unit length, padded with zeros to 768"
+    )
 
 
 class ThemeRun(Base):
@@ -283,8 +299,10 @@ class Theme(Base):
         Index(None, "quarter", "run_number"),
     )
 
-    quarter: Mapped[str] = mapped_column(primary_key=True)
-    theme_number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    quarter: Mapped[str] = mapped_column(primary_key=True, doc="calendar quarter of the calls")
+    theme_number: Mapped[int] = mapped_column(
+        Integer, primary_key=True, doc="given when the theme is first found, never given again"
+    )
     theme_id: Mapped[str] = mapped_column(
         Computed(
             # lpad() alone would cut the fourth digit off.
@@ -292,14 +310,17 @@ class Theme(Base):
             persisted=True,
         ),
         unique=True,
+        doc="quarter and theme number",
     )
-    run_number: Mapped[int] = mapped_column(Integer, doc="the last run that found it")
-    label: Mapped[str]
-    keywords: Mapped[list[str]]
-    n_firms: Mapped[int] = mapped_column(Integer)
-    n_topics: Mapped[int] = mapped_column(Integer)
-    top_firm_share: Mapped[float]
-    centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False)
+    run_number: Mapped[int] = mapped_column(
+        Integer, doc="the last run that found it; below the current one the theme is retired"
+    )
+    label: Mapped[str] = mapped_column(doc="the first keywords that share no word")
+    keywords: Mapped[list[str]] = mapped_column(doc="most telling first")
+    n_firms: Mapped[int] = mapped_column(Integer, doc="firms with a topic in it")
+    n_topics: Mapped[int] = mapped_column(Integer, doc="topics in it")
+    top_firm_share: Mapped[float] = mapped_column(doc="largest share of its topics that one firm holds")
+    centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False, doc="unit-length mean of its topics")
 
 
 class ThemeTopic(Base):

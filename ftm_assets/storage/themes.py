@@ -9,13 +9,24 @@ from pgvector.sqlalchemy import Vector
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.engine import Connection
 
-from ftm_assets.analysis.themes import KnownThemes, QuarterTopic, QuarterTopics, Themes
+from ftm_assets.analysis.themes import N_EXEMPLARS, KnownThemes, QuarterTopic, QuarterTopics, Themes, ThemeSettings
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.copy import copy_rows
 from ftm_assets.storage.stages import binary, link_topics, lock, vectors_of
 
-N_EXEMPLARS = 3
+# Firms whose stages all rest on one another, with the hash of their summaries.
+_COMPLETE = """
+    SELECT quarter, company_id, summaries.content_hash
+    FROM stages AS summaries
+    JOIN stages AS topics USING (quarter, company_id)
+    JOIN stages AS sentences USING (quarter, company_id)
+    JOIN stages AS transcripts USING (quarter, company_id)
+    WHERE transcripts.stage = 'transcripts'
+      AND sentences.stage = 'firm_sentences' AND sentences.built_from = transcripts.content_hash
+      AND topics.stage = 'firm_topics' AND topics.built_from = sentences.content_hash
+      AND summaries.stage = 'topic_summaries' AND summaries.built_from = topics.content_hash
+"""
 
 
 @dataclass(frozen=True)
@@ -35,10 +46,47 @@ class ThemeState:
         return self.run_number is not None and not self.changed_firms
 
 
+@dataclass(frozen=True)
+class ThemeCounts:
+    """How far a quarter and its themes are, in firms.
+
+    n_complete: expected firms with nothing to do
+    n_changed:  firms that came, went or changed since the themes were made; all complete ones before the first themes
+    """
+
+    quarter: str
+    n_expected: int
+    n_complete: int
+    n_changed: int
+    published: bool
+
+    @property
+    def n_to_do(self) -> int:
+        """Expected firms with a stage that is missing or stale."""
+        return self.n_expected - self.n_complete
+
+    @property
+    def due(self) -> bool:
+        """Whether all firms are complete and the themes do not rest on what is there."""
+        return not self.n_to_do and not (self.published and not self.n_changed)
+
+
+@dataclass(frozen=True)
+class ThemeCoverage:
+    """Which expected firms the published themes of a quarter were made from; none, where nothing was published.
+
+    missing: keys of the others
+    """
+
+    published: bool
+    n_expected: int
+    missing: tuple[str, ...]
+
+
 def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
     """All that the themes of a quarter are made from, firms in order of company id; of a firm that is behind, nothing.
 
-    A topic's exemplar vector is the unit-length mean of its three best sentences.
+    A topic's exemplar vector is the unit-length mean of its N_EXEMPLARS best sentences.
     """
     firms = current_summaries(connection, quarter)
     rows = connection.execute(
@@ -68,29 +116,16 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         n_by_keywords=sum(r.source == "keywords" for r in rows),
         as_of=as_of,
         known=_known(connection, quarter),
+        encoder=connection.scalar(
+            sa.select(t.Quarter.encoder + "@" + t.Quarter.encoder_revision).where(t.Quarter.quarter == quarter)
+        ),
     )
 
 
 def current_summaries(connection: Connection, quarter: str) -> dict[int, str]:
     """Company id -> content hash of the summaries, for the firms whose stages all rest on one another."""
-    found = connection.execute(
-        sa.text(
-            """
-            SELECT summaries.company_id, summaries.content_hash
-            FROM stages AS summaries
-            JOIN stages AS topics USING (quarter, company_id)
-            JOIN stages AS sentences USING (quarter, company_id)
-            JOIN stages AS transcripts USING (quarter, company_id)
-            WHERE quarter = :quarter
-              AND transcripts.stage = 'transcripts'
-              AND sentences.stage = 'firm_sentences' AND sentences.built_from = transcripts.content_hash
-              AND topics.stage = 'firm_topics' AND topics.built_from = sentences.content_hash
-              AND summaries.stage = 'topic_summaries' AND summaries.built_from = topics.content_hash
-            ORDER BY summaries.company_id
-            """
-        ),
-        {"quarter": quarter},
-    )
+    in_order = sa.text(f"{_COMPLETE} AND quarter = :quarter ORDER BY company_id")
+    found = connection.execute(in_order, {"quarter": quarter})
     return {row.company_id: row.content_hash for row in found}
 
 
@@ -101,15 +136,60 @@ def n_expected(connection: Connection, quarter: str) -> int:
     ).scalar_one()
 
 
-def theme_state(connection: Connection, quarter: str) -> ThemeState:
-    """Whether the published themes rest on the summaries of now, and if not, which firms differ."""
+def theme_state(connection: Connection, quarter: str, summaries: Mapping[int, str] | None = None) -> ThemeState:
+    """Whether the published themes rest on the summaries of now, and if not, which firms differ.
+
+    summaries: what `current_summaries` returns, where it was asked already
+    """
     run_number = _last_run(connection, quarter)
-    used, now = _inputs(connection, quarter), current_summaries(connection, quarter)
+    used = _inputs(connection, quarter)
+    now = current_summaries(connection, quarter) if summaries is None else summaries
     changed = {firm for firm in used.keys() | now.keys() if used.get(firm) != now.get(firm)}
     keys = connection.scalars(
         sa.select(t.Firm.partition_key).where(t.Firm.company_id.in_(changed)).order_by(t.Firm.partition_key)
     )
     return ThemeState(run_number, tuple(keys) if run_number is not None else ())
+
+
+def theme_counts(connection: Connection) -> list[ThemeCounts]:
+    """How far each quarter with calls is, in order of quarters; counted in the database, so it may be asked often."""
+    rows = connection.execute(
+        sa.text(
+            f"""
+            WITH complete AS ({_COMPLETE}), firms AS (
+                SELECT quarter, count(now.content_hash) AS n_complete,
+                       count(*) FILTER (WHERE now.content_hash IS DISTINCT FROM used.content_hash) AS n_changed
+                FROM complete AS now FULL JOIN theme_inputs AS used USING (quarter, company_id) GROUP BY quarter
+            )
+            SELECT quarter, count(*), coalesce(max(n_complete), 0), coalesce(max(n_changed), 0),
+                   quarter IN (SELECT quarter FROM theme_runs)
+            FROM firm_quarters LEFT JOIN firms USING (quarter) GROUP BY quarter ORDER BY quarter
+            """  # noqa: S608  (a constant)
+        )
+    )
+    return [ThemeCounts(*row) for row in rows]
+
+
+def theme_coverage(connection: Connection, quarter: str) -> ThemeCoverage:
+    """Which firms with a call in the quarter are in its published themes, whatever became of them since."""
+    keys = connection.execute(
+        sa.select(t.Firm.partition_key, t.ThemeInput.company_id.is_not(None))
+        .join(t.FirmQuarter, t.FirmQuarter.company_id == t.Firm.company_id)
+        .outerjoin(
+            t.ThemeInput,
+            (t.ThemeInput.quarter == t.FirmQuarter.quarter) & (t.ThemeInput.company_id == t.FirmQuarter.company_id),
+        )
+        .where(t.FirmQuarter.quarter == quarter)
+        .order_by(t.Firm.partition_key)
+    ).all()
+    missing = tuple(key for key, present in keys if not present)
+    return ThemeCoverage(_last_run(connection, quarter) is not None, len(keys), missing)
+
+
+def theme_settings(connection: Connection, quarter: str) -> ThemeSettings:
+    """The settings that the published themes were made with; the defaults where nothing was published."""
+    run = _current_run(connection, quarter)
+    return ThemeSettings() if run is None else ThemeSettings(**run.versions["settings"])
 
 
 def publish(connection: Connection, themes: Themes, versions: Mapping[str, Any]) -> bool:
@@ -213,11 +293,20 @@ def _last_run(connection: Connection, quarter: str) -> int | None:
     return connection.scalar(sa.select(sa.func.max(t.ThemeRun.run_number)).where(t.ThemeRun.quarter == quarter))
 
 
+def _current_run(connection: Connection, quarter: str) -> sa.Row[Any] | None:
+    newest_first = t.ThemeRun.run_number.desc()
+    return connection.execute(
+        sa.select(t.ThemeRun).where(t.ThemeRun.quarter == quarter).order_by(newest_first).limit(1)
+    ).first()
+
+
 def _known(connection: Connection, quarter: str) -> KnownThemes:
-    last = _last_run(connection, quarter)
+    run = _current_run(connection, quarter)
+    if run is None:
+        return KnownThemes()
     current = connection.execute(
         sa.select(t.Theme.theme_number, binary(t.Theme.centroid).label("centroid"))
-        .where(t.Theme.quarter == quarter, t.Theme.run_number == last)
+        .where(t.Theme.quarter == quarter, t.Theme.run_number == run.run_number)
         .order_by(t.Theme.theme_number)
     ).all()
     highest = connection.scalar(sa.select(sa.func.max(t.Theme.theme_number)).where(t.Theme.quarter == quarter))
@@ -233,6 +322,7 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
         centroids=vectors_of([row.centroid for row in current]),
         next_number=(highest or 0) + 1,
         members=tuple(frozenset(topics) for topics in members.values()),
+        encoder=run.versions.get("encoder"),
     )
 
 

@@ -1,7 +1,7 @@
 """Calls of a quarter into the database: only what changed is replaced, and what was derived from it is dropped."""
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, fields, replace
 from datetime import date
 from itertools import groupby
 from operator import attrgetter
@@ -65,12 +65,13 @@ class TooManyRejects(FtmError):
         )
 
 
-@dataclass
+@dataclass(frozen=True)
 class IngestCounts:
     """What became of a source's rows for a quarter; the counts of rows and of calls each add up.
 
     rows:  n_rows = n_components + n_superseded_components + n_duplicates + n_rejected
-    calls: n_calls = n_new + n_changed + n_unchanged, the n_superseded versions among them
+    calls: n_calls = n_new + n_changed + n_unchanged; among them n_superseded are not modelled, and of these n_not_known
+           because no version of their event was known by `as_of`
     """
 
     n_rows: int = 0
@@ -84,6 +85,10 @@ class IngestCounts:
     n_changed: int = 0
     n_unchanged: int = 0
     n_superseded: int = 0
+    n_not_known: int = 0
+
+    def __add__(self, other: "IngestCounts") -> "IngestCounts":
+        return IngestCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
 
 @dataclass(frozen=True)
@@ -134,8 +139,9 @@ def ingest(
 ) -> Ingested:
     """Load a quarter's components inside the connection's transaction; calls that did not change stay as they are.
 
-    Calls that the source does not hold are left alone. One version of each event is modelled: see
-    `superseded_versions`; of the others only the call is kept, not its text.
+    Calls that the source does not hold are left alone, unless another version takes their place. One version of each
+    event is modelled, whichever quarters its versions are dated in, or none: see `superseded_versions`. Of the others
+    only the call is kept, not its text.
 
     raises: TooManyRejects, and whatever reading the source raises
     """
@@ -143,26 +149,33 @@ def ingest(
     counts = IngestCounts()
     changed: list[str] = []
     connection.execute(sa.schema.CreateTable(_incoming))
-    counts.n_rows = copy_rows(connection, _incoming, _COLUMNS, _loaded(quarter, rows, rejects)) + rejects.n_rejected
+    n_rows = copy_rows(connection, _incoming, _COLUMNS, _loaded(quarter, rows, rejects)) + rejects.n_rejected
     connection.execute(sa.text("CREATE INDEX ON incoming (company_id, transcript_id, component_order, row_number)"))
     connection.execute(sa.text("ANALYZE incoming"))
     # Sources are read side by side, but written one after another: they may share firms, transcripts and rejects.
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_INGEST_LOCK)))
     _forget_rejects(connection, rejects)
     _reject_second_firms(connection, rejects)
-    counts.n_duplicates = _drop_duplicates(connection, rejects)
+    n_duplicates = _drop_duplicates(connection, rejects)
     for company_id, calls in _incoming_firms(connection):
-        key, firm_changed = _ingest_firm(connection, quarter, company_id, calls, source, as_of, counts)
-        if firm_changed:
+        decisions = _decisions(connection, quarter, company_id, calls, as_of)
+        key = _register(connection, quarter, company_id, decisions)
+        if _carry_out(connection, quarter, company_id, decisions, source):
             changed.append(key)
-    counts.n_rejected, counts.n_repaired = rejects.n_rejected, rejects.n_repaired
+        counts += count_calls(decisions)
     _write_rejects(connection, rejects)
     connection.execute(sa.schema.DropTable(_incoming))
     return Ingested(
         firm_keys=tuple(firm_keys(connection, quarter)),
         changed_firms=tuple(changed),
         content_hash=_quarter_hash(connection, quarter),
-        counts=counts,
+        counts=replace(
+            counts,
+            n_rows=n_rows,
+            n_duplicates=n_duplicates,
+            n_rejected=rejects.n_rejected,
+            n_repaired=rejects.n_repaired,
+        ),
         rejects=tuple(rejects.noted),
     )
 
@@ -293,70 +306,150 @@ def _incoming_firms(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
             yield company_id, sorted(calls, key=lambda call: (call.head.call_date, call.transcript_id))
 
 
-def _ingest_firm(
-    connection: Connection,
-    quarter: str,
-    company_id: int,
-    calls: Sequence[Call],
-    source: str,
-    as_of: date | None,
-    counts: IngestCounts,
-) -> tuple[str, bool]:
-    """Write a firm's calls of the quarter; returns its key, and whether its sentences must be made anew."""
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one version of a call.
+
+    call:          as the source has it, None where only the database holds it
+    before:        its row of `calls`, None where it is new
+    superseded_by: the version that is modelled instead; itself where none is; None where this one is
+    """
+
+    quarter: str
+    transcript_id: int
+    call: Call | None
+    before: Any | None
+    superseded_by: int | None
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is something to write."""
+        if self.before is None:
+            return True
+        content_hash = self.call.content_hash if self.call else self.before.content_hash
+        return bool((content_hash, self.superseded_by) != (self.before.content_hash, self.before.superseded_by))
+
+    @property
+    def modelled_before(self) -> str | None:
+        """Hash of its text if that was modelled."""
+        return self.before.text_hash if self.before and self.before.superseded_by is None else None
+
+    @property
+    def modelled_now(self) -> str | None:
+        """Hash of its text if that is to be modelled."""
+        if self.superseded_by is not None:
+            return None
+        return self.call.text_hash if self.call else self.modelled_before
+
+
+def decide(
+    quarter: str, stored: Mapping[int, Any], incoming: Mapping[int, Call], replaced: Mapping[int, int]
+) -> list[Decision]:
+    """What becomes of every version of a firm's calls: first those of the source, in its order, then the others.
+
+    stored:   rows of `calls` by transcript id: those of the quarter, and those of other quarters that share an event
+    incoming: calls of the source by transcript id, none of them stored in another quarter
+    replaced: see `superseded_versions`
+    """
+    of_source = [Decision(quarter, i, call, stored.get(i), replaced.get(i)) for i, call in incoming.items()]
+    others = []
+    for i, row in stored.items():
+        if i in incoming:
+            continue
+        if row.superseded_by is None:
+            # Only another version takes its place: that none was known on a day is said of the source's calls alone.
+            winner = replaced.get(i) if replaced.get(i) != i else None
+        else:
+            winner = replaced.get(row.superseded_by, row.superseded_by)
+        others.append(Decision(row.quarter, i, None, row, winner))
+    return of_source + others
+
+
+def count_calls(decisions: Iterable[Decision]) -> IngestCounts:
+    """The source's calls and their components by what becomes of them."""
+    counts = IngestCounts()
+    for decision in decisions:
+        if decision.call is None:
+            continue
+        superseded, n_components = decision.superseded_by is not None, len(decision.call.components)
+        counts += IngestCounts(
+            n_calls=1,
+            n_new=decision.before is None,
+            n_changed=decision.before is not None and decision.changes,
+            n_unchanged=not decision.changes,
+            n_superseded=superseded,
+            n_not_known=decision.superseded_by == decision.transcript_id,
+            n_components=0 if superseded else n_components,
+            n_superseded_components=n_components if superseded else 0,
+        )
+    return counts
+
+
+def _decisions(
+    connection: Connection, quarter: str, company_id: int, calls: Sequence[Call], as_of: date | None
+) -> list[Decision]:
+    incoming = {call.transcript_id: call for call in calls}
+    _leave_other_quarters(connection, quarter, incoming)
+    events = {call.head.event_id for call in calls} - {None}
     stored = {
         row.transcript_id: row
         for row in connection.execute(
-            sa.select(t.Call).where(t.Call.quarter == quarter, t.Call.company_id == company_id)
+            sa.select(t.Call)
+            .where(*_of_firm(company_id), sa.or_(t.Call.quarter == quarter, t.Call.event_id.in_(events)))
+            .order_by(t.Call.quarter, t.Call.transcript_id)
         )
     }
-    incoming = {call.transcript_id: call for call in calls}
-    key = _register(connection, quarter, calls[-1].head, [row for i, row in stored.items() if i not in incoming])
-    replaced = _superseded(connection, stored, incoming, as_of)
-    _leave_other_quarters(connection, quarter, incoming)
-
-    texts_before = {i: row.text_hash for i, row in stored.items() if row.superseded_by is None}
-    offered = texts_before | {i: call.text_hash for i, call in incoming.items()}
-    texts = {i: text for i, text in offered.items() if i not in replaced}
-    if texts != texts_before:
-        clear(connection, quarter, company_id, STAGES[0])
-    for i, call in incoming.items():
-        before, superseded_by = stored.get(i), replaced.get(i)
-        counts.n_calls += 1
-        if superseded_by is None:
-            counts.n_components += len(call.components)
-        else:
-            counts.n_superseded += 1
-            counts.n_superseded_components += len(call.components)
-        if before and (before.content_hash, before.superseded_by) == (call.content_hash, superseded_by):
-            counts.n_unchanged += 1
-            continue
-        counts.n_changed += before is not None
-        counts.n_new += before is None
-        _write_call(connection, quarter, call, superseded_by, source)
-        if texts.get(i) != texts_before.get(i):
-            _delete_components(connection, quarter, i)
-            if i in texts:
-                _write_components(connection, quarter, call)
-        elif i in texts:
-            _renumber_components(connection, quarter, call)
-    for i, row in stored.items():
-        # A version that only the database has may give way to one that has just come.
-        winner = replaced.get(i, replaced.get(row.superseded_by))
-        if i not in incoming and winner is not None:
-            _supersede(connection, quarter, i, winner)
-    return key, _record(connection, quarter, company_id)
+    return decide(quarter, stored, incoming, _superseded(connection, stored, incoming, as_of))
 
 
-def _register(connection: Connection, quarter: str, head: Component, others: Sequence[Any]) -> str:
-    """Make the firm known in the quarter, as the latest of its calls names it; returns its key.
+def _of_firm(company_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """The firm's calls of all quarters; by its quarters, because the index on `calls` begins with the quarter."""
+    quarters = sa.select(t.FirmQuarter.quarter).where(t.FirmQuarter.company_id == company_id)
+    return t.Call.company_id == company_id, t.Call.quarter.in_(quarters)
 
-    others: its stored calls that the source does not hold
-    """
-    key = firm_key(head.company_id, head.company_name, head.ticker)
-    connection.execute(insert(t.Firm).values(company_id=head.company_id, partition_key=key).on_conflict_do_nothing())
+
+def _carry_out(
+    connection: Connection, quarter: str, company_id: int, decisions: Sequence[Decision], source: str
+) -> bool:
+    """Write what changes of a firm's calls; returns whether its sentences of the quarter must be made anew."""
+    stale = {decision.quarter for decision in decisions if decision.modelled_now != decision.modelled_before}
+    for where in sorted(stale):
+        clear(connection, where, company_id, STAGES[0])
+    for decision in decisions:
+        if decision.changes:
+            _write_decision(connection, decision, source)
+    for where in sorted(stale - {quarter}):
+        _record(connection, where, company_id)
+    return _record(connection, quarter, company_id)
+
+
+def _write_decision(connection: Connection, decision: Decision, source: str) -> None:
+    quarter, transcript_id, call = decision.quarter, decision.transcript_id, decision.call
+    if call is None:
+        _supersede(connection, quarter, transcript_id, decision.superseded_by)
+    else:
+        _write_call(connection, quarter, call, decision.superseded_by, source)
+    if decision.modelled_now != decision.modelled_before:
+        _delete_components(connection, quarter, [transcript_id])
+        if call and decision.modelled_now is not None:
+            _write_components(connection, quarter, call)
+    elif call and decision.modelled_now is not None:
+        _renumber_components(connection, quarter, call)
+
+
+def _register(connection: Connection, quarter: str, company_id: int, decisions: Sequence[Decision]) -> str:
+    """Make the firm known in the quarter, as the latest of its calls names it; returns its key."""
+    head = next(decision.call.head for decision in reversed(decisions) if decision.call)
+    others = [
+        decision.before
+        for decision in decisions
+        if decision.before and decision.call is None and decision.quarter == quarter
+    ]
+    key = firm_key(company_id, head.company_name, head.ticker)
+    connection.execute(insert(t.Firm).values(company_id=company_id, partition_key=key).on_conflict_do_nothing())
     row = insert(t.FirmQuarter).values(
         quarter=quarter,
-        company_id=head.company_id,
+        company_id=company_id,
         name=head.company_name,
         ticker=head.ticker,
         gvkey=head.gvkey,
@@ -368,12 +461,16 @@ def _register(connection: Connection, quarter: str, head: Component, others: Seq
             name: sa.func.coalesce(row.excluded[name], getattr(t.FirmQuarter, name))
             for name in ("name", "ticker", "gvkey", "permno")
         }
-        row = row.on_conflict_do_update(index_elements=["quarter", "company_id"], set_=facts)
+        row = row.on_conflict_do_update(
+            index_elements=["quarter", "company_id"],
+            set_=facts,
+            where=sa.or_(*(getattr(t.FirmQuarter, name).is_distinct_from(fact) for name, fact in facts.items())),
+        )
     else:
         row = row.on_conflict_do_nothing()
     connection.execute(row)
     stored: str = connection.execute(
-        sa.select(t.Firm.partition_key).where(t.Firm.company_id == head.company_id)
+        sa.select(t.Firm.partition_key).where(t.Firm.company_id == company_id)
     ).scalar_one()
     return stored
 
@@ -382,7 +479,7 @@ def _superseded(
     connection: Connection, stored: dict[int, Any], incoming: dict[int, Call], as_of: date | None
 ) -> dict[int, int]:
     modelled = [row for key, row in stored.items() if key not in incoming and row.superseded_by is None]
-    if len(modelled) + len(incoming) < 2:
+    if as_of is None and len(modelled) + len(incoming) < 2:
         return {}
     versions = [
         CallVersion(
@@ -464,8 +561,7 @@ def _renumber_components(connection: Connection, quarter: str, call: Call) -> No
     )
 
 
-def _supersede(connection: Connection, quarter: str, transcript_id: int, winner: int) -> None:
-    _delete_components(connection, quarter, transcript_id)
+def _supersede(connection: Connection, quarter: str, transcript_id: int, winner: int | None) -> None:
     connection.execute(
         sa.update(t.Call)
         .where(t.Call.quarter == quarter, t.Call.transcript_id == transcript_id)
@@ -473,13 +569,13 @@ def _supersede(connection: Connection, quarter: str, transcript_id: int, winner:
     )
 
 
-def _delete_components(connection: Connection, quarter: str, transcript_id: int) -> None:
+def _delete_components(connection: Connection, quarter: str, transcript_ids: Collection[int]) -> None:
     connection.execute(
-        sa.delete(t.Component).where(t.Component.quarter == quarter, t.Component.transcript_id == transcript_id)
+        sa.delete(t.Component).where(t.Component.quarter == quarter, t.Component.transcript_id.in_(transcript_ids))
     )
 
 
-def _leave_other_quarters(connection: Connection, quarter: str, incoming: dict[int, Call]) -> None:
+def _leave_other_quarters(connection: Connection, quarter: str, incoming: Mapping[int, Call]) -> None:
     """Take calls whose date was corrected across a quarter's edge out of the quarter they were in."""
     moved = connection.execute(
         sa.select(t.Call.quarter, t.Call.company_id, t.Call.transcript_id).where(
@@ -487,22 +583,41 @@ def _leave_other_quarters(connection: Connection, quarter: str, incoming: dict[i
         )
     ).all()
     for old_quarter, company_id, transcript_id in moved:
-        delete_call(connection, old_quarter, company_id, transcript_id)
+        versions = connection.scalars(
+            sa.select(t.Call.transcript_id).where(
+                t.Call.quarter == old_quarter,
+                t.Call.company_id == company_id,
+                sa.or_(t.Call.transcript_id == transcript_id, t.Call.superseded_by == transcript_id),
+            )
+        ).all()
+        _take_out(connection, old_quarter, company_id, versions)
 
 
-def delete_call(connection: Connection, quarter: str, company_id: int, transcript_id: int) -> None:
-    """Delete a call, the versions that gave way to it, and what was derived from its firm-quarter.
+def delete_call(connection: Connection, company_id: int, transcript_id: int) -> None:
+    """Delete a call, the versions of any quarter that gave way to it, and what was derived from their firm-quarters.
 
-    Nothing was derived from a version that gave way itself. A firm without any call left leaves the quarter.
+    A firm without any call left leaves the quarter.
     """
-    calls = sa.select(t.Call.transcript_id).where(t.Call.quarter == quarter, t.Call.company_id == company_id)
-    modelled = calls.where(t.Call.superseded_by.is_(None))
-    if connection.scalar(modelled.where(t.Call.transcript_id == transcript_id)) is not None:
+    versions = connection.execute(
+        sa.select(t.Call.quarter, t.Call.transcript_id)
+        .where(
+            *_of_firm(company_id), sa.or_(t.Call.transcript_id == transcript_id, t.Call.superseded_by == transcript_id)
+        )
+        .order_by(t.Call.quarter)
+    ).all()
+    for quarter, calls in groupby(versions, key=attrgetter("quarter")):
+        _take_out(connection, quarter, company_id, [call.transcript_id for call in calls])
+
+
+def _take_out(connection: Connection, quarter: str, company_id: int, transcript_ids: Sequence[int]) -> None:
+    of_firm = sa.select(t.Call).where(t.Call.quarter == quarter, t.Call.company_id == company_id)
+    gone = t.Call.transcript_id.in_(transcript_ids)
+    # Nothing was derived from versions that gave way.
+    if connection.scalar(sa.select(of_firm.where(gone, t.Call.superseded_by.is_(None)).exists())):
         clear(connection, quarter, company_id, STAGES[0])
-        _delete_components(connection, quarter, transcript_id)
-    versions = sa.or_(t.Call.transcript_id == transcript_id, t.Call.superseded_by == transcript_id)
-    connection.execute(sa.delete(t.Call).where(t.Call.quarter == quarter, versions))
-    if connection.scalar(sa.select(modelled.exists())):
+        _delete_components(connection, quarter, transcript_ids)
+    connection.execute(sa.delete(t.Call).where(t.Call.quarter == quarter, gone))
+    if connection.scalar(sa.select(of_firm.exists())):
         _record(connection, quarter, company_id)
         return
     for table in (t.Stage, t.FirmQuarter):

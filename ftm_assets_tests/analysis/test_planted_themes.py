@@ -5,13 +5,14 @@ Measured on the sentences that were written about a planted theme, as the mean o
 - agreement: adjusted mutual information of planted and found themes, sentences outside all themes one group of their
   own; 0 is chance, 1 is perfect
 - sentences, firms: F1 of each planted theme with the found theme that fits it best, counted in sentences and in the
-  firms that raise it, averaged over the planted themes
+  firms that raise it, averaged over the planted themes. Half of the firms raise each planted theme, so that one theme
+  of all firms looks good already: what counts is how much better the found themes are than that.
 """
 
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
 from ftm_assets.analysis.sentences import CallDay, FirmTurns, Sentence, Sentences, Turn, split_turns
-from ftm_assets.analysis.themes import QuarterTopic, QuarterTopics, ThemeSettings, find_themes
+from ftm_assets.analysis.themes import N_EXEMPLARS, QuarterTopic, QuarterTopics, ThemeSettings, find_themes
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.analysis.transcripts import calendar_quarter
 from ftm_assets.analysis.vectors import unit_rows
@@ -27,7 +28,6 @@ from ftm_assets.resources.encoder import SentenceTransformerEncoder
 from ftm_assets_tests.conftest import SAMPLE
 
 SEEDS = (42, 1, 2, 3, 4)
-N_EXEMPLARS = 3
 
 Passages = Mapping[tuple[int, int], list[tuple[int, int, str]]]
 
@@ -61,11 +61,21 @@ class Recovery:
             for theme in sorted(filter(None, set(self.planted)))
         }
 
+    def mean_f1(self, *, of_firms: bool) -> float:
+        """F1 averaged over the planted themes."""
+        return float(np.mean(list(self.f1(of_firms=of_firms).values())))
+
+    def lift(self, *, of_firms: bool) -> float:
+        """How much the F1 is above that of one theme that holds everything."""
+        everything = replace(self, found=[[1] * len(self.planted)])
+        return self.mean_f1(of_firms=of_firms) - everything.mean_f1(of_firms=of_firms)
+
     def report(self) -> str:
         """All figures, for whoever wants to know which theme is missed."""
         return (
             f"{[len(set(numbers)) - 1 for numbers in self.found]} themes, agreement {self.agreement():.3f}\n"
-            f"sentences {self.f1(of_firms=False)}\nfirms {self.f1(of_firms=True)}"
+            f"sentences {self.f1(of_firms=False)}, lift {self.lift(of_firms=False):.3f}\n"
+            f"firms {self.f1(of_firms=True)}, lift {self.lift(of_firms=True):.3f}"
         )
 
 
@@ -180,15 +190,24 @@ def test_planted_passages_are_cut_into_whole_sentences(quarters: dict[str, Recov
         assert 0.35 < len(planted) / len(quarter.planted) < 0.5
 
 
-# Reached: agreement .30 and .14 (single seeds .27-.32 and .10-.18), sentences .37 and .19, firms .83 and .70. Other
-# machines round otherwise, which moves a figure as much as another seed does: the floors leave room for it.
+# Reached: agreement .30 and .14 (single seeds .27-.32 and .10-.18), F1 of sentences .37 and .19 where one theme of
+# everything has .10, F1 of firms .83 and .70 where that has .67 and .66. Other machines round otherwise, which moves a
+# figure as much as another seed does: the floors leave room for it.
 @pytest.mark.parametrize(
-    ("quarter", "agreement", "sentences", "firms"), [("2024Q1", 0.24, 0.3, 0.76), ("2024Q2", 0.1, 0.14, 0.64)]
+    ("quarter", "agreement", "sentences", "firms"), [("2024Q1", 0.24, 0.2, 0.1), ("2024Q2", 0.1, 0.045, 0.01)]
 )
 def test_planted_themes_are_found_again(
     quarters: dict[str, Recovery], quarter: str, agreement: float, sentences: float, firms: float
 ) -> None:
     found = quarters[quarter]
     assert found.agreement() > agreement, found.report()
-    assert np.mean(list(found.f1(of_firms=False).values())) > sentences, found.report()
-    assert np.mean(list(found.f1(of_firms=True).values())) > firms, found.report()
+    assert found.lift(of_firms=False) > sentences, found.report()
+    assert found.lift(of_firms=True) > firms, found.report()
+
+
+def test_one_theme_of_everything_is_no_recovery(quarters: dict[str, Recovery]) -> None:
+    for quarter in quarters.values():
+        everything = replace(quarter, found=[[1] * len(quarter.planted)])
+        assert everything.agreement() == 0
+        assert everything.lift(of_firms=False) == everything.lift(of_firms=True) == 0
+        assert everything.mean_f1(of_firms=True) > 0.6, "so a floor for the F1 itself would say little"

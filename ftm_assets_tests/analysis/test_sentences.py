@@ -339,6 +339,8 @@ def test_without_sentences_there_is_a_reason() -> None:
     silent = Sentences.of(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
     assert silent.reason == "its calls hold no sentence beside the operator's"
     assert silent.versions["reason"] == silent.reason
+    unknown = Sentences.of(replace(firm_turns(), calls=()), (), nothing, ("model", "1"))
+    assert unknown.reason == "none of its calls is modelled"
 
 
 def test_the_hash_of_sentences_covers_all_that_the_next_stage_reads() -> None:

@@ -2,13 +2,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from ftm_assets.analysis.sentences import Sentences, Turn, split_turns
 from ftm_assets.analysis.summaries import (
     KeywordSummarizer,
     Summaries,
-    SummarySettings,
     TopicEvidence,
     TopicSummary,
     evidence_of,
@@ -24,7 +22,6 @@ SPOKEN = (
     "Wages went up by little.",
     "Nobody else says such things.",
 )
-DEFAULTS = SummarySettings()
 
 
 @pytest.fixture(scope="module")
@@ -40,23 +37,28 @@ def topics(sentences: Sentences) -> Topics:
 
 
 def summarized(topics: Topics, sentences: Sentences) -> Summaries:
-    written = KeywordSummarizer().summarize(evidence_of(topics, sentences, DEFAULTS))
-    return Summaries.of(
-        topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1"), DEFAULTS
-    )
+    written = KeywordSummarizer().summarize(evidence_of(topics, sentences))
+    return Summaries.of(topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1"))
 
 
 def test_evidence_is_a_topics_own_best_sentences_nearest_first(topics: Topics, sentences: Sentences) -> None:
-    freight, wages = evidence_of(topics, sentences, SummarySettings(n_exemplars=2))
-    assert freight == TopicEvidence(0, ("freight",), ("1_7_0000", "1_7_0002"), (SPOKEN[0], SPOKEN[2]))
+    freight, wages = evidence_of(topics, sentences)
+    assert freight == TopicEvidence(
+        0, ("freight",), ("1_7_0000", "1_7_0002", "1_7_0003"), (SPOKEN[0], SPOKEN[2], SPOKEN[3])
+    )
     assert (wages.topic_number, wages.keywords) == (1, ("wages",))
     members = {m.sentence_id for m in topics.members if m.topic_number == 1}
     assert set(wages.sentence_ids) <= members
     assert set(wages.sentences) == {SPOKEN[1], SPOKEN[4]}
 
 
-def test_there_is_no_more_evidence_than_sentences(topics: Topics, sentences: Sentences) -> None:
-    assert [len(e.sentences) for e in evidence_of(topics, sentences, SummarySettings(n_exemplars=20))] == [3, 2]
+def test_there_is_no_more_evidence_than_sentences_and_never_more_than_three() -> None:
+    spoken = ["Freight is dear for all of us.", *SPOKEN]
+    rows = split_turns(1, [Turn(7, 0, "Answer", "Executives", "Ann Lee", "\n".join(spoken))])
+    many = Sentences(rows, HashEncoder().encode(spoken))
+    topics = fit_topics(many, TopicSettings(min_sentences=4), FirstWordModel())
+    assert [topic.n_sentences for topic in topics.topics] == [4, 2]
+    assert [len(e.sentences) for e in evidence_of(topics, many)] == [3, 2]
 
 
 def test_a_keyword_summary_is_five_words_and_the_best_sentence() -> None:
@@ -79,7 +81,7 @@ def test_each_topic_has_one_summary_in_order(topics: Topics, sentences: Sentence
     assert summaries.n_by_keywords == len(summaries.summaries) == len(summaries.embeddings) == 2
     assert (summaries.built_from, summaries.reason) == (topics.content_hash, None)
     assert summaries.encoder == ("hash", "1")
-    assert summaries.versions == {"encoder": ["hash", "1"], "settings": {"n_exemplars": 3}, "reason": None}
+    assert summaries.versions == {"encoder": ["hash", "1"], "reason": None}
 
 
 def test_without_topics_there_are_no_summaries_and_the_same_reason(sentences: Sentences) -> None:
@@ -104,9 +106,3 @@ def test_the_hash_of_summaries_covers_texts_vectors_and_what_they_were_made_from
     assert others[0].n_by_keywords == 1
     assert len({summaries.content_hash, *(other.content_hash for other in others)}) == 4
     assert summarized(topics, sentences).content_hash == summaries.content_hash
-
-
-@pytest.mark.parametrize("n", [0, 21])
-def test_settings_outside_their_bounds_are_refused(n: int) -> None:
-    with pytest.raises(ValidationError, match="n_exemplars"):
-        SummarySettings(n_exemplars=n)

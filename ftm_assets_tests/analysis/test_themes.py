@@ -24,6 +24,7 @@ from ftm_assets.analysis.themes import (
     rejection,
 )
 from ftm_assets.analysis.vectors import unit_rows
+from ftm_assets.errors import FtmError
 from ftm_assets_tests.fakes import FirstWordModel
 
 DEFAULTS = ThemeSettings()
@@ -181,6 +182,19 @@ def test_running_twice_keeps_all_numbers_and_a_retired_one_is_not_given_again() 
     assert {t.label: t.theme_number for t in back.themes} == {"freight": 3, "wages": 2}
 
 
+def test_vectors_of_another_encoder_are_not_compared() -> None:
+    first = themes_of(QUARTER, encoder="hash@1")
+    assert first.versions["encoder"] == "hash@1"
+    numbers = tuple(theme.theme_number for theme in first.themes)
+    before = KnownThemes(numbers, first.centroids, 7, encoder="hash@1")
+
+    same = themes_of(QUARTER, known=before, encoder="hash@1")
+    other = themes_of(QUARTER, known=before, encoder="hash@2")
+
+    assert [theme.theme_number for theme in same.themes] == [1, 2]
+    assert [theme.theme_number for theme in other.themes] == [7, 8]
+
+
 # --- the input
 
 
@@ -196,14 +210,14 @@ def test_exemplars_or_summaries_are_clustered_as_the_settings_say() -> None:
     for theme_input in ("exemplars", "keywords"):
         settings = ThemeSettings.model_validate({"min_theme_size": 2, "theme_input": theme_input})
         found = find_themes(quarter, settings, Recording())
-        assert found.versions == {"settings": settings.model_dump()}
+        assert found.versions == {"settings": settings.model_dump(), "encoder": None}
     assert np.array_equal(seen[0], quarter.exemplars)
     assert np.array_equal(seen[1], quarter.summaries)
 
 
 def test_a_quarter_is_never_clustered_on_a_mixture_of_summaries() -> None:
     mixed = quarter_of(QUARTER, n_by_keywords=5)
-    with pytest.raises(ValueError, match="2 of 7 summaries of 2021Q4 were written by a model; use theme_input 'exem"):
+    with pytest.raises(FtmError, match="2 of 7 summaries of 2021Q4 were written by a model; use theme_input 'exem"):
         find_themes(mixed, ThemeSettings(theme_input="keywords"), FirstWordModel())
     assert find_themes(mixed, ThemeSettings(min_theme_size=2), FirstWordModel()).themes
 
@@ -321,6 +335,7 @@ def test_the_settings_reach_the_default_model(monkeypatch: pytest.MonkeyPatch) -
         ("min_theme_size", 1),
         ("theme_input", "model"),
         ("min_firms", 0),
+        ("seed", 2**32),
         ("max_firm_share", 0),
         ("max_firm_share", 1.1),
         ("match_threshold", -0.1),
@@ -338,3 +353,15 @@ def test_between_themes_at_the_same_place_shared_topics_decide() -> None:
     before = KnownThemes((1, 2), twins, 3, (one, other))
     assert match_themes(twins, before, 0.8, [one, other]) == [1, 2]
     assert match_themes(twins, before, 0.8, [other, one]) == [2, 1]
+
+
+def test_shared_topics_never_outweigh_nearness_however_many_themes_there_are() -> None:
+    n = 24
+    each = np.eye(n)
+    # Every theme stands halfway between two known ones, and the first one a step of rounding nearer to the second.
+    away = np.full((n, 1), np.pi / 4)
+    away[0] += 1.5e-6
+    centres = np.cos(away) * each + np.sin(away) * np.roll(each, 1, axis=1)
+    topics = tuple(frozenset({(firm, 0)}) for firm in range(n))
+    before = KnownThemes(tuple(range(n)), each.astype(np.float32), n, topics)
+    assert match_themes(centres, before, 0.7, topics) == [*range(1, n), 0]

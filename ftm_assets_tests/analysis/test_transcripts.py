@@ -56,6 +56,18 @@ def test_every_day_of_three_years_is_in_one_quarter_and_within_its_dates() -> No
         ("Acme Third Quarter 2021 Results", (2021, 3)),
         ("Acme fourth-quarter of fiscal year 2021 results", (2021, 4)),
         ("Acme First Quarter, Fiscal 2022 Results", (2022, 1)),
+        ("Acme Fourth Quarter and Full Year 2023 Results", (2023, 4)),
+        ("Acme Fourth Quarter and Fiscal Year 2023 Results", (2023, 4)),
+        ("Acme Second Quarter and First Half 2023 Results", (2023, 2)),
+        ("Acme Fourth Quarter & Full-Year 2023 Results", (2023, 4)),
+        ("Acme Fiscal 2023 Third Quarter Results", (2023, 3)),
+        ("Acme Fiscal Year 2023, Third-Quarter Results", (2023, 3)),
+        ("Acme 2023 Third Quarter Results", (2023, 3)),
+        ("Acme 3Q 2021 Earnings Call", (2021, 3)),
+        ("Acme 2021 3Q Earnings Call", (2021, 3)),
+        ("Acme Q4 and Full Year 2021 Earnings Call", (2021, 4)),
+        ("Q2 Holdings, Inc., 2021 Earnings Call", None),
+        ("Acme Fourth Quarter Results, Feb 16, 2022", None),
         ("Acme Inc., 2021 Earnings Call, Nov 01, 2021", None),
         ("Acme Inc., H1 2021 Earnings Call", None),
         ("Acme Inc., Q5 2021 Earnings Call", None),
@@ -221,12 +233,12 @@ def test_whoever_names_no_event_joins_that_of_the_words_it_shares_in_any_order()
 @pytest.mark.parametrize(
     ("as_of", "replaced"),
     [
-        (date(2021, 11, 1), {71: 70, 72: 70}),
+        (date(2021, 11, 1), {70: 70, 71: 71, 72: 72}),
         (date(2021, 11, 2), {70: 71, 72: 71}),
         (date(2021, 11, 3), {70: 72, 71: 72}),
         (None, {70: 72, 71: 72}),
     ],
-    ids=["none known yet, so the earliest", "inclusive", "all known", "now"],
+    ids=["none known yet, so none is modelled", "inclusive", "all known", "now"],
 )
 def test_as_of_a_day_the_latest_version_known_then_replaces_the_others(
     as_of: date | None, replaced: dict[int, int]
@@ -236,8 +248,20 @@ def test_as_of_a_day_the_latest_version_known_then_replaces_the_others(
         assert superseded_versions(order, as_of) == replaced
 
 
-def test_a_version_without_a_time_counts_as_always_known() -> None:
+def test_a_version_without_a_time_counts_as_known_from_the_day_of_its_call() -> None:
     assert superseded_versions([version(70), version(71, 1)], date(2021, 11, 1)) == {71: 70}
+    assert superseded_versions([version(70)], date(2021, 10, 31)) == {70: 70}
+
+
+def test_a_version_is_not_known_before_the_day_of_its_call() -> None:
+    early = replace(version(70, day=5), available_at=datetime(2021, 11, 2, tzinfo=UTC))
+    assert superseded_versions([early], date(2021, 11, 4)) == {70: 70}
+    assert superseded_versions([early], date(2021, 11, 5)) == {}
+
+
+def test_an_event_that_nobody_knows_yet_leaves_the_others_alone() -> None:
+    versions = [version(70, 1, event_id=1), version(71, 1, event_id=2, day=9)]
+    assert superseded_versions(versions, date(2021, 11, 2)) == {71: 71}
 
 
 def test_words_alone_make_the_shingles_not_their_case_or_where_a_turn_ends() -> None:

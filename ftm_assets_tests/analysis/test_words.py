@@ -2,6 +2,7 @@ from collections.abc import Collection
 
 import pytest
 
+from ftm_assets.analysis import words
 from ftm_assets.analysis.words import name_tokens, terms
 
 
@@ -64,6 +65,29 @@ def test_a_word_of_business_is_not_lost_to_a_name() -> None:
 )
 def test_terms_are_words_and_pairs_spoken_side_by_side(text: str, expected: list[str]) -> None:
     assert terms(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "Interest rates rose and interest expense doubled.",
+            "interest rates rose interest expense doubled|interest rates|rates rose|interest expense|expense doubled",
+        ),
+        ("The mine, the mill and the fire.", "mine mill fire"),
+        ("The system, the bottom line and that amount.", "system bottom line amount|bottom line"),
+        ("A top customer's bill was found to be ours.", "top customer bill|top customer|customer bill"),
+    ],
+)
+def test_a_word_of_business_is_no_stop_word(text: str, expected: str) -> None:
+    words, *pairs = expected.split("|")
+    assert sorted(terms(text)) == sorted([*words.split(), *pairs])
+
+
+def test_no_word_is_listed_twice() -> None:
+    for listed in (words._FUNCTION, words._SPOKEN, words._BUSINESS):
+        assert len(listed.split()) == len(set(listed.split()))
+    assert set(words._BUSINESS.split()).isdisjoint(words._STOP_WORDS)
 
 
 def test_a_name_is_no_term_and_joins_no_pair() -> None:

@@ -7,12 +7,13 @@ import sqlalchemy as sa
 
 from ftm_assets import runs
 from ftm_assets.assets.sensors import complete_quarters
-from ftm_assets.assets.transcripts import NoSource, TranscriptSettings, ingest_quarter
+from ftm_assets.assets.transcripts import NoSource, TranscriptSettings, load_quarter
 from ftm_assets.definitions import defs as shipped
 from ftm_assets.errors import FtmError
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.removal import drop_quarter
 from ftm_assets_tests.sources import six_firms
 
 QUARTER = "2021Q4"
@@ -27,10 +28,14 @@ def instance() -> Iterator[dg.DagsterInstance]:
 
 
 @pytest.fixture
-def loaded(defs: dg.Definitions, instance: dg.DagsterInstance, tmp_path: Path) -> list[str]:
+def loaded(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, tmp_path: Path) -> list[str]:
     """Keys of six firms, ingested."""
-    list(runs.ingest_quarters(defs, instance, [QUARTER], {"source": str(six_firms(tmp_path / "calls.csv"))}))
+    ingest(defs, instance, database, six_firms(tmp_path / "calls.csv"))
     return list(instance.get_dynamic_partitions("firm"))
+
+
+def ingest(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, source: Path) -> None:
+    list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
 
 
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, dg.AssetCheckSeverity]]:
@@ -45,7 +50,8 @@ def test_whoever_opens_the_lineage_reads_what_each_asset_is() -> None:
     for name in ASSETS:
         spec = shipped.resolve_asset_graph().get(dg.AssetKey(name))
         assert spec.description and spec.owners and spec.kinds and spec.code_version
-        assert spec.metadata["dagster/column_schema"].columns
+        columns = spec.metadata["dagster/column_schema"].columns
+        assert columns and all(column.description for column in columns), name
 
 
 def test_each_asset_rests_on_the_one_before() -> None:
@@ -88,7 +94,7 @@ def test_settings_of_the_launchpad_are_recorded_with_what_they_made(
     with database.transaction() as connection:
         versions = connection.scalar(sa.select(t.Stage.versions).where(t.Stage.stage == "firm_topics"))
     assert versions is not None
-    assert (versions["code"], versions["settings"]["min_topic_size"]) == ("1", 9)
+    assert (versions["code"], versions["settings"]["min_topic_size"]) == ("2", 9)
 
 
 def test_firm_checks_tell_what_was_found(defs: dg.Definitions, instance: dg.DagsterInstance, loaded: list[str]) -> None:
@@ -115,26 +121,73 @@ def test_themes_of_a_part_of_the_firms_pass_with_a_warning(
     assert (told["firms expected"].value, told["firms present"].value) == (6, 5)
 
 
+def asked(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database) -> list[str | None]:
+    """Run keys that the sensor asks for now."""
+    context = dg.build_sensor_context(
+        instance=instance, resources={"database": database}, repository_def=defs.get_repository_def()
+    )
+    requests = complete_quarters.evaluate_tick(context).run_requests or []
+    assert all(request.partition_key == QUARTER for request in requests)
+    return [request.run_key for request in requests]
+
+
+def run_firms(defs: dg.Definitions, instance: dg.DagsterInstance, *keys: str) -> None:
+    for key in keys:
+        run(defs, instance, "firm_quarter", firm_quarter_key(key, QUARTER))
+
+
 def test_the_sensor_waits_for_the_last_firm_and_asks_once_for_each_set_of_summaries(
     defs: dg.Definitions, instance: dg.DagsterInstance, loaded: list[str], database: Database
 ) -> None:
-    def evaluated() -> list[dg.RunRequest]:
+    run_firms(defs, instance, *loaded[1:])
+    assert asked(defs, instance, database) == []
+
+    run_firms(defs, instance, loaded[0])
+    first, second = asked(defs, instance, database), asked(defs, instance, database)
+    assert len(first) == 1
+    assert first == second, "Dagster starts a key once, so a set that failed is not tried for ever"
+
+    run(defs, instance, "quarter_themes", QUARTER)
+    assert asked(defs, instance, database) == []
+
+
+def test_the_sensor_asks_again_for_summaries_that_came_back(
+    defs: dg.Definitions, instance: dg.DagsterInstance, loaded: list[str], database: Database, tmp_path: Path
+) -> None:
+    keys: list[str | None] = []
+
+    def complete(*firms: str) -> None:
+        run_firms(defs, instance, *firms)
+        keys.extend(asked(defs, instance, database))
+        run(defs, instance, "quarter_themes", QUARTER)
+        assert asked(defs, instance, database) == []
+
+    complete(*loaded)
+    for corrected in (True, False, True):
+        ingest(defs, instance, database, six_firms(tmp_path / "again.csv", corrected=corrected))
+        complete("NA-8")
+    with database.transaction() as connection:
+        drop_quarter(connection, QUARTER)
+    ingest(defs, instance, database, six_firms(tmp_path / "again.csv", corrected=True))
+    complete(*loaded)
+
+    assert len(keys) == len(set(keys)) == 5
+
+
+def test_the_sensor_says_what_it_waits_for(
+    defs: dg.Definitions, instance: dg.DagsterInstance, loaded: list[str], database: Database
+) -> None:
+    def reason() -> str | None:
         context = dg.build_sensor_context(
             instance=instance, resources={"database": database}, repository_def=defs.get_repository_def()
         )
-        return list(complete_quarters.evaluate_tick(context).run_requests or [])
+        return complete_quarters.evaluate_tick(context).skip_message
 
-    for key in loaded[1:]:
-        run(defs, instance, "firm_quarter", firm_quarter_key(key, QUARTER))
-    assert evaluated() == []
-
-    run(defs, instance, "firm_quarter", firm_quarter_key(loaded[0], QUARTER))
-    [first], [second] = evaluated(), evaluated()
-    assert first.partition_key == QUARTER
-    assert first.run_key == second.run_key
-
+    run_firms(defs, instance, *loaded[1:])
+    assert reason() == "waiting for 2021Q4 (1 firms to do)"
+    run_firms(defs, instance, loaded[0])
     run(defs, instance, "quarter_themes", QUARTER)
-    assert evaluated() == []
+    assert reason() == "all themes are current"
 
 
 def test_data_versions_are_content_hashes(
@@ -150,17 +203,19 @@ def test_data_versions_are_content_hashes(
 
 def test_a_run_without_a_source_says_where_to_name_one(database: Database) -> None:
     with pytest.raises(NoSource, match="FTM_SOURCE"):
-        ingest_quarter(database, QUARTER, TranscriptSettings())
+        load_quarter(database, QUARTER, TranscriptSettings())
 
 
 def test_the_source_may_be_named_in_the_environment(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTM_SOURCE", str(six_firms(tmp_path / "calls.csv")))
-    assert ingest_quarter(database, QUARTER, TranscriptSettings()).counts.n_calls == 6
+    assert load_quarter(database, QUARTER, TranscriptSettings()).counts.n_calls == 6
 
 
 def test_a_date_that_is_none_is_named(database: Database, tmp_path: Path) -> None:
     config = TranscriptSettings(source=str(six_firms(tmp_path / "calls.csv")), as_of="last week")
     with pytest.raises(FtmError, match="as_of 'last week' is not a date; write it as YYYY-MM-DD"):
-        ingest_quarter(database, QUARTER, config)
+        load_quarter(database, QUARTER, config)
+    with database.transaction() as connection:
+        assert connection.scalar(sa.select(t.Quarter.quarter)) is None, "nothing was begun"

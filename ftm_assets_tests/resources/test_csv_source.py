@@ -9,6 +9,7 @@ from ftm_assets.analysis.transcripts import Component, Reject, SourceFirm
 from ftm_assets.resources.csv_columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from ftm_assets.resources.csv_file import SourceUnreadable
 from ftm_assets.resources.csv_source import CsvSource
+from ftm_assets.resources.transcripts import NoCallsFound, quarters_of
 from ftm_assets_tests.resources.small_csv import csv_text, one, rejected, repaired, rows_of, source, source_of
 
 _ROOT = Path(__file__).parents[2]
@@ -136,9 +137,9 @@ def test_the_quarter_is_that_of_the_day_in_utc(tmp_path: Path) -> None:
 
 def test_the_dates_of_the_whole_file_tell_which_part_is_the_month(tmp_path: Path) -> None:
     american = source_of(tmp_path, {"mostimportantdateutc": "11/3/2021"}, {"mostimportantdateutc": "10/28/2021"})
-    assert american.quarters() == {"2021Q4": 2}
+    assert quarters_of(american) == {"2021Q4": 2}
     european = source_of(tmp_path, {"mostimportantdateutc": "11/3/2021"}, {"mostimportantdateutc": "28/10/2021"})
-    assert european.quarters() == {"2021Q1": 1, "2021Q4": 1}
+    assert quarters_of(european) == {"2021Q1": 1, "2021Q4": 1}
     assert one(european, "2021Q1").call_date == date(2021, 3, 11)
     assert "month cannot be told" in rejected(source_of(tmp_path, {"mostimportantdateutc": "11/3/2021"})).reason
 
@@ -214,7 +215,41 @@ def test_quarters_come_in_order_and_versions_of_a_call_count_once(tmp_path: Path
         {"mostimportantdateutc": "2021-10-28", "transcriptid": "2"},
         {"mostimportantdateutc": "2021-10-28", "transcriptid": "3", "companyid": "5"},
     )
-    assert list(calls.quarters().items()) == [("2021Q4", 2), ("2022Q1", 1)]
+    assert list(quarters_of(calls).items()) == [("2021Q4", 2), ("2022Q1", 1)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "why"),
+    [
+        (
+            [{"mostimportantdateutc": "10/11/2021"}, {"mostimportantdateutc": "11/12/2021"}],
+            "2 rows; row 2 cannot be used (mostimportantdateutc '10/11/2021': not a date (its month cannot be told "
+            "from its day in this file); export dates as YYYY-MM-DD)",
+        ),
+        (
+            [{"keydeveventtypename": event} for event in ("Conferences", "M&A Calls", "Conferences")],
+            "3 rows; 2 of 'Conferences', 1 of 'M&A Calls' where calls are 'Earnings Calls'; export those",
+        ),
+        (
+            [{"keydeveventtypename": "M&A Calls"}, {"companyid": "x"}],
+            "2 rows; 1 of 'M&A Calls' where calls are 'Earnings Calls'; export those; row 3 cannot be used "
+            "(companyid 'x': not an integer",
+        ),
+    ],
+    ids=["dates that mean two things", "other events", "both"],
+)
+def test_a_file_without_any_call_that_can_be_loaded_says_what_is_in_it(
+    tmp_path: Path, rows: list[dict[str, str]], why: str
+) -> None:
+    with pytest.raises(NoCallsFound) as told:
+        quarters_of(source_of(tmp_path, *rows))
+    assert f"{tmp_path / 'calls.csv'} holds no call that can be loaded: {why}" in str(told.value)
+
+
+def test_broken_rows_alone_are_no_calls_either(tmp_path: Path) -> None:
+    header = csv_text().strip()
+    with pytest.raises(NoCallsFound, match=r"1 rows; row 2 cannot be used .* 3 fields where the header has 8"):
+        quarters_of(source(tmp_path, f"{header}\na,b,c\n"))
 
 
 def test_firms_leave_out_rows_that_read_would_reject(tmp_path: Path) -> None:
@@ -334,7 +369,7 @@ def test_a_row_that_is_rejected_is_not_also_repaired(tmp_path: Path) -> None:
 
 def test_a_file_that_breaks_off_is_an_error_whichever_way_it_is_read(tmp_path: Path) -> None:
     calls = source(tmp_path, csv_text({}, {"componenttext": "One.\nTwo, three."}).removesuffix(' three."\r\n'))
-    for read in (lambda: rows_of(calls), calls.quarters, lambda: calls.firms(date.min, date.max)):
+    for read in (lambda: rows_of(calls), lambda: quarters_of(calls), lambda: calls.firms(date.min, date.max)):
         with pytest.raises(SourceUnreadable, match="never closed"):
             read()
 
@@ -351,7 +386,7 @@ def test_sixty_megabytes_pass_through_a_few_and_all_is_counted(tmp_path: Path) -
     assert path.stat().st_size > 60e6
     tracemalloc.start()
     n_rows = sum(1 for _ in CsvSource(path).read("2021Q4"))
-    n_calls = sum(CsvSource(path).quarters().values())
+    n_calls = sum(quarters_of(CsvSource(path)).values())
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert (n_rows, n_calls) == (110 * 300 / 4, 300)
@@ -368,7 +403,7 @@ def test_the_small_file_holds_eight_calls_of_one_quarter() -> None:
     rows = rows_of(calls)
     assert len(rows) == 475
     assert all(isinstance(row, Component) for row in rows)
-    assert calls.quarters() == {"2021Q4": 8}
+    assert quarters_of(calls) == {"2021Q4": 8}
     firms = calls.firms(date(2021, 10, 1), date(2021, 12, 31))
     assert {firm.ticker for firm in firms} == {"AAPL", "AMZN", "KO", "MSFT", "NEE", "UNH", "VZ", "WFC"}
 
@@ -377,7 +412,7 @@ def test_the_small_file_holds_eight_calls_of_one_quarter() -> None:
 def test_the_dev_file_comes_whole_quarter_by_quarter_without_rejects() -> None:
     assert _DATA is not None
     calls = CsvSource(_DATA / "earnings_calls_dev.csv.gz")
-    found = calls.quarters()
+    found = quarters_of(calls)
     assert list(found.values()) == [30, 13, 22, 32, 22, 36, 35, 46, 19, 6]
     kinds = Counter(type(row).__name__ for quarter in found for row in calls.read(quarter))
     assert kinds == {"Component": 18_232}

@@ -193,6 +193,21 @@ def test_a_folder_is_a_model_named_by_its_last_part(tiny: Path) -> None:
     assert not vectors[:, 8:].any()
 
 
+def test_a_folder_may_begin_at_home(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tiny.parent))
+    at_home = SentenceTransformerEncoder(f"~/{tiny.name}")
+    assert at_home.name == tiny.name
+    assert at_home.revision == SentenceTransformerEncoder(str(tiny)).revision
+
+
+def test_one_model_has_one_name_with_its_publisher_or_without(minilm: SentenceTransformerEncoder) -> None:
+    in_full = SentenceTransformerEncoder("sentence-transformers/all-MiniLM-L6-v2")
+    assert (in_full.name, in_full.revision) == (minilm.name, minilm.revision)
+    assert minilm.name == "all-MiniLM-L6-v2"
+    assert SentenceTransformerEncoder("sentence-transformers/all-mpnet-base-v2").name == "all-mpnet-base-v2"
+    assert SentenceTransformerEncoder("acme/all-mpnet-base-v2").name == "acme/all-mpnet-base-v2"
+
+
 def test_the_revision_of_a_folder_follows_from_its_weights(tiny: Path, tmp_path: Path) -> None:
     same = shutil.copytree(tiny, tmp_path / "same")
     other = random_model(tmp_path, 8)
@@ -232,10 +247,20 @@ def test_without_its_package_the_default_says_what_to_install(monkeypatch: pytes
         SentenceTransformerEncoder(device="cpu:0").encode(["Freight."])
 
 
-@pytest.mark.parametrize("model", ["/nowhere/model", "./nowhere", "../nowhere", "~/nowhere"])
+@pytest.mark.parametrize("model", ["/nowhere/model", "./nowhere", "../nowhere", "~/nowhere", "~nobody-here/model"])
 def test_a_missing_folder_is_not_looked_for_on_the_hub(model: str) -> None:
     with pytest.raises(EncoderMissing, match="does not exist; set FTM_ENCODER"):
         SentenceTransformerEncoder(model).encode(["Freight."])
+
+
+def test_asking_for_the_revision_tells_whether_the_model_can_be_loaded(tmp_path: Path, tiny: Path) -> None:
+    wide = random_model(tmp_path, 780)
+    with pytest.raises(EncoderMissing, match="does not exist"):
+        _ = SentenceTransformerEncoder("/nowhere/model").revision
+    with pytest.raises(EncoderMissing, match="FTM_DEVICE"):
+        _ = SentenceTransformerEncoder(str(tiny), device="abacus").revision
+    with pytest.raises(EncoderTooWide):
+        _ = SentenceTransformerEncoder(str(wide)).revision
 
 
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:

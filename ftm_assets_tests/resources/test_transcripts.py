@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ftm_assets.resources.transcripts import NoSuchSource, open_source
+from ftm_assets.resources.transcripts import NoCallsFound, NoSuchSource, open_source, quarters_of
 from ftm_assets_tests.resources.small_csv import one, source_of
 
 OWN = """
@@ -11,8 +11,6 @@ class Own:
         self.name = name
     def firms(self, start, end):
         return []
-    def quarters(self):
-        return {}
     def read(self, quarter, firms=None):
         return iter(())
 
@@ -67,7 +65,7 @@ def test_an_import_path_names_a_source_or_what_makes_one(own: str, attribute: st
     ("spec", "message"),
     [
         ("own_transcripts:instanc", r"cannot be loaded \(AttributeError: .* no attribute 'instanc'\)"),
-        ("own_transcripts:shy", "is a Shy; it needs `name`, `firms`, `quarters` and `read`"),
+        ("own_transcripts:shy", "is a Shy; it needs `name`, `firms` and `read`"),
         ("own_transcripts:greedy", r"cannot be loaded \(TypeError: .*without arguments"),
         ("no.such_module:thing", r"cannot be loaded \(ModuleNotFoundError: .*PYTHONPATH"),
         ("broken_transcripts:thing", "cannot be loaded .*no_such_library"),
@@ -79,6 +77,11 @@ def test_an_import_path_names_a_source_or_what_makes_one(own: str, attribute: st
 def test_a_name_that_leads_nowhere_says_why_and_what_to_do(spec: str, message: str) -> None:
     with pytest.raises(NoSuchSource, match=message):
         open_source(spec)
+
+
+def test_a_source_of_ones_own_without_calls_is_named(own: str) -> None:
+    with pytest.raises(NoCallsFound, match="instance holds no call that can be loaded: its `firms` names no firm"):
+        quarters_of(open_source(f"{own}:instance"))
 
 
 def test_a_column_map_for_a_source_of_ones_own_is_refused(own: str) -> None:

@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from ftm_assets.settings import Settings
+from ftm_assets.settings import BadSetting, Settings
 from ftm_assets.storage.database import Database, DatabaseRefused, check_pgvector_version
 from ftm_assets.storage.embedded import EmbeddedServer
 from ftm_assets_tests.storage.rows import ask, at_once, one
@@ -55,11 +55,13 @@ def test_it_says_where_it_is_without_the_password(url: str, shown: str) -> None:
         f"mysql://ann:{PASSWORD}@db.example/ftm",
         f"postgresql://ann:@:{PASSWORD}@db.example:port/ftm",
         f"postgresql://db.example:{PASSWORD}/ftm",
+        f"postgresql://ann:se@{PASSWORD}@db.example/ftm",
+        f"postgresql://ann:[{PASSWORD}@db.example:port/ftm",
     ],
 )
 def test_what_is_no_postgres_url_is_refused_without_repeating_it(url: str) -> None:
     for use in (lambda: at_url(url).location, lambda: at_url(url).engine, at_url(url).dagster_url):
-        with pytest.raises(DatabaseRefused, match="postgresql://user:password@host:port/database") as refused:
+        with pytest.raises(BadSetting, match=r"FTM_DATABASE_URL .*postgresql://user:password@host:port") as refused:
             use()
         assert PASSWORD not in str(refused.value)
         assert refused.value.__context__ is None

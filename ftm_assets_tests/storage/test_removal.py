@@ -164,6 +164,27 @@ def test_forgetting_the_modelled_version_forgets_those_that_gave_way_to_it(datab
     assert one(database, "SELECT 1 FROM calls") == []
 
 
+def test_whoever_forgets_a_call_is_shown_the_versions_that_go_with_it(database: Database) -> None:
+    new_year = at(1).date().replace(year=2022, month=1)
+    load(database, component(event_id=1), component(transcript_id=71, event_id=1, created_at=at(3)))
+    newest = component(transcript_id=72, event_id=1, created_at=at(4), call_date=new_year)
+    load(database, newest, quarter=NEXT_QUARTER)
+    assert chosen(database, call=70) == [70]
+    assert chosen(database, call=72) == [70, 71, 72]
+    assert chosen(database, NEXT_QUARTER) == [70, 71, 72]
+    assert forget_calls(database, call=72) == [ACME]
+    for table in ("calls", "components", "stages", "firm_quarters"):
+        assert one(database, f"SELECT 1 FROM {table}") == [], table
+
+
+def test_forgetting_the_last_modelled_call_keeps_the_firm_while_it_has_others(database: Database) -> None:
+    unknown = component("Not known yet.", transcript_id=71, event_id=2, created_at=at(9))
+    load(database, component(event_id=1), unknown, as_of=at(1).date())
+    assert forget_calls(database, call=70) == []
+    assert one(database, "SELECT transcript_id FROM calls") == [71]
+    assert forget_calls(database, call=71) == [ACME]
+
+
 def test_forgetting_nothing_changes_nothing(quarters: Database) -> None:
     before = all_rows(quarters)
     assert forget_calls(quarters) == []
@@ -204,6 +225,16 @@ def test_a_dropped_quarter_can_be_loaded_again_and_is_the_same(quarters: Databas
     publish_theme(quarters, 7, 8)
     after = all_rows(quarters)
     assert [after[table] for table in tables] == [before[table] for table in tables]
+
+
+def test_a_dropped_quarter_takes_along_versions_elsewhere_that_gave_way_to_its_own(database: Database) -> None:
+    new_year = at(1).date().replace(year=2022, month=1)
+    newest = component(transcript_id=72, event_id=1, created_at=at(4), call_date=new_year)
+    load(database, component(event_id=1), BOLTS)
+    load(database, newest, quarter=NEXT_QUARTER)
+    assert drop(database, NEXT_QUARTER) == 1
+    assert one(database, "SELECT transcript_id FROM calls") == [80]
+    assert load(database, component(event_id=1)).counts.n_new == 1
 
 
 def test_dropping_what_is_not_there_changes_nothing(quarters: Database) -> None:

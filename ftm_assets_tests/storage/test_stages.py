@@ -277,6 +277,18 @@ def test_a_second_encoder_is_refused_within_a_quarter_and_free_in_another(databa
     ]
 
 
+def test_a_second_encoder_can_be_refused_before_anything_is_encoded(database: Database) -> None:
+    where = firm(database)
+    with database.transaction() as connection:
+        stages.check_encoder(connection, QUARTER, "anything", "goes")
+        stages.check_encoder(connection, "2030Q1", "anything", "goes")
+    put(database, where, sentences_of(database, where))
+    with database.transaction() as connection:
+        stages.check_encoder(connection, QUARTER, "hash", "1")
+        with pytest.raises(stages.SecondEncoder, match=r"2021Q4 is encoded with hash@1, not hash@2; .* --reencode"):
+            stages.check_encoder(connection, QUARTER, "hash", "2")
+
+
 def test_reencode_frees_one_quarter_and_keeps_its_calls(database: Database) -> None:
     where = firm(database)
     derive(database, where)

@@ -1,17 +1,28 @@
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
 
-from ftm_assets.analysis.themes import QuarterTopics
+from ftm_assets.analysis.themes import QuarterTopics, ThemeSettings
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import ThemeRow, themes_of_quarter
 from ftm_assets.storage.removal import calls_to_forget, forget
-from ftm_assets.storage.themes import ThemeState, delete_themes, read_quarter_topics, theme_state
-from ftm_assets_tests.fakes import at
+from ftm_assets.storage.themes import (
+    ThemeCounts,
+    ThemeCoverage,
+    ThemeState,
+    delete_themes,
+    read_quarter_topics,
+    theme_counts,
+    theme_coverage,
+    theme_settings,
+    theme_state,
+)
+from ftm_assets_tests.fakes import HashEncoder, at
 from ftm_assets_tests.storage.builders import (
     TEXTS,
     THEME_SETTINGS,
@@ -51,6 +62,21 @@ def shown(database: Database) -> list[ThemeRow]:
 
 def ids(database: Database) -> dict[str, str]:
     return {theme.label: theme.theme_id for theme in shown(database)}
+
+
+def counts(database: Database) -> list[ThemeCounts]:
+    with database.transaction() as connection:
+        return theme_counts(connection)
+
+
+def coverage(database: Database) -> ThemeCoverage:
+    with database.transaction() as connection:
+        return theme_coverage(connection, QUARTER)
+
+
+def settings(database: Database) -> ThemeSettings:
+    with database.transaction() as connection:
+        return theme_settings(connection, QUARTER)
 
 
 def all_theme_rows(database: Database) -> list[list[tuple[object, ...]]]:
@@ -237,7 +263,89 @@ def test_deleted_themes_leave_nothing(database: Database) -> None:
     assert state(database) == ThemeState(None, ())
 
 
+def test_themes_of_another_encoder_get_new_ids(database: Database) -> None:
+    firms(database, 7, 8)
+    put_themes(database, themes_of(database))
+    with database.transaction() as connection:
+        stages.reencode(connection, QUARTER)
+    other = HashEncoder(revision="2")
+    for company_id in (7, 8):
+        where = where_is(database, company_id)
+        sentences = sentences_of(database, where, other)
+        topics = topics_of(sentences)
+        for value in (sentences, topics, summaries_of(topics, sentences, other)):
+            put(database, where, value)
+
+    put_themes(database, themes_of(database))
+
+    assert ids(database) == {"freight": "theme_2021Q4_003", "wages": "theme_2021Q4_004"}
+    encoders = "SELECT run_number, versions ->> 'encoder' FROM theme_runs ORDER BY 1"
+    assert ask(database, encoders) == [(1, "hash@1"), (2, "hash@2")]
+    assert not put_themes(database, themes_of(database)), "from then on they keep them"
+
+
+def test_the_settings_are_those_of_the_current_run_else_the_defaults(database: Database) -> None:
+    firms(database, 7, 8)
+    assert settings(database) == ThemeSettings()
+    for chosen in (THEME_SETTINGS, THEME_SETTINGS.model_copy(update={"min_firms": 3})):
+        put_themes(database, themes_of(database, chosen))
+        assert settings(database) == chosen
+
+
 # --- what happens to published themes when firms change
+
+
+def test_counts_tell_when_themes_are_due(database: Database) -> None:
+    assert counts(database) == []
+    firm(database, 7)
+    firms(database, 8)
+    firm(database, 9, quarter="2022Q1", transcript_id=95, call_date=date(2022, 2, 1))
+    other = ThemeCounts("2022Q1", 1, 0, 0, published=False)
+    assert counts(database) == [ThemeCounts(QUARTER, 2, 1, 1, published=False), other]
+    assert not any(each.due for each in counts(database))
+
+    firms(database, 7)
+    assert counts(database)[0] == ThemeCounts(QUARTER, 2, 2, 2, published=False)
+    assert counts(database)[0].due
+
+    put_themes(database, themes_of(database))
+    assert counts(database) == [ThemeCounts(QUARTER, 2, 2, 0, published=True), other]
+    assert not counts(database)[0].due
+
+    firm(database, 7, texts=CORRECTED)
+    assert counts(database)[0] == ThemeCounts(QUARTER, 2, 1, 1, published=True)
+    assert (counts(database)[0].n_to_do, counts(database)[0].due) == (1, False)
+
+    firms(database, 7, texts=CORRECTED)
+    assert counts(database)[0] == ThemeCounts(QUARTER, 2, 2, 1, published=True)
+    assert counts(database)[0].due
+
+
+def test_a_firm_that_went_makes_themes_due(database: Database) -> None:
+    firms(database, 7, 8)
+    put_themes(database, themes_of(database))
+    with database.transaction() as connection:
+        forget(connection, calls_to_forget(connection, QUARTER, 7))
+    assert counts(database) == [ThemeCounts(QUARTER, 1, 1, 1, published=True)]
+    assert counts(database)[0].due
+
+
+def test_a_quarter_whose_firms_have_nothing_to_say_is_due_once(database: Database) -> None:
+    derive(database, firm(database, texts=["Please hold."], speaker_type="Operator"))
+    assert counts(database)[0].due
+    put_themes(database, themes_of(database))
+    assert not counts(database)[0].due
+
+
+def test_coverage_is_of_the_firms_that_the_themes_were_made_from(database: Database) -> None:
+    firms(database, 7)
+    firm(database, 8)
+    assert coverage(database) == ThemeCoverage(published=False, n_expected=2, missing=("ACME-INC-7", "BOLT-CO-8"))
+    put_themes(database, themes_of(database))
+    assert coverage(database) == ThemeCoverage(published=True, n_expected=2, missing=("BOLT-CO-8",))
+    firms(database, 8)
+    firm(database, 7, texts=CORRECTED)
+    assert coverage(database).missing == ("BOLT-CO-8",)
 
 
 def test_themes_name_the_firms_that_came_went_or_changed(database: Database) -> None:

@@ -5,15 +5,18 @@ import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from datetime import UTC, date, datetime
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from ftm_assets.analysis.transcripts import Component, Reject
+from ftm_assets.analysis.transcripts import Call, Component, Reject
 from ftm_assets.storage import transcripts
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.transcripts import IngestCounts, TooManyRejects, create_quarter, ingest
+from ftm_assets.storage.stages import find_firm_quarter, read_turns
+from ftm_assets.storage.themes import theme_state
+from ftm_assets.storage.transcripts import IngestCounts, TooManyRejects, count_calls, create_quarter, decide, ingest
 from ftm_assets_tests.fakes import at, component
 from ftm_assets_tests.storage.rows import QUARTER, all_rows, ask, at_once, derive, load, load_all, one, publish_theme
 
@@ -268,6 +271,16 @@ def test_quarters_of_one_source_are_loaded_side_by_side(database: Database) -> N
     assert one(database, "SELECT count(*) FROM rejects") == [50]
 
 
+def test_a_firm_that_is_named_as_before_is_not_written(database: Database) -> None:
+    load(database, *two_firms())
+    written = "SELECT xmin::text FROM firm_quarters"
+    before = one(database, written)
+    load(database, *two_firms())
+    assert one(database, written) == before
+    load(database, *corrected(two_firms(), 71, ticker="ACM"))
+    assert one(database, written) != before
+
+
 # The order of rows
 
 
@@ -345,10 +358,10 @@ def test_a_stored_transcript_stays_with_its_firm(database: Database, quarter: st
 
 
 def modelled(database: Database) -> list[object]:
-    """Transcripts whose text is there; each of the others names one of them."""
+    """Transcripts whose text is there; each of the others names one of them, or itself where there is none."""
     texts = one(database, "SELECT DISTINCT transcript_id FROM components ORDER BY 1")
     assert one(database, "SELECT transcript_id FROM calls WHERE superseded_by IS NULL ORDER BY 1") == texts
-    assert set(one(database, "SELECT superseded_by FROM calls WHERE superseded_by IS NOT NULL")) <= set(texts)
+    assert set(one(database, "SELECT superseded_by FROM calls WHERE superseded_by <> transcript_id")) <= set(texts)
     return texts
 
 
@@ -377,10 +390,153 @@ def test_of_each_event_the_latest_version_is_modelled(
 
 def test_as_of_a_day_the_version_known_then_is_modelled(database: Database) -> None:
     rows = [version(70, 1), version(71, 1, created_at=at(3, 23)), version(72, 1, created_at=at(4))]
-    days = {date(2021, 11, 1): 70, date(2021, 11, 3): 71, date(2021, 11, 4): 72, date(2021, 11, 2): 70, None: 72}
-    for as_of, kept in days.items():
+    days = [(date(2021, 11, 3), 71), (date(2021, 11, 4), 72), (date(2021, 11, 2), 70), (None, 72)]
+    for as_of, kept in days:
         load(database, *rows, as_of=as_of)
         assert modelled(database) == [kept], as_of
+
+
+def test_an_event_that_nobody_knew_by_then_is_counted_and_not_modelled(database: Database) -> None:
+    rows = [version(70, 1), version(71, 2), *call(72, "Alone.", event_id=2, created_at=at(5), company_id=8)]
+    for n_new in (3, 0):
+        counts = load(database, *rows, as_of=date(2021, 11, 1)).counts
+        assert (counts.n_calls, counts.n_new, counts.n_unchanged) == (3, n_new, 3 - n_new)
+        assert (counts.n_superseded, counts.n_components, counts.n_superseded_components) == (3, 0, 3)
+        assert modelled(database) == []
+    with database.transaction() as connection:
+        turns = read_turns(connection, find_firm_quarter(connection, QUARTER, "BOLT-8"))
+    assert (turns.turns, turns.reason) == ((), "no call of BOLT-8 in 2021Q4 is the version to model")
+    load(database, *rows)
+    assert modelled(database) == [71, 72]
+
+
+def test_as_of_a_day_calls_that_the_source_does_not_hold_stay(database: Database) -> None:
+    load(database, *call(70, "Freight costs rose.", created_at=at(29)), *call(71, "Alone.", company_id=8))
+    derive(database, "ACME-7")
+    before = all_rows(database)
+    load(database, *call(71, "Alone.", company_id=8), as_of=date(2021, 11, 2))
+    assert all_rows(database) == before
+    load(database, *call(72, "Another event.", day=2), as_of=date(2021, 11, 2))
+    assert modelled(database) == [70, 71, 72]
+
+
+def row(transcript_id: int, superseded_by: int | None = None, quarter: str = QUARTER) -> Any:
+    """A row of `calls`, as far as decisions depend on it."""
+    return SimpleNamespace(quarter=quarter, superseded_by=superseded_by, content_hash="c", text_hash=str(transcript_id))
+
+
+def test_versions_follow_the_one_they_gave_way_to_when_that_gives_way_itself() -> None:
+    stored = {69: row(69, 71, NEXT_QUARTER), 70: row(70, 71), 71: row(71), 60: row(60)}
+    newest = Call(tuple(call(72, "Freight costs rose.")))
+    decisions = decide(QUARTER, stored, {72: newest}, {71: 72})
+    assert [(d.quarter, d.transcript_id, d.superseded_by, d.changes) for d in decisions] == [
+        (QUARTER, 72, None, True),
+        (NEXT_QUARTER, 69, 72, True),
+        (QUARTER, 70, 72, True),
+        (QUARTER, 71, 72, True),
+        (QUARTER, 60, None, False),
+    ]
+    assert [(d.modelled_before, d.modelled_now) for d in decisions] == [
+        (None, newest.text_hash),
+        (None, None),
+        (None, None),
+        ("71", None),
+        ("60", "60"),
+    ]
+    assert count_calls(decisions) == IngestCounts(n_components=1, n_calls=1, n_new=1)
+
+
+# Versions that are dated in two quarters
+
+
+def over_new_year(transcript_id: int, hour: int, day: date, **changes: object) -> Component:
+    text = f"Freight costs rose, says version {transcript_id}."
+    return version(transcript_id, hour, text, call_date=day, **changes)
+
+
+LAST_DAY, FIRST_DAY = date(2021, 12, 31), date(2022, 1, 1)
+OLD, NEW = over_new_year(70, 1, LAST_DAY), over_new_year(71, 2, FIRST_DAY)
+
+
+def load_by_quarter(database: Database, *rows: Component, as_of: date | None = None) -> list[IngestCounts]:
+    """Load each row as the source of its own quarter, one after another."""
+    return [
+        load(database, row, quarter=QUARTER if row.call_date == LAST_DAY else NEXT_QUARTER, as_of=as_of).counts
+        for row in rows
+    ]
+
+
+@pytest.mark.parametrize("rows", [(OLD, NEW), (NEW, OLD)], ids=["in order", "the later quarter first"])
+def test_of_versions_in_two_quarters_the_latest_is_modelled_whichever_came_first(
+    database: Database, rows: tuple[Component, ...]
+) -> None:
+    load_by_quarter(database, *rows)
+    assert modelled(database) == [71]
+    calls = "SELECT quarter, transcript_id, superseded_by FROM calls ORDER BY 1"
+    assert ask(database, calls) == [(QUARTER, 70, 71), (NEXT_QUARTER, 71, None)]
+    before = all_rows(database)
+    for counts in load_by_quarter(database, *rows, *rows):
+        assert counts.n_unchanged == 1
+    assert all_rows(database) == before
+
+
+@pytest.mark.parametrize(
+    ("rows", "kept"),
+    [
+        ((over_new_year(70, 2, LAST_DAY), over_new_year(71, 1, FIRST_DAY)), [70]),
+        ((over_new_year(70, 1, LAST_DAY, event_id=1), over_new_year(71, 2, FIRST_DAY, event_id=2)), [70, 71]),
+        ((over_new_year(70, 1, LAST_DAY, company_id=8), over_new_year(71, 2, FIRST_DAY)), [70, 71]),
+        ((over_new_year(70, 1, LAST_DAY, event_id=None), over_new_year(71, 2, FIRST_DAY, event_id=None)), [70, 71]),
+    ],
+    ids=["the earlier quarter has the latest", "two events", "two firms", "events without an id"],
+)
+@pytest.mark.parametrize("order", [1, -1], ids=["in order", "backwards"])
+def test_only_versions_of_one_event_give_way_to_each_other_across_quarters(
+    database: Database, rows: tuple[Component, ...], kept: list[int], order: int
+) -> None:
+    load_by_quarter(database, *rows[::order])
+    assert modelled(database) == kept
+
+
+def test_a_version_that_gives_way_to_one_of_another_quarter_takes_what_was_derived_from_it_along(
+    database: Database,
+) -> None:
+    other = call(80, "Bolts were sold.", company_id=8)
+    load(database, OLD, *other, *call(75, "Another call.", day=20))
+    derive(database, "ACME-7", "BOLT-8")
+    publish_theme(database, 7, 8)
+    found = load(database, NEW, quarter=NEXT_QUARTER)
+    assert (found.counts.n_new, found.counts.n_superseded, found.changed_firms) == (1, 0, ("ACME-7",))
+    assert one(database, "SELECT DISTINCT company_id FROM sentences") == [8]
+    assert modelled(database) == [71, 75, 80]
+    derive(database, "ACME-7")
+    assert one(database, "SELECT DISTINCT transcript_id FROM sentences ORDER BY 1") == [75, 80]
+    with database.transaction() as connection:
+        assert theme_state(connection, QUARTER).changed_firms == ("ACME-7",)
+
+
+def test_as_of_decides_between_quarters_too(database: Database) -> None:
+    rows = [
+        over_new_year(70, 1, LAST_DAY, created_at=datetime(2021, 12, 31, 20, tzinfo=UTC)),
+        over_new_year(71, 1, FIRST_DAY, created_at=datetime(2022, 1, 5, tzinfo=UTC)),
+    ]
+    load_by_quarter(database, *rows)
+    assert modelled(database) == [71]
+    for _ in range(2):
+        load_by_quarter(database, *rows, as_of=LAST_DAY)
+        assert modelled(database) == [70]
+    load_by_quarter(database, *rows[::-1])
+    assert modelled(database) == [71]
+
+
+def test_a_version_that_moves_to_the_quarter_of_the_others_joins_them(database: Database) -> None:
+    load_by_quarter(database, OLD, NEW)
+    load(database, replace(NEW, call_date=LAST_DAY), OLD)
+    assert ask(database, "SELECT quarter, transcript_id, superseded_by FROM calls ORDER BY 2") == [
+        (QUARTER, 70, 71),
+        (QUARTER, 71, None),
+    ]
+    assert one(database, "SELECT quarter FROM firm_quarters") == [QUARTER]
 
 
 def test_a_version_that_comes_later_takes_the_place_of_the_stored_one(database: Database) -> None:

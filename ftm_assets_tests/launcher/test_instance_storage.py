@@ -1,0 +1,42 @@
+import os
+
+import dagster as dg
+import psycopg
+import sqlalchemy as sa
+
+from ftm_assets.storage.database import Database
+
+
+def each_connection(database: Database, what: str) -> list[tuple[object, ...]]:
+    """`what` of each server process that serves Dagster's database."""
+    name = sa.make_url(os.environ["FTM_DAGSTER_URL"]).database
+    with psycopg.connect(database.url()) as connection:
+        return connection.execute(f"SELECT {what} FROM pg_stat_activity WHERE datname = '{name}'").fetchall()
+
+
+def test_many_questions_take_one_connection_each_of_runs_and_events(
+    instance: dg.DagsterInstance, database: Database
+) -> None:
+    for _ in range(20):
+        instance.get_runs_count()
+        instance.get_materialized_partitions(dg.AssetKey("transcripts"))
+    assert len(each_connection(database, "pid")) == 2
+
+
+def test_a_server_that_ends_all_connections_is_asked_again(instance: dg.DagsterInstance, database: Database) -> None:
+    instance.add_run(dg.DagsterRun(job_name="job"))
+    assert each_connection(database, "pg_terminate_backend(pid)") == [(True,)]
+    assert instance.get_runs_count() == 1
+
+
+def test_the_webserver_keeps_its_limit_on_a_query(instance: dg.DagsterInstance) -> None:
+    instance.optimize_for_webserver(statement_timeout=4321, pool_recycle=3600, max_overflow=20)
+    with instance.run_storage.connect() as connection:  # type: ignore[attr-defined]
+        assert connection.execute(sa.text("SHOW statement_timeout")).scalar() == "4321ms"
+
+
+def test_an_instance_that_is_closed_holds_no_connection(instance: dg.DagsterInstance, database: Database) -> None:
+    with dg.DagsterInstance.get() as other:
+        other.get_runs_count()
+        other.get_materialized_partitions(dg.AssetKey("transcripts"))
+    assert each_connection(database, "pid") == []

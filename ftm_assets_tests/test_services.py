@@ -1,0 +1,310 @@
+"""Stand-ins for webserver and daemon, in processes of their own; run as a script, this file is their `ftm up`."""
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from ftm_assets import services
+from ftm_assets.errors import FtmError
+from ftm_assets.runs import COMMAND_TAG
+from ftm_assets.services import (
+    AlreadyUp,
+    CannotListen,
+    ServiceFailed,
+    Services,
+    end_abandoned_runs,
+    processes_of,
+    stop_services,
+)
+
+WEBSERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
+SLEEP = "/bin/sleep"
+
+
+@dataclass(frozen=True)
+class StandIns(Services):
+    """A webserver with a code server of its own, which may never answer, and a daemon."""
+
+    answers: bool = True
+
+    def commands(self) -> dict[str, list[str]]:
+        (self.home / "server_info").touch()
+        serve = WEBSERVER.format(port=self.port)
+        alone = f"cd '{self.home}'; {SLEEP} 300 & exec '{sys.executable}' -c \"{serve}\""
+        webserver = ["/bin/sh", "-c", alone] if self.answers else [SLEEP, "300"]
+        return {"webserver": webserver, "daemon": [SLEEP, "300"]}
+
+
+def stand_ins(home: Path, port: int, *, answers: bool = True) -> StandIns:
+    return StandIns(home, {"FTM_DAGSTER_URL": "postgresql://ftm:sesame@db/dagster"}, "127.0.0.1", port, answers)
+
+
+def up(home: str, port: str, answers: str) -> None:
+    ours = stand_ins(Path(home), int(port), answers=answers == "True")
+    with ours.running() as running:
+        sys.stdout.write("up\n")
+        sys.stdout.flush()
+        ours.watch(running)
+    sys.stdout.write("stopped\n")
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home whose services have ended when the test ends."""
+    home = tmp_path / "home with spaces"
+    home.mkdir()
+    yield home
+    for pid in processes_of(home):
+        os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def start(home: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Start the stand-ins from a process of their own; with `answers`, return when they are up."""
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*, answers: bool = True) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "ftm_assets_tests.test_services", str(home), str(port), str(answers)]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(process)
+        if answers:
+            assert process.stdout and process.stdout.readline() == "up\n"
+        else:
+            wait_for(lambda: len(processes_of(home)) == 2)
+        return process
+
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_down_ends_all_and_the_second_time_there_is_nothing_to_end(
+    home: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    up = start()
+    assert len(processes_of(home)) == 3, "the code server is one of them"
+    assert stop_services(home)
+    assert processes_of(home) == []
+    assert up.communicate(timeout=10)[0] == "stopped\n"
+    assert up.returncode == 0
+    assert not stop_services(home)
+
+
+def test_down_ends_what_is_still_starting(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+    up = start(answers=False)
+    assert stop_services(home)
+    assert processes_of(home) == []
+    assert "StoppedEarly" in up.communicate(timeout=10)[1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ctrl_c_and_a_closed_terminal_end_what_is_still_starting(
+    home: Path, start: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    up = start(answers=False)
+    up.send_signal(number)
+    up.wait(10)
+    assert processes_of(home) == []
+
+
+def test_a_dead_child_is_noticed_and_takes_the_others_along(
+    home: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    up = start()
+    [daemon] = [pid for pid in processes_of(home) if os.getpgid(pid) == pid and not is_python(pid)]
+    os.kill(daemon, signal.SIGKILL)
+    assert "daemon ended with code -9; its log is" in up.communicate(timeout=10)[1]
+    assert processes_of(home) == []
+
+
+def is_python(pid: int) -> bool:
+    return b"http.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_down_ends_what_a_killed_up_has_left(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
+    start().kill()
+    assert len(processes_of(home)) == 3
+    assert stop_services(home)
+    assert processes_of(home) == []
+
+
+def test_the_next_up_ends_what_a_killed_one_has_left_and_takes_its_port(
+    home: Path, port: int, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    killed = start()
+    killed.kill()
+    killed.wait()
+    left = set(processes_of(home))
+    with stand_ins(home, port).running():
+        assert len(processes_of(home)) == 3
+        assert not left & set(processes_of(home))
+    assert processes_of(home) == []
+
+
+def test_a_second_up_is_refused_and_names_the_first(
+    home: Path, port: int, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    up = start()
+    with pytest.raises(AlreadyUp, match=rf"already up .*\(process {up.pid}\)"), stand_ins(home, port).running():
+        pass
+    assert len(processes_of(home)) == 3
+
+
+def test_services_of_another_home_are_left_alone(
+    home: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
+) -> None:
+    start()
+    assert not stop_services(tmp_path / "home with space")
+    assert len(processes_of(home)) == 3
+
+
+def test_a_proxy_is_not_asked_for_our_own_webserver(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    with stand_ins(home, port).running() as running:
+        assert [process.poll() for process in running.processes.values()] == [None, None]
+
+
+def test_a_webserver_that_never_answers_is_given_up(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "START_TIMEOUT_S", 0.5)
+    with (
+        pytest.raises(ServiceFailed, match=r"webserver did not answer within 0\.5 s; its log is"),
+        stand_ins(home, port, answers=False).running(),
+    ):
+        pass
+    assert processes_of(home) == []
+
+
+@pytest.mark.parametrize(("host", "reason"), [("127.0.0.1", "in use"), ("192.0.2.1", "assign"), ("no.such", "known")])
+def test_an_address_that_cannot_be_had_is_refused_before_anything_starts(home: Path, host: str, reason: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        wanted = StandIns(home, {}, host, port)
+        with pytest.raises(CannotListen, match=f"{host}:{port} .*{reason}.*--port"), wanted.running():
+            pass
+    assert not (home / "logs").exists()
+
+
+def test_signals_are_as_before_when_all_is_over(home: Path, port: int) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+    with stand_ins(home, port).running():
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
+
+
+def test_nohup_is_respected(home: Path, port: int) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stand_ins(home, port).running() as running:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert running.asked_to_stop == []
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_passwords_do_not_show(home: Path) -> None:
+    assert "sesame" not in repr(stand_ins(home, 3000))
+
+
+# The lock
+
+
+@pytest.fixture
+def stranger() -> Iterator[subprocess.Popen[bytes]]:
+    """A process of somebody else's that has the number of a former `ftm up`."""
+    with subprocess.Popen([SLEEP, "300"]) as stranger:
+        yield stranger
+        stranger.kill()
+
+
+def test_a_number_that_was_left_behind_is_nobody_to_signal(home: Path, stranger: subprocess.Popen[bytes]) -> None:
+    (home / "up.lock").write_text(f"{stranger.pid} 1")
+    assert not stop_services(home)
+    assert stranger.poll() is None
+
+
+@pytest.mark.parametrize("born", [None, "1"], ids=["not yet written", "of a predecessor"])
+def test_who_holds_the_lock_and_has_not_said_who_he_is_is_waited_for_and_never_signalled(
+    home: Path, stranger: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch, born: str | None
+) -> None:
+    monkeypatch.setattr(services, "LOCK_TIMEOUT_S", 0.3)
+    (home / "up.lock").write_text(f"{stranger.pid} {born}" if born else "")
+    with (home / "up.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(FtmError, match=r"up\.lock is held by an unknown process"):
+            stop_services(home)
+        time.sleep(0.1)
+    assert stranger.poll() is None
+
+
+def test_who_only_looks_keeps_nobody_from_starting(home: Path, port: int) -> None:
+    (home / "up.lock").touch()
+    with (home / "up.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+        looking = threading.Timer(0.3, lock.close)
+        looking.start()
+        with stand_ins(home, port).running():
+            pass
+        looking.join()
+
+
+# Runs that a killed predecessor has left
+
+
+def test_runs_whose_processes_are_gone_are_ended_and_all_others_left_alone(instance: dg.DagsterInstance) -> None:
+    status = dg.DagsterRunStatus
+    runs = {
+        "started": (status.STARTED, {}, status.FAILURE),
+        "starting": (status.STARTING, {}, status.FAILURE),
+        "canceling": (status.CANCELING, {}, status.CANCELED),
+        "to come": (status.NOT_STARTED, {}, status.NOT_STARTED),
+        "done": (status.SUCCESS, {}, status.SUCCESS),
+        "of a command": (status.STARTED, {COMMAND_TAG: "backfill 2021Q4"}, status.STARTED),
+    }
+    ids = {
+        name: instance.add_run(dg.DagsterRun(job_name=name, tags=tags, status=begun)).run_id
+        for name, (begun, tags, _) in runs.items()
+    }
+    end_abandoned_runs(instance)
+    found = {name: run.status for name, run_id in ids.items() if (run := instance.get_run_by_id(run_id))}
+    assert found == {name: end for name, (_, _, end) in runs.items()}
+    said = [entry.message for entry in instance.all_logs(ids["started"])]
+    assert "The process that executed this run was killed; start it again unless Dagster does." in said
+
+
+def test_they_are_ended_before_the_daemon_starts(home: Path, port: int, instance: dg.DagsterInstance) -> None:
+    run = instance.add_run(dg.DagsterRun(job_name="firm_quarter", status=dg.DagsterRunStatus.STARTED))
+    with stand_ins(home, port).running(instance):
+        found = instance.get_run_by_id(run.run_id)
+    assert found and found.status is dg.DagsterRunStatus.FAILURE
+
+
+if __name__ == "__main__":
+    with suppress(KeyboardInterrupt):
+        up(*sys.argv[1:])
