@@ -1,29 +1,17 @@
 """The `ftm` command."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.text import Text
 
 from ftm_assets.display import Format, console, errors, show
 from ftm_assets.errors import FtmError
+from ftm_assets.progress import spinner, stoppable, tracked
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
@@ -75,8 +63,8 @@ def ingest(
     if as_of:
         config["as_of"] = as_of.date().isoformat()
     database = _database()
-    with _instance(database) as (instance, defs), _stoppable("the same command; quarters that are loaded stay"):
-        done = list(_tracked(ingest_quarters(defs, instance, database, wanted, config), len(wanted), "quarters"))
+    with _instance(database) as (instance, defs), stoppable("the same command; quarters that are loaded stay"):
+        done = list(tracked(ingest_quarters(defs, instance, database, wanted, config), len(wanted), "quarters"))
     columns_shown = (
         "quarter n_firms n_calls n_new n_changed n_superseded n_not_known n_rows n_components n_duplicates n_rejected"
     )
@@ -108,14 +96,14 @@ def backfill(
     with (
         _instance(database) as (instance, defs),
         runs.alone(instance, database, f"backfill {quarter}"),
-        _stoppable(f"ftm backfill {quarter}"),
+        stoppable(f"ftm backfill {quarter}"),
     ):
         if reencode:
             runs.reencode(defs, database, quarter)
         keys = runs.firms_to_run(instance, database, quarter, chosen, every=every)
         if keys:
             runs.check_encoder(defs, database, quarter)
-        done = list(_tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms"))
+        done = list(tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms"))
         failed = [run for run in done if run.error]
         for run in failed:
             errors.print(
@@ -125,7 +113,7 @@ def backfill(
         if left and not themes:
             console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
         elif themes or every or runs.themes_to_do(instance, database, quarter):
-            with _status(f"{quarter} themes"):
+            with spinner(f"{quarter} themes"):
                 runs.run_themes(defs, instance, quarter)
     _show_status(database, [quarter], Format.table)
     if failed:
@@ -399,49 +387,6 @@ def _instance(database: Database) -> Iterator[tuple["dg.DagsterInstance", "dg.De
 
     with dagster_instance(database) as instance:
         yield instance, defs
-
-
-@contextmanager
-def _stoppable(next_step: str) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        errors.print(f"stopped; go on with: {next_step}")
-        raise typer.Exit(130) from None
-
-
-@contextmanager
-def _terminal() -> Iterator[Console]:
-    """Standard error on a descriptor of its own: a run takes the usual one for its compute logs."""
-    with os.fdopen(os.dup(2), "w") as stream:
-        yield Console(file=stream, highlight=False)
-
-
-@contextmanager
-def _status(what: str) -> Iterator[None]:
-    with _terminal() as terminal, terminal.status(what):
-        yield
-
-
-Item = TypeVar("Item")
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{60 * task.finished_speed if task.finished_speed else 60 * (task.speed or 0):.1f}/min")
-
-
-def _tracked(items: Iterator[Item], total: int, what: str) -> Iterator[Item]:
-    """The items, with a bar that shows count, rate, time taken and time left while they come."""
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn())
-    with (
-        _terminal() as terminal,
-        Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=terminal) as bar,
-    ):
-        task = bar.add_task(what, total=total)
-        for item in items:
-            bar.advance(task)
-            yield item
 
 
 def _headings(columns: str) -> dict[str, str]:

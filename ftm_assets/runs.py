@@ -161,10 +161,11 @@ def firms_to_run(
     instance: dg.DagsterInstance, database: Database, quarter: str, chosen: Sequence[str], *, every: bool
 ) -> list[str]:
     """Of the chosen firms (none: of the expected ones) those to do, or with `every` all. raises: NoCalls"""
-    to_do = firms_to_do(instance, database, quarter)
     if every:
         with database.transaction() as connection:
             to_do = firm_keys(connection, quarter)
+    else:
+        to_do = firms_to_do(instance, database, quarter)
     return [key for key in to_do if key in chosen or not chosen]
 
 

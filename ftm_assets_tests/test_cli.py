@@ -3,6 +3,7 @@ import io
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
@@ -14,10 +15,10 @@ from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
-from ftm_assets.resources.encoder import SentenceTransformerEncoder
+from ftm_assets.resources.encoder import Encoder, SentenceTransformerEncoder
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import NoCall
-from ftm_assets_tests.fakes import FailingEncoder, InterruptedEncoder
+from ftm_assets_tests.fakes import FailingEncoder, HashEncoder, InterruptedEncoder
 from ftm_assets_tests.sources import COLUMNS, six_firms, write_calls
 
 
@@ -97,34 +98,39 @@ def test_a_corrected_call_shows_as_stale_until_the_next_backfill(tmp_path: Path)
     assert "firms changed" not in ftm("backfill", "2021Q4")
 
 
+@pytest.fixture
+def encode_with(database: Database, defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch) -> Callable[[Encoder], None]:
+    """Lets commands use another encoder."""
+
+    def use(encoder: Encoder) -> None:
+        graph = build_definitions(database, encoder, KeywordSummarizer())
+        monkeypatch.setattr("ftm_assets.definitions.defs", graph)
+
+    return use
+
+
 def test_a_failed_firm_is_named_and_the_themes_wait(
-    database: Database,
-    instance: dg.DagsterInstance,
-    calls: Path,
-    defs: dg.Definitions,
-    monkeypatch: pytest.MonkeyPatch,
+    encode_with: Callable[[Encoder], None], instance: dg.DagsterInstance, calls: Path
 ) -> None:
     ftm("ingest", calls)
-    failing = build_definitions(database, FailingEncoder(on="plant 3"), KeywordSummarizer())
-    monkeypatch.setattr("ftm_assets.definitions.defs", failing)
+    encode_with(FailingEncoder(on="plant 3"))
     result = CliRunner().invoke(app, ["backfill", "2021Q4", "--firm", "acme"])
     assert result.exit_code == 1
     assert "failed: ACME-7" in result.stderr
     assert "the encoder has gone" in result.stderr
     assert "themes wait for 6 firms; go on with: ftm backfill 2021Q4" in result.stdout
 
-    monkeypatch.setattr("ftm_assets.definitions.defs", defs)
+    encode_with(HashEncoder())
     assert "themes wait" not in ftm("backfill", "2021Q4")
 
 
 def test_an_encoder_that_is_nowhere_is_named_before_anything_is_run_or_dropped(
-    database: Database, instance: dg.DagsterInstance, calls: Path, defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+    encode_with: Callable[[Encoder], None], instance: dg.DagsterInstance, calls: Path
 ) -> None:
     ftm("ingest", calls)
     ftm("backfill", "2021Q4")
     n_runs = instance.get_runs_count()
-    absent = SentenceTransformerEncoder("./no-such-model", "cpu")
-    monkeypatch.setattr("ftm_assets.definitions.defs", build_definitions(database, absent, KeywordSummarizer()))
+    encode_with(SentenceTransformerEncoder("./no-such-model", "cpu"))
     for option in ("--reencode", "--all"):
         with pytest.raises(FtmError, match="no-such-model"):
             ftm("backfill", "2021Q4", option)
@@ -133,21 +139,16 @@ def test_an_encoder_that_is_nowhere_is_named_before_anything_is_run_or_dropped(
 
 
 def test_ctrl_c_stops_the_backfill_and_the_same_command_goes_on(
-    database: Database,
-    instance: dg.DagsterInstance,
-    calls: Path,
-    defs: dg.Definitions,
-    monkeypatch: pytest.MonkeyPatch,
+    encode_with: Callable[[Encoder], None], instance: dg.DagsterInstance, calls: Path
 ) -> None:
     ftm("ingest", calls)
-    interrupted = build_definitions(database, InterruptedEncoder(on="Freight"), KeywordSummarizer())
-    monkeypatch.setattr("ftm_assets.definitions.defs", interrupted)
+    encode_with(InterruptedEncoder(on="Freight"))
     result = CliRunner().invoke(app, ["backfill", "2021Q4"])
     assert result.exit_code == 130
     assert "stopped; go on with: ftm backfill 2021Q4" in result.stderr
     assert instance.get_runs_count() == 2, "the ingest, and the one firm that was in work"
 
-    monkeypatch.setattr("ftm_assets.definitions.defs", defs)
+    encode_with(HashEncoder())
     assert "themes wait" not in ftm("backfill", "2021Q4")
 
 

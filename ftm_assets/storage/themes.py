@@ -141,14 +141,14 @@ def theme_state(connection: Connection, quarter: str, summaries: Mapping[int, st
 
     summaries: what `current_summaries` returns, where it was asked already
     """
-    run_number = _last_run(connection, quarter)
+    run = _current_run(connection, quarter)
     used = _inputs(connection, quarter)
     now = current_summaries(connection, quarter) if summaries is None else summaries
     changed = {firm for firm in used.keys() | now.keys() if used.get(firm) != now.get(firm)}
     keys = connection.scalars(
         sa.select(t.Firm.partition_key).where(t.Firm.company_id.in_(changed)).order_by(t.Firm.partition_key)
     )
-    return ThemeState(run_number, tuple(keys) if run_number is not None else ())
+    return ThemeState(run.run_number, tuple(keys)) if run else ThemeState(None, ())
 
 
 def theme_counts(connection: Connection) -> list[ThemeCounts]:
@@ -183,7 +183,7 @@ def theme_coverage(connection: Connection, quarter: str) -> ThemeCoverage:
         .order_by(t.Firm.partition_key)
     ).all()
     missing = tuple(key for key, present in keys if not present)
-    return ThemeCoverage(_last_run(connection, quarter) is not None, len(keys), missing)
+    return ThemeCoverage(_current_run(connection, quarter) is not None, len(keys), missing)
 
 
 def theme_settings(connection: Connection, quarter: str) -> ThemeSettings:
@@ -202,11 +202,9 @@ def publish(connection: Connection, themes: Themes, versions: Mapping[str, Any])
     """
     quarter = themes.quarter
     lock(connection, quarter)
-    last = _last_run(connection, quarter)
-    same = last is not None and themes.content_hash == connection.scalar(
-        sa.select(t.ThemeRun.content_hash).where(t.ThemeRun.quarter == quarter, t.ThemeRun.run_number == last)
-    )
-    number = (last or 0) + (not same)
+    last = _current_run(connection, quarter)
+    same = last is not None and last.content_hash == themes.content_hash
+    number = (last.run_number if last else 0) + (not same)
     _record_run(connection, themes, number, {**versions, **themes.versions})
     if not same:
         _replace_themes(connection, themes, number)
@@ -287,10 +285,6 @@ def _inputs(connection: Connection, quarter: str) -> dict[int, str]:
         sa.select(t.ThemeInput.company_id, t.ThemeInput.content_hash).where(t.ThemeInput.quarter == quarter)
     )
     return {row.company_id: row.content_hash for row in found}
-
-
-def _last_run(connection: Connection, quarter: str) -> int | None:
-    return connection.scalar(sa.select(sa.func.max(t.ThemeRun.run_number)).where(t.ThemeRun.quarter == quarter))
 
 
 def _current_run(connection: Connection, quarter: str) -> sa.Row[Any] | None:

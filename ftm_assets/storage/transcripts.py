@@ -1,7 +1,7 @@
 """Calls of a quarter into the database: only what changed is replaced, and what was derived from it is dropped."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, fields, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from datetime import date
 from itertools import groupby
 from operator import attrgetter
@@ -19,50 +19,16 @@ from ftm_assets.analysis.transcripts import (
     Reject,
     firm_key,
     fiscal_period,
-    quarter_dates,
     shingles,
     superseded_versions,
 )
-from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.copy import copy_rows
+from ftm_assets.storage.incoming import Rejects, discard, firms_of_source, gather, sift, write_rejects
 from ftm_assets.storage.stages import STAGES, TRANSCRIPTS, clear, record
 
-MAX_REJECTS = 10_000
 LOCK_TIMEOUT_MS = 5_000
 _INGEST_LOCK = 4_061_978  # Any constant does, as long as every process takes the same one.
-_ROWS_AT_A_TIME = 500
-
-# Rows wait here until the whole source was read: grouping them takes no memory, and their order does not matter.
-_incoming = sa.Table(
-    "incoming",
-    sa.MetaData(),
-    *(
-        sa.Column(name, kind)
-        for names, kind in (
-            ("row_number company_id transcript_id permno event_id component_id person_id", sa.BigInteger()),
-            ("component_order", sa.Integer()),
-            ("call_date", sa.Date()),
-            ("call_at created_at", sa.DateTime(timezone=True)),
-            ("company_name type_name speaker_type person text headline ticker gvkey", sa.Text()),
-            ("event_type collection_type presentation_type", sa.Text()),
-        )
-        for name in names.split()
-    ),
-    prefixes=["TEMPORARY"],
-    postgresql_on_commit="DROP",
-)
-_COLUMNS = tuple(f.name for f in fields(Component))
-
-
-class TooManyRejects(FtmError):
-    """So many rows are unusable that the source is probably not what it should be."""
-
-    def __init__(self, source: str, last: Reject) -> None:
-        super().__init__(
-            f"{source}: more than {MAX_REJECTS:,} rows cannot be used, one is row {last.row_number} "
-            f"({last.column} {last.value!r}: {last.reason}); nothing was loaded. Check what its columns hold."
-        )
 
 
 @dataclass(frozen=True)
@@ -145,26 +111,21 @@ def ingest(
 
     raises: TooManyRejects, and whatever reading the source raises
     """
-    rejects = _Rejects(source)
+    rejects = Rejects(source)
     counts = IngestCounts()
     changed: list[str] = []
-    connection.execute(sa.schema.CreateTable(_incoming))
-    n_rows = copy_rows(connection, _incoming, _COLUMNS, _loaded(quarter, rows, rejects)) + rejects.n_rejected
-    connection.execute(sa.text("CREATE INDEX ON incoming (company_id, transcript_id, component_order, row_number)"))
-    connection.execute(sa.text("ANALYZE incoming"))
+    n_rows = gather(connection, quarter, rows, rejects)
     # Sources are read side by side, but written one after another: they may share firms, transcripts and rejects.
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_INGEST_LOCK)))
-    _forget_rejects(connection, rejects)
-    _reject_second_firms(connection, rejects)
-    n_duplicates = _drop_duplicates(connection, rejects)
-    for company_id, calls in _incoming_firms(connection):
+    n_duplicates = sift(connection, rejects)
+    for company_id, calls in firms_of_source(connection):
         decisions = _decisions(connection, quarter, company_id, calls, as_of)
         key = _register(connection, quarter, company_id, decisions)
         if _carry_out(connection, quarter, company_id, decisions, source):
             changed.append(key)
         counts += count_calls(decisions)
-    _write_rejects(connection, rejects)
-    connection.execute(sa.schema.DropTable(_incoming))
+    write_rejects(connection, rejects)
+    discard(connection)
     return Ingested(
         firm_keys=tuple(firm_keys(connection, quarter)),
         changed_firms=tuple(changed),
@@ -190,120 +151,6 @@ def firm_keys(connection: Connection, quarter: str) -> list[str]:
             .order_by(t.Firm.partition_key)
         )
     )
-
-
-@dataclass
-class _Rejects:
-    """The rejects of a source as they come; of repairs only the first are noted, the rest are counted."""
-
-    source: str
-    noted: list[Reject] = field(default_factory=list)
-    n_rejected: int = 0
-    n_repaired: int = 0
-
-    def add(self, reject: Reject) -> None:
-        self.n_rejected += not reject.kept
-        self.n_repaired += reject.kept
-        if self.n_rejected > MAX_REJECTS:
-            raise TooManyRejects(self.source, reject)
-        # A file in another encoding is repaired in every row, and usable all the same.
-        if not reject.kept or self.n_repaired <= MAX_REJECTS:
-            self.noted.append(reject)
-
-
-def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: _Rejects) -> Iterator[tuple[object, ...]]:
-    values = attrgetter(*_COLUMNS)
-    first, last = quarter_dates(quarter)
-    for row in rows:
-        if isinstance(row, Reject):
-            rejects.add(row)
-        elif first <= row.call_date <= last:
-            yield values(row)
-        else:
-            reason = f"not a day of {quarter}; a source yields rows of the quarter it is asked for"
-            rejects.add(Reject(row.row_number, "mostimportantdateutc", str(row.call_date), reason, row.transcript_id))
-
-
-def _forget_rejects(connection: Connection, rejects: _Rejects) -> None:
-    """Delete what an earlier reading has said of the rows that are read now."""
-    connection.execute(
-        sa.text(
-            """
-            DELETE FROM rejects WHERE source = :source
-            AND (row_number = ANY(:rows) OR row_number IN (SELECT row_number FROM incoming))
-            """
-        ),
-        {"source": rejects.source, "rows": [reject.row_number for reject in rejects.noted]},
-    )
-
-
-def _reject_second_firms(connection: Connection, rejects: _Rejects) -> None:
-    # The first firm to claim a transcript keeps it, whether it came in this source or in an earlier one.
-    gone = connection.execute(
-        sa.text(
-            """
-            WITH claims AS (
-                SELECT transcript_id, company_id, true AS stored, 0 AS row_number FROM calls
-                WHERE transcript_id IN (SELECT transcript_id FROM incoming)
-                UNION ALL
-                SELECT transcript_id, company_id, false, min(row_number) FROM incoming GROUP BY 1, 2
-            ), owners AS (
-                SELECT DISTINCT ON (transcript_id) transcript_id, company_id FROM claims
-                ORDER BY transcript_id, stored DESC, row_number, company_id
-            ), gone AS (
-                DELETE FROM incoming USING owners
-                WHERE incoming.transcript_id = owners.transcript_id AND incoming.company_id <> owners.company_id
-                RETURNING row_number, incoming.transcript_id, incoming.company_id, owners.company_id AS owner
-            )
-            SELECT * FROM gone ORDER BY row_number LIMIT :most
-            """
-        ),
-        {"most": MAX_REJECTS + 1},
-    )
-    for row, transcript, company, owner in gone:
-        reason = f"transcript {transcript} already belongs to firm {owner}"
-        rejects.add(Reject(row, "companyid", str(company), reason, transcript))
-
-
-def _drop_duplicates(connection: Connection, rejects: _Rejects) -> int:
-    """Keep the first of each component; returns how many later ones are the same, those with another text rejected."""
-    later = connection.execute(
-        sa.text(
-            """
-            WITH ranked AS (
-                SELECT ctid, row_number() OVER same AS rank, first_value(row_number) OVER same AS first_row,
-                       text = first_value(text) OVER same AS same_text
-                FROM incoming
-                WINDOW same AS (PARTITION BY company_id, transcript_id, component_order ORDER BY row_number, ctid)
-            ), gone AS (
-                DELETE FROM incoming USING ranked WHERE incoming.ctid = ranked.ctid AND rank > 1
-                RETURNING row_number, transcript_id, component_order, first_row, same_text
-            )
-            SELECT *, count(*) FILTER (WHERE same_text) OVER () AS n_same
-            FROM gone ORDER BY same_text, row_number LIMIT :most
-            """
-        ),
-        {"most": MAX_REJECTS + 1},
-    ).all()
-    for row in later:
-        if not row.same_text:
-            reason = f"row {row.first_row} has the same component with another text"
-            rejects.add(Reject(row.row_number, "componentorder", str(row.component_order), reason, row.transcript_id))
-    return later[0].n_same if later else 0
-
-
-def _incoming_firms(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
-    """The firms of the source, each with its calls in order of their day."""
-    in_order = sa.select(_incoming).order_by(
-        _incoming.c.company_id, _incoming.c.transcript_id, _incoming.c.component_order
-    )
-    # Streamed: the rows stay on the server.
-    options = {"stream_results": True, "max_row_buffer": _ROWS_AT_A_TIME}
-    with connection.execute(in_order, execution_options=options) as found:
-        components = (Component(**row) for row in found.mappings())
-        for company_id, firm in groupby(components, key=attrgetter("company_id")):
-            calls = [Call(tuple(group)) for _, group in groupby(firm, key=attrgetter("transcript_id"))]
-            yield company_id, sorted(calls, key=lambda call: (call.head.call_date, call.transcript_id))
 
 
 @dataclass(frozen=True)
@@ -648,18 +495,3 @@ def _quarter_hash(connection: Connection, quarter: str) -> str:
         .order_by(t.Call.transcript_id)
     )
     return content_hash([tuple(call) for call in calls])
-
-
-def _write_rejects(connection: Connection, rejects: _Rejects) -> None:
-    columns = "row_number reason column value transcript_id kept".split()
-    values = attrgetter(*columns)
-    rejects.noted.sort(key=attrgetter("row_number", "reason"))
-    copy_rows(
-        connection,
-        t.Reject.__table__,  # type: ignore[arg-type]
-        ["source", *columns],
-        (
-            (rejects.source, *values(next(same)))
-            for _, same in groupby(rejects.noted, attrgetter("row_number", "reason"))
-        ),
-    )

@@ -12,11 +12,12 @@ import pytest
 import sqlalchemy as sa
 
 from ftm_assets.analysis.transcripts import Call, Component, Reject
-from ftm_assets.storage import transcripts
+from ftm_assets.storage import incoming, transcripts
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.incoming import TooManyRejects
 from ftm_assets.storage.stages import find_firm_quarter, read_turns
 from ftm_assets.storage.themes import theme_state
-from ftm_assets.storage.transcripts import IngestCounts, TooManyRejects, count_calls, create_quarter, decide, ingest
+from ftm_assets.storage.transcripts import IngestCounts, count_calls, create_quarter, decide, ingest
 from ftm_assets_tests.fakes import at, component
 from ftm_assets_tests.storage.rows import QUARTER, all_rows, ask, at_once, derive, load, load_all, one, publish_theme
 
@@ -722,7 +723,7 @@ def other_firms(n: int) -> list[Component]:
 def test_a_source_with_too_many_unusable_rows_is_refused_and_nothing_is_written(
     database: Database, monkeypatch: pytest.MonkeyPatch, rows: Callable[[int], list[Component | Reject]]
 ) -> None:
-    monkeypatch.setattr(transcripts, "MAX_REJECTS", 3)
+    monkeypatch.setattr(incoming, "MAX_REJECTS", 3)
     assert load(database, *rows(3)).counts.n_rejected == 3
     before = all_rows(database)
     with pytest.raises(TooManyRejects, match=r"calls\.csv: more than 3 rows cannot be used.*nothing was loaded"):
@@ -731,7 +732,7 @@ def test_a_source_with_too_many_unusable_rows_is_refused_and_nothing_is_written(
 
 
 def test_repairs_alone_make_no_source_unusable(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transcripts, "MAX_REJECTS", 3)
+    monkeypatch.setattr(incoming, "MAX_REJECTS", 3)
     rows = [
         row
         for n in range(9)
