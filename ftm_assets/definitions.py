@@ -14,7 +14,8 @@ from ftm_assets.assets.jobs import firm_quarter, ingest_quarter, quarter_themes
 from ftm_assets.assets.sensors import complete_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
-from ftm_assets.resources.encoder import Encoder, SentenceTransformerEncoder
+from ftm_assets.launcher.encoding import ServedEncoder
+from ftm_assets.resources.encoder import Encoder, open_encoder
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.io_manager import PgVectorIOManager
@@ -38,6 +39,9 @@ def build_definitions(database: Database, encoder: Encoder, summarizer: Summariz
 
 
 settings = read_settings()
-defs = build_definitions(
-    Database(settings), SentenceTransformerEncoder(settings.encoder, settings.device), KeywordSummarizer()
+encoder = (
+    ServedEncoder(settings.encoder_address)
+    if settings.encoder_address
+    else open_encoder(settings.encoder, settings.device)
 )
+defs = build_definitions(Database(settings), encoder, KeywordSummarizer())

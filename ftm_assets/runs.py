@@ -3,7 +3,7 @@
 import os
 import signal
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,7 +33,6 @@ _UNFINISHED = [
     dg.DagsterRunStatus.STARTED,
     dg.DagsterRunStatus.CANCELING,
 ]
-_QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
 class AlreadyRunning(FtmError):
@@ -201,7 +200,7 @@ def run_firms(
         result = _execute(
             defs, instance, "firm_quarter", firm_quarter_key(key, quarter), f"backfill {quarter}", raise_on_error=False
         )
-        yield FirmRun(key, result.run_id, None if result.success else first_failure(result))
+        yield FirmRun(key, result.run_id, None if result.success else first_failure(result.all_events))
 
 
 def run_themes(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str) -> None:
@@ -226,7 +225,7 @@ def _execute(
         return defs.resolve_job_def(job).execute_in_process(
             instance=instance,
             partition_key=partition_key,
-            run_config={**(config or {}), **_QUIET},
+            run_config=config,
             tags={COMMAND_TAG: command},
             raise_on_error=raise_on_error,
         )
@@ -267,14 +266,16 @@ def unregister_firms(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
         instance.delete_dynamic_partition(FIRM, key)
 
 
-def first_failure(result: dg.ExecuteInProcessResult) -> str:
-    """What the first step that failed has said, without Dagster's words around it."""
-    for event in result.all_events:
+def first_failure(events: Iterable[dg.DagsterEvent]) -> str:
+    """What the first step that failed, or else the run, has said, without Dagster's words around it."""
+    for event in events:
         error = event.step_failure_data.error if event.is_step_failure else None
         while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
             error = error.cause
         if error is not None:
             return error.message.strip()
+        if event.event_type is dg.DagsterEventType.RUN_FAILURE and event.message:
+            return event.message
     return "the run failed before its first step; see its page in the UI"
 
 

@@ -1,6 +1,7 @@
-"""The processes behind the UI: webserver and daemon, started together and stopped together."""
+"""The processes behind the UI: webserver, daemon and GPU worker, started, kept alive and stopped together."""
 
 import fcntl
+import logging
 import os
 import signal
 import socket
@@ -9,7 +10,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,9 +28,11 @@ STOP_TIMEOUT_S = 20
 LOCK_TIMEOUT_S = 1
 POLL_S = 0.3
 LOG_LINES = 15
+MAX_DEATHS, DEATHS_S = 5, 120.0
 
 # Every process that we start, and every one that it starts, carries its home under this name.
 MARK = "FTM_SERVICES_OF"
+log = logging.getLogger("ftm.services")
 # The webserver is on this machine: a proxy would look for it elsewhere.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
@@ -68,16 +72,21 @@ class Running:
 
     processes: dict[str, subprocess.Popen[bytes]]
     asked_to_stop: list[int]
+    deaths: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=MAX_DEATHS)))
 
 
 @dataclass(frozen=True)
 class Services:
-    """Webserver and daemon of one home; `environment` may hold a password and goes to them alone."""
+    """Webserver, daemon and worker of one home; `environment` may hold a password and goes to them alone.
+
+    worker: False on a machine without the GPU, where only UI and daemon are wanted
+    """
 
     home: Path
     environment: dict[str, str] = field(repr=False)
     host: str
     port: int
+    worker: bool = True
 
     @property
     def address(self) -> str:
@@ -90,11 +99,12 @@ class Services:
         return {
             "webserver": ["dagster-webserver", "-h", self.host, "-p", str(self.port), "-w", workspace],
             "daemon": ["dagster-daemon", "run", "-w", workspace],
+            **({"worker": ["ftm", "worker"]} if self.worker else {}),
         }
 
     @contextmanager
     def running(self, instance: "dg.DagsterInstance | None" = None) -> Iterator[Running]:
-        """Both processes, the webserver answering; both are stopped at the end of the block, and so are leftovers of
+        """All processes, the webserver answering; they are stopped at the end of the block, and so are leftovers of
         a killed predecessor before its begin. SIGINT, SIGTERM and SIGHUP end it in order, also while it starts.
 
         instance: Dagster's, whose runs the killed predecessor left behind are ended too
@@ -109,23 +119,40 @@ class Services:
             running = Running({}, asked_to_stop)
             try:
                 for name, command in self.commands().items():
+                    self._log(name).unlink(missing_ok=True)
                     running.processes[name] = self._start(name, command)
                 self._wait_for_webserver(running)
                 yield running
             finally:
-                _stop(list(running.processes.values()))
+                _stop(running.processes)
+                _end_leftovers(self.home)  # Code servers of a webserver or daemon that was started again.
 
-    def watch(self, running: Running) -> None:
-        """Return when somebody asks to stop. raises: ServiceFailed as soon as a process has gone"""
+    def watch(self, running: Running, tend: Callable[[], None] = lambda: None) -> None:
+        """Start again what ends, until somebody asks to stop.
+
+        tend:   called between two looks, for what else is to be kept alive
+        raises: ServiceFailed if a process ends MAX_DEATHS times within DEATHS_S
+        """
         while not running.asked_to_stop:
-            self._check(running)
+            for name, process in running.processes.items():
+                if process.poll() is not None:
+                    self._start_again(running, name, process.returncode)
+            tend()
             time.sleep(POLL_S)
 
+    def _start_again(self, running: Running, name: str, status: int) -> None:
+        deaths, now = running.deaths[name], time.monotonic()
+        deaths.append(now)
+        if len(deaths) == MAX_DEATHS and now - deaths[0] < DEATHS_S:
+            raise ServiceFailed(name, self._log(name), f"ended {MAX_DEATHS} times, the last time with code {status}")
+        log.warning("%s ended with code %s and is started again; its log is %s", name, status, self._log(name))
+        running.processes[name] = self._start(name, self.commands()[name])
+
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        log = self._log(name)
-        log.parent.mkdir(parents=True, exist_ok=True)
+        file = self._log(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
         program = str(Path(sys.executable).parent / command[0])
-        with log.open("wb") as stream:
+        with file.open("ab") as stream:
             # A group of its own: Ctrl-C reaches us, and we stop it in order, code servers included.
             return subprocess.Popen(
                 [program, *command[1:]],
@@ -166,7 +193,7 @@ def stop_services(home: Path) -> bool:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 2 * STOP_TIMEOUT_S
+        deadline = time.monotonic() + 3 * STOP_TIMEOUT_S
         while _holder(home) == pid:
             if time.monotonic() > deadline:
                 raise FtmError(f"process {pid}, which keeps the services up, does not stop; end it with: kill -9 {pid}")
@@ -192,16 +219,18 @@ def processes_of(home: Path) -> list[int]:
 def end_abandoned_runs(instance: "dg.DagsterInstance") -> None:
     """End runs whose processes are gone, which else would count as running for ever and keep others waiting.
 
-    To be called while no daemon is up: then all runs that have begun are such, but for those of commands, which look
-    after them.
+    To be called while no daemon is up: then all runs that have begun are such, but for those of commands and of
+    the worker, which look after them.
     """
     from dagster import DagsterRunStatus, RunsFilter
 
+    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
     from ftm_assets.runs import COMMAND_TAG
 
+    launcher = instance.run_launcher
     begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     for run in instance.get_runs(RunsFilter(statuses=begun)):
-        if COMMAND_TAG in run.tags:
+        if COMMAND_TAG in run.tags or (isinstance(launcher, SingleGpuRunLauncher) and launcher.needs_worker(run)):
             continue
         if run.status is DagsterRunStatus.CANCELING:
             # Dagster might run a failed one again.
@@ -223,17 +252,20 @@ def _check_address(host: str, port: int) -> None:
         raise CannotListen(host, port, error.strerror or str(error)) from error
 
 
-def _stop(processes: list[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-    deadline = time.monotonic() + STOP_TIMEOUT_S
-    for process in processes:
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.1, deadline - time.monotonic()))
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def _stop(processes: dict[str, subprocess.Popen[bytes]]) -> None:
+    # The worker first: it lets runs end, and until then they are in the UI and can be canceled there.
+    for together in (["worker"], ["webserver", "daemon"]):
+        stopping = [processes[name] for name in together if name in processes]
+        for process in stopping:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGTERM)
+        deadline = time.monotonic() + STOP_TIMEOUT_S
+        for process in stopping:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 def _end_leftovers(home: Path) -> None:

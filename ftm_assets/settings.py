@@ -30,8 +30,21 @@ class Settings(BaseSettings):
     )
     quarters: str = Field("2015Q1:2027Q4", description="first and last quarter that the graph shows")
     source: str | None = Field(None, description="transcript source that the UI uses when the launchpad names none")
-    encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model: name or path")
+    encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model: name, path, or module:attribute")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+
+    lanes: int = Field(
+        0, ge=0, description="runs at a time in the GPU worker; 0: two more than cores, if memory allows"
+    )
+    lane_runs: int = Field(200, ge=1, description="a lane's process is replaced after so many runs")
+    lane_memory: int = Field(
+        0, ge=0, description="MB after which a lane is replaced, twice that kills it; 0: a part of the machine's"
+    )
+    grace: float = Field(90.0, ge=0, description="seconds that runs may take to end once the worker is to stop")
+    metrics_port: int = Field(9464, ge=0, le=65535, description="loopback port of the worker's metrics; 0: none")
+    event_days: int = Field(90, ge=0, description="days after which the worker thins out Dagster's event log; 0: never")
+    preload: str = Field("ftm_assets.warm", description="module that lanes are forked with")
+    encoder_address: str | None = Field(None, description="socket of the encoder process; the worker sets it for lanes")
 
     @field_validator("quarters")
     @classmethod

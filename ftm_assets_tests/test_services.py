@@ -1,4 +1,4 @@
-"""Stand-ins for webserver and daemon, in processes of their own; run as a script, this file is their `ftm up`."""
+"""Stand-ins for webserver, daemon and worker, in processes of their own; as a script, this file is their `ftm up`."""
 
 import fcntl
 import os
@@ -31,24 +31,37 @@ from ftm_assets.services import (
 
 WEBSERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 SLEEP = "/bin/sleep"
+DAEMON = f"{SLEEP} 301"
+WORKER = f"{SLEEP} 302"
 
 
 @dataclass(frozen=True)
 class StandIns(Services):
-    """A webserver with a code server of its own, which may never answer, and a daemon."""
+    """A webserver with a code server of its own, which may never answer, a daemon and a worker.
+
+    daemon_script: a shell's, which a daemon that sleeps follows
+    worker_script: likewise
+    """
 
     answers: bool = True
+    daemon_script: str = ""
+    worker_script: str = ""
 
     def commands(self) -> dict[str, list[str]]:
         (self.home / "server_info").touch()
         serve = WEBSERVER.format(port=self.port)
         alone = f"cd '{self.home}'; {SLEEP} 300 & exec '{sys.executable}' -c \"{serve}\""
         webserver = ["/bin/sh", "-c", alone] if self.answers else [SLEEP, "300"]
-        return {"webserver": webserver, "daemon": [SLEEP, "300"]}
+        daemon = ["/bin/sh", "-c", f"cd '{self.home}'; {self.daemon_script}\nexec {DAEMON}"]
+        worker = ["/bin/sh", "-c", f"cd '{self.home}'; {self.worker_script}\nexec {WORKER}"]
+        return {"webserver": webserver, "daemon": daemon, "worker": worker}
 
 
-def stand_ins(home: Path, port: int, *, answers: bool = True) -> StandIns:
-    return StandIns(home, {"FTM_DAGSTER_URL": "postgresql://ftm:sesame@db/dagster"}, "127.0.0.1", port, answers)
+def stand_ins(
+    home: Path, port: int, *, answers: bool = True, daemon_script: str = "", worker_script: str = ""
+) -> StandIns:
+    environment = {"FTM_DAGSTER_URL": "postgresql://ftm:sesame@db/dagster"}
+    return StandIns(home, environment, "127.0.0.1", port, True, answers, daemon_script, worker_script)
 
 
 def up(home: str, port: str, answers: str) -> None:
@@ -89,7 +102,7 @@ def start(home: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[str]
         if answers:
             assert process.stdout and process.stdout.readline() == "up\n"
         else:
-            wait_for(lambda: len(processes_of(home)) == 2)
+            wait_for(lambda: len(processes_of(home)) == 3)
         return process
 
     yield start
@@ -109,7 +122,7 @@ def test_down_ends_all_and_the_second_time_there_is_nothing_to_end(
     home: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     up = start()
-    assert len(processes_of(home)) == 3, "the code server is one of them"
+    assert len(processes_of(home)) == 4, "the code server is one of them"
     assert stop_services(home)
     assert processes_of(home) == []
     assert up.communicate(timeout=10)[0] == "stopped\n"
@@ -134,23 +147,122 @@ def test_ctrl_c_and_a_closed_terminal_end_what_is_still_starting(
     assert processes_of(home) == []
 
 
-def test_a_dead_child_is_noticed_and_takes_the_others_along(
-    home: Path, start: Callable[..., subprocess.Popen[str]]
-) -> None:
-    up = start()
-    [daemon] = [pid for pid in processes_of(home) if os.getpgid(pid) == pid and not is_python(pid)]
-    os.kill(daemon, signal.SIGKILL)
-    assert "daemon ended with code -9; its log is" in up.communicate(timeout=10)[1]
+def the(home: Path, command: str) -> int | None:
+    """The process of this home with that in its command line, which its shell has no more."""
+    for pid in processes_of(home):
+        with suppress(OSError):
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().strip("\0").split("\0")
+            if command in " ".join(words) and words[0] != "/bin/sh":
+                return pid
+    return None
+
+
+def kill(home: Path, command: str) -> int:
+    """Kill that process with -9, as soon as it is there; its number."""
+    wait_for(lambda: the(home, command))
+    pid = the(home, command)
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@pytest.mark.parametrize("command", [DAEMON, WORKER, "http.server"])
+def test_a_process_that_ends_is_started_again_and_the_others_stay(home: Path, port: int, command: str) -> None:
+    def look() -> None:
+        if the(home, command) not in (None, killed):
+            running.asked_to_stop.append(signal.SIGTERM)
+
+    ours = stand_ins(home, port)
+    with ours.running() as running:
+        killed = kill(home, command)
+        others = {other: the(home, other) for other in (DAEMON, WORKER, "http.server") if other != command}
+        ours.watch(running, tend=look)
+        assert {other: the(home, other) for other in others} == others
+    # Also what it had started itself, and left.
     assert processes_of(home) == []
 
 
-def is_python(pid: int) -> bool:
-    return b"http.server" in Path(f"/proc/{pid}/cmdline").read_bytes()
+def test_a_log_goes_on_when_its_process_is_started_again_and_begins_anew_with_up(home: Path, port: int) -> None:
+    def look() -> None:
+        if log.read_text() == "begun\nbegun\n":
+            running.asked_to_stop.append(signal.SIGTERM)
+
+    log = home / "logs" / "daemon.log"
+    ours = stand_ins(home, port, daemon_script="echo begun")
+    with ours.running() as running:
+        kill(home, DAEMON)
+        ours.watch(running, tend=look)
+    with ours.running():
+        wait_for(lambda: log.read_text() == "begun\n")
+
+
+def test_a_process_that_ends_again_and_again_takes_the_others_along(
+    home: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(services, "POLL_S", 0.05)
+    ours = stand_ins(home, port, worker_script="[ ! -e broken ] || { echo no model; exit 3; }")
+    with (
+        pytest.raises(ServiceFailed, match=r"worker ended 5 times, the last time with code 3; its log is .*\nno model"),
+        ours.running() as running,
+    ):
+        (home / "broken").touch()
+        kill(home, WORKER)
+        ours.watch(running)
+    assert processes_of(home) == []
+
+
+def test_a_process_may_end_now_and_then(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    killed: set[int] = set()
+
+    def kill_once_more() -> None:
+        killed.add(kill(home, DAEMON))
+        if len(killed) > services.MAX_DEATHS:
+            running.asked_to_stop.append(signal.SIGTERM)
+
+    monkeypatch.setattr(services, "POLL_S", 0.05)
+    monkeypatch.setattr(services, "DEATHS_S", 0.0)
+    ours = stand_ins(home, port)
+    with ours.running() as running:
+        ours.watch(running, tend=kill_once_more)
+    assert len(killed) > services.MAX_DEATHS
+
+
+@pytest.mark.parametrize("name", ["daemon", "worker"])
+def test_a_process_that_ends_while_the_others_start_is_not_started_again(home: Path, port: int, name: str) -> None:
+    ends = {f"{name}_script": "echo no; exit 3"}
+    with (
+        pytest.raises(ServiceFailed, match=rf"{name} ended with code 3; its log is .*\nno"),
+        stand_ins(home, port, **ends).running(),  # type: ignore[arg-type]
+    ):
+        pass
+    assert processes_of(home) == []
+
+
+def test_the_worker_lets_runs_end_before_daemon_and_webserver_are_told_to_stop(home: Path, port: int) -> None:
+    says = "trap '{first}echo {name} >> ended; exit' TERM; {sleep} & wait"
+    worker = says.format(name="worker", first="sleep 0.5; ", sleep=WORKER)
+    daemon = says.format(name="daemon", first="", sleep=DAEMON)
+    with stand_ins(home, port, daemon_script=daemon, worker_script=worker).running():
+        wait_for(lambda: the(home, DAEMON) and the(home, WORKER))
+    assert (home / "ended").read_text() == "worker\ndaemon\n"
+
+
+def test_a_worker_that_does_not_stop_in_time_is_killed(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "STOP_TIMEOUT_S", 0.5)
+    with stand_ins(home, port, worker_script="trap '' TERM").running():
+        wait_for(lambda: the(home, WORKER))
+    assert processes_of(home) == []
+
+
+def test_a_machine_without_a_gpu_may_do_without_the_worker(home: Path) -> None:
+    environment = {"DAGSTER_HOME": str(home)}
+    assert list(Services(home, environment, "127.0.0.1", 3000).commands()) == ["webserver", "daemon", "worker"]
+    assert list(Services(home, environment, "127.0.0.1", 3000, worker=False).commands()) == ["webserver", "daemon"]
 
 
 def test_down_ends_what_a_killed_up_has_left(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
     start().kill()
-    assert len(processes_of(home)) == 3
+    assert len(processes_of(home)) == 4
     assert stop_services(home)
     assert processes_of(home) == []
 
@@ -163,7 +275,7 @@ def test_the_next_up_ends_what_a_killed_one_has_left_and_takes_its_port(
     killed.wait()
     left = set(processes_of(home))
     with stand_ins(home, port).running():
-        assert len(processes_of(home)) == 3
+        assert len(processes_of(home)) == 4
         assert not left & set(processes_of(home))
     assert processes_of(home) == []
 
@@ -174,7 +286,7 @@ def test_a_second_up_is_refused_and_names_the_first(
     up = start()
     with pytest.raises(AlreadyUp, match=rf"already up .*\(process {up.pid}\)"), stand_ins(home, port).running():
         pass
-    assert len(processes_of(home)) == 3
+    assert len(processes_of(home)) == 4
 
 
 def test_services_of_another_home_are_left_alone(
@@ -182,13 +294,13 @@ def test_services_of_another_home_are_left_alone(
 ) -> None:
     start()
     assert not stop_services(tmp_path / "home with space")
-    assert len(processes_of(home)) == 3
+    assert len(processes_of(home)) == 4
 
 
 def test_a_proxy_is_not_asked_for_our_own_webserver(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with stand_ins(home, port).running() as running:
-        assert [process.poll() for process in running.processes.values()] == [None, None]
+        assert [process.poll() for process in running.processes.values()] == [None] * 3
 
 
 def test_a_webserver_that_never_answers_is_given_up(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -286,6 +398,7 @@ def test_runs_whose_processes_are_gone_are_ended_and_all_others_left_alone(insta
         "to come": (status.NOT_STARTED, {}, status.NOT_STARTED),
         "done": (status.SUCCESS, {}, status.SUCCESS),
         "of a command": (status.STARTED, {COMMAND_TAG: "backfill 2021Q4"}, status.STARTED),
+        "firm_quarter": (status.STARTED, {}, status.STARTED),  # The worker's.
     }
     ids = {
         name: instance.add_run(dg.DagsterRun(job_name=name, tags=tags, status=begun)).run_id
@@ -299,7 +412,7 @@ def test_runs_whose_processes_are_gone_are_ended_and_all_others_left_alone(insta
 
 
 def test_they_are_ended_before_the_daemon_starts(home: Path, port: int, instance: dg.DagsterInstance) -> None:
-    run = instance.add_run(dg.DagsterRun(job_name="firm_quarter", status=dg.DagsterRunStatus.STARTED))
+    run = instance.add_run(dg.DagsterRun(job_name="ingest_quarter", status=dg.DagsterRunStatus.STARTED))
     with stand_ins(home, port).running(instance):
         found = instance.get_run_by_id(run.run_id)
     assert found and found.status is dg.DagsterRunStatus.FAILURE

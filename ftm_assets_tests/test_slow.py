@@ -47,7 +47,8 @@ class Home:
     """A home of its own with its embedded server, and the `ftm` command in it."""
 
     def __init__(self, path: Path) -> None:
-        self.environment = {**os.environ, "FTM_HOME": str(path)}
+        # One lane, so that a person has the time to press a button while runs wait.
+        self.environment = {**os.environ, "FTM_HOME": str(path), "FTM_METRICS_PORT": "0", "FTM_LANES": "1"}
 
     def run(self, *arguments: str) -> str:
         done = subprocess.run([FTM, *arguments], env=self.environment, capture_output=True, text=True, timeout=600)
@@ -64,6 +65,16 @@ class Home:
     def query(self, sql: str) -> list[tuple[object, ...]]:
         with psycopg.connect(self.url) as connection:
             return connection.execute(sql).fetchall()
+
+    def runs(self, *statuses: str) -> list[str]:
+        """Runs of backfills in one of these states, the newest first."""
+        with psycopg.connect(with_database(self.url, "dagster")) as connection:
+            found = connection.execute(
+                "SELECT run_id FROM runs JOIN run_tags USING (run_id) WHERE key = 'dagster/backfill' "
+                "AND status = ANY(%s) ORDER BY runs.id DESC",
+                [list(statuses)],
+            )
+            return [row[0] for row in found]
 
     def hashes(self) -> dict[str, object]:
         return {table: self.query(sql)[0][0] for table, sql in HASHES.items()}
@@ -182,6 +193,60 @@ def test_a_firm_is_materialized_by_clicking_and_tells_what_it_found(page: Page, 
         expect(page.get_by_text(re.compile(shown)).first).to_be_visible()
     else:
         expect(page.get_by_text("all-MiniLM-L6-v2", exact=False).first).to_be_visible()
+
+
+def launch_backfill(page: Page, *, only_missing: bool) -> None:
+    """All firms of 2024Q2, as a person does it in the dialog of the job."""
+    page.goto("/locations/ftm_assets/jobs/firm_quarter")
+    page.get_by_role("button", name="Materialize all").click()
+    dialog = page.locator(".dagster-dialog")
+    dialog.get_by_text("All", exact=True).first.click()
+    dialog.get_by_text("Select a partition or create one").last.click()
+    page.keyboard.type("2024Q2")
+    page.locator(".dagster-popover").get_by_text("Select all (1)").click()
+    page.keyboard.press("Escape")
+    if only_missing:
+        dialog.get_by_text("Backfill only failed and missing partitions within selection").click()
+    dialog.get_by_role("button", name=re.compile("Launch")).click()
+    expect(dialog).to_be_hidden()
+
+
+def test_a_quarter_is_backfilled_one_run_terminated_and_only_that_one_done_again(
+    page: Page, home: Home, tmp_path: Path
+) -> None:
+    launch_backfill(page, only_missing=False)
+    wait_for(lambda: len(home.runs("QUEUED", "STARTING", "STARTED", "SUCCESS")) == 18, 120, "run of each firm")
+    unlucky = home.runs("QUEUED", "STARTING")[0]
+    page.goto(f"/runs/{unlucky}")
+    page.get_by_role("button", name="Terminate").click()
+    page.screenshot(path=tmp_path / "terminate.png")
+    page.locator(".dagster-dialog").get_by_role("button", name=re.compile("Terminate")).click()
+    wait_for(lambda: home.runs("CANCELED") == [unlucky], 30, "canceled run")
+    wait_for(lambda: len(home.runs("SUCCESS")) == 17, 180, "run of each other firm")
+
+    launch_backfill(page, only_missing=True)
+
+    wait_for(lambda: len(home.runs("SUCCESS")) == 18, 120, "run of the one that was terminated")
+    assert home.status("2024Q2")["n_complete"] == 17, "all firms with a call; Wexcombe holds none"
+    page.goto("/assets/topic_summaries?view=partitions")
+    expect(page.get_by_text("2024Q2").first).to_be_visible()
+    page.screenshot(path=tmp_path / "partitions.png")
+
+
+def test_ftm_backfill_becomes_one_of_dagsters_and_survives_its_own_ctrl_c(home: Home, ui: str) -> None:
+    before = len(home.runs("SUCCESS"))
+    command = [FTM, "backfill", "2024Q2", "--all"]
+    looking = subprocess.Popen(command, env=home.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    wait_for(lambda: len(home.runs("QUEUED", "STARTING", "STARTED")) > 5, 120, "begun backfill")
+    looking.send_signal(signal.SIGINT)
+    said = looking.communicate(timeout=60)[0].decode()
+    assert looking.returncode == 130 and "go on with: ftm backfill 2024Q2" in said
+
+    said = home.run("backfill", "2024Q2")
+
+    assert "Dagster carries out backfill" in said
+    assert len(home.runs("SUCCESS")) == before + 17
+    assert home.run("worker", "status").startswith("waiting: 0 runs")
 
 
 def test_a_check_asks_for_the_quarter(page: Page) -> None:

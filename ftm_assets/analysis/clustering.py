@@ -9,6 +9,8 @@ from typing import Literal, Protocol
 import numpy as np
 from pydantic import BaseModel, Field
 
+from ftm_assets.analysis.vectors import unit_rows
+
 MIN_DOCUMENTS = 4
 _BLOCK_ROWS = 1024
 _NEVER_SAID = ("", " ")  # BERTopic fails on fewer than two terms.
@@ -116,6 +118,13 @@ class BERTopicModel:
             np.where(assignments >= 0, probabilities, 0).astype(np.float32),
             tuple(_most_telling(row.indices, row.data, terms, self.settings.n_keywords) for row in scores),
         )
+
+
+def warm_up() -> None:
+    """Import and compile what a fit needs, so that the next one in this process, or in a fork of it, begins at once."""
+    vectors = unit_rows(np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32))
+    documents = [f"subject{row % 4} said" for row in range(len(vectors))]
+    BERTopicModel(ClusterSettings(), min_cluster_size=5, analyzer=str.split).fit_transform(documents, vectors)
 
 
 def _split_terms(text: str) -> list[str]:

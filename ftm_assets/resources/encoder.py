@@ -9,12 +9,13 @@ from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 
 from ftm_assets.analysis.vectors import DIMENSIONS, pad, unit_rows
 from ftm_assets.errors import FtmError
+from ftm_assets.resources.imported import imported, is_import_path
 
 _PACKAGED = "all-MiniLM-L6-v2"
 _PUBLISHER = "sentence-transformers/"  # Of every model whose name names none.
@@ -79,15 +80,50 @@ class SentenceTransformerEncoder:
         """See `Encoder`. Batches are made of these texts alone. raises: EncoderMissing, EncoderTooWide"""
         if not texts:
             return np.zeros((0, DIMENSIONS), np.float32)
-        loaded = _load(self.model, self.device)
-        vectors = loaded.model.encode(
-            list(texts),
-            batch_size=_BATCH_SIZE,
-            convert_to_numpy=True,
-            normalize_embeddings=True,
-            show_progress_bar=False,
+        model = _load(self.model, self.device).model
+        vectors = np.empty((len(texts), model.get_embedding_dimension()), np.float32)
+        for rows in batches(texts):
+            vectors[rows] = model.encode(
+                [texts[row] for row in rows],
+                batch_size=_BATCH_SIZE,
+                convert_to_numpy=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
+            )
+        return pad(unit_rows(vectors))
+
+
+def batches(texts: Sequence[str]) -> list[np.ndarray]:
+    """Rows of the texts to encode together, (up to 32,) int64 each, longest texts first; depends on these texts alone.
+
+    Encoding batch by batch gives the same vectors as encoding all at once, which is cut the same way.
+    """
+    order = np.argsort([-len(text) for text in texts], kind="stable")
+    return [order[start : start + _BATCH_SIZE] for start in range(0, len(order), _BATCH_SIZE)]
+
+
+def open_encoder(spec: str, device: str) -> Encoder:
+    """The encoder that a word names; its model is not loaded yet.
+
+    spec:   a model as in `SentenceTransformerEncoder`, or `package.module:attribute`: an Encoder, or what returns one
+    device: for a model; an encoder of one's own decides for itself
+    raises: EncoderMissing if an encoder of one's own cannot be imported, or is none
+    """
+    if not is_import_path(spec):
+        return SentenceTransformerEncoder(spec, device)
+    try:
+        encoder = imported(spec)
+    except Exception as error:  # Whatever a module of somebody else's may raise.
+        raise EncoderMissing(
+            f"encoder {spec!r} cannot be loaded ({type(error).__name__}: {error}); install its module or put its "
+            "folder on PYTHONPATH, and name an Encoder or what returns one when called without arguments"
+        ) from error
+    if isinstance(encoder, str) or not callable(getattr(encoder, "encode", None)):
+        raise EncoderMissing(
+            f"encoder {spec!r} is a {type(encoder).__name__}; it needs `name`, `revision` and `encode` as "
+            "ftm_assets.resources.encoder.Encoder has them"
         )
-        return pad(unit_rows(np.asarray(vectors, np.float32)))
+    return cast(Encoder, encoder)
 
 
 @dataclass(frozen=True)

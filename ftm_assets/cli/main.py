@@ -1,25 +1,22 @@
 """The `ftm` command."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from ftm_assets.display import Format, console, errors, show
+from ftm_assets.cli import backfill, worker
+from ftm_assets.cli.backfill import open_instance, show_status
+from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
+from ftm_assets.cli.progress import stoppable, tracked
 from ftm_assets.errors import FtmError
-from ftm_assets.progress import spinner, stoppable, tracked
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import Unknown, find_firm, find_firm_in, find_quarter, parse_quarter
 from ftm_assets.storage.removal import calls_to_forget, drop_quarter, firms_without_calls, forget
-
-if TYPE_CHECKING:
-    import dagster as dg
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -30,9 +27,9 @@ app = typer.Typer(
     "A firm may be named by its key, ticker, company id, or a part of its name that no other firm has.",
 )
 
+
 QuarterArgument = Annotated[str, typer.Argument(help="Calendar quarter of the calls, such as 2021Q4.")]
 FirmArgument = Annotated[str, typer.Argument(help="Key, ticker, company id, or an unambiguous part of the name.")]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table to read, json or csv for a script.")]
 LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most sentences to show.")]
 
 
@@ -63,105 +60,19 @@ def ingest(
     if as_of:
         config["as_of"] = as_of.date().isoformat()
     database = _database()
-    with _instance(database) as (instance, defs), stoppable("the same command; quarters that are loaded stay"):
+    with open_instance(database) as (instance, defs), stoppable("the same command; quarters that are loaded stay"):
         done = list(tracked(ingest_quarters(defs, instance, database, wanted, config), len(wanted), "quarters"))
     columns_shown = (
         "quarter n_firms n_calls n_new n_changed n_superseded n_not_known n_rows n_components n_duplicates n_rejected"
     )
-    show(done, _headings(columns_shown), form)
+    show(done, headings(columns_shown), form)
     if any(each.n_rejected or each.n_repaired for each in done):
         errors.print("some rows were left out or repaired; see why with: ftm rejects")
 
 
-@app.command()
-def backfill(
-    quarter: QuarterArgument,
-    firm: Annotated[list[str] | None, typer.Option("--firm", help="Only this firm; repeatable.")] = None,
-    every: Annotated[bool, typer.Option("--all", help="Also firms that are up to date.")] = False,
-    themes: Annotated[bool, typer.Option("--themes", help="Make themes even while firms are missing.")] = False,
-    reencode: Annotated[bool, typer.Option("--reencode", help="Drop the quarter's vectors; make new ones.")] = False,
-) -> None:
-    """Bring a quarter up to date: firms that are missing, failed or stale, then its themes.
-
-    One firm after another in this process. Stop it whenever you like: the same command goes on where it was.
-    """
-    from ftm_assets import runs
-
-    if reencode and firm:
-        raise FtmError("--reencode makes a whole quarter's vectors anew; leave out --firm")
-    database = _database()
-    with database.transaction() as connection:
-        quarter = find_quarter(connection, quarter)
-        chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
-    with (
-        _instance(database) as (instance, defs),
-        runs.alone(instance, database, f"backfill {quarter}"),
-        stoppable(f"ftm backfill {quarter}"),
-    ):
-        if reencode:
-            runs.reencode(defs, database, quarter)
-        keys = runs.firms_to_run(instance, database, quarter, chosen, every=every)
-        if keys:
-            runs.check_encoder(defs, database, quarter)
-        done = list(tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms"))
-        failed = [run for run in done if run.error]
-        for run in failed:
-            errors.print(
-                f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red", soft_wrap=True
-            )
-        left = runs.firms_to_do(instance, database, quarter)
-        if left and not themes:
-            console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
-        elif themes or every or runs.themes_to_do(instance, database, quarter):
-            with spinner(f"{quarter} themes"):
-                runs.run_themes(defs, instance, quarter)
-    _show_status(database, [quarter], Format.table)
-    if failed:
-        raise typer.Exit(1)
-
-
-@app.command()
-def status(
-    quarter: Annotated[str | None, typer.Argument(help="One quarter, with its firms to do; without, all.")] = None,
-    form: FormatOption = Format.table,
-) -> None:
-    """How far each quarter is: firms, calls, sentences, topics, outliers, themes, and what is left to do."""
-    database = _database()
-    with database.transaction() as connection:
-        known = queries.quarters_with_calls(connection)
-        chosen = [find_quarter(connection, quarter)] if quarter else known
-    if not chosen:
-        console.print("nothing is loaded yet: ftm ingest SOURCE")
-    else:
-        _show_status(database, chosen, form, firms=quarter is not None)
-
-
-def _show_status(database: Database, quarters: list[str], form: Format, *, firms: bool = False) -> None:
-    with database.transaction() as connection:
-        found = [queries.quarter_status(connection, quarter) for quarter in quarters]
-    show(
-        found,
-        _headings(
-            "quarter n_expected n_complete n_calls n_sentences n_modelled n_topics outlier_share n_themes "
-            "n_topics_in_themes"
-        ),
-        form,
-    )
-    if form is not Format.table:
-        return
-    for state in found:
-        if state.n_recipes > 1:
-            console.print(f"{state.quarter}: firms were made by {state.n_recipes} different versions or settings; make")
-            console.print(f"  them alike with: ftm backfill {state.quarter} --all")
-        if state.themes.changed_firms:
-            console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
-        to_do = [firm for firm in state.firms if not firm.complete]
-        if firms and to_do:
-            show(
-                to_do,
-                _headings("firm_key firm_sentences firm_topics topic_summaries"),
-                form,
-            )
+app.command()(backfill.backfill)
+app.command()(backfill.status)
+app.add_typer(worker.app, name="worker")
 
 
 @app.command()
@@ -199,7 +110,7 @@ def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Fo
         found = find_firm_in(connection, quarter, firm)
         rows = queries.topics_of_firm(connection, quarter, found.company_id)
     show(
-        rows, _headings("topic_id firm_name n_sentences label theme_id summary"), form, title=f"{found.name}, {quarter}"
+        rows, headings("topic_id firm_name n_sentences label theme_id summary"), form, title=f"{found.name}, {quarter}"
     )
 
 
@@ -216,7 +127,7 @@ def calls(
         rows = queries.calls(connection, quarter, company_id)
     show(
         rows,
-        _headings(
+        headings(
             "firm_key transcript_id call_date headline superseded_by n_components n_sentences n_modelled n_in_topics"
         ),
         form,
@@ -238,13 +149,13 @@ def sentences(
     if below and form is Format.table:
         show(
             below[:limit],
-            _headings("topic_id firm_name n_sentences label theme_id summary"),
+            headings("topic_id firm_name n_sentences label theme_id summary"),
             form,
             title=f"topics of {identifier}",
         )
     show(
         rows,
-        _headings("sentence_id firm_name call_date person role topic_label theme_id text"),
+        headings("sentence_id firm_name call_date person role topic_label theme_id text"),
         form,
     )
 
@@ -257,7 +168,7 @@ def rejects(
     """Rows of the sources that were left out, or repaired before they were loaded, and why."""
     with _database().transaction() as connection:
         rows = queries.rejects(connection, source)
-    show(rows, _headings("source row_number column value reason kept"), form)
+    show(rows, headings("source row_number column value reason kept"), form)
 
 
 @app.command(name="forget")
@@ -279,7 +190,7 @@ def forget_calls(
             )
         if yes:
             forget(connection, found)
-    columns = _headings("quarter firm_key transcript_id headline")
+    columns = headings("quarter firm_key transcript_id headline")
     show(found, columns, Format.table, title="forgotten" if yes else "would be forgotten")
     if yes:
         _unregister_firms_without_calls(database)
@@ -301,7 +212,7 @@ def drop(
         console.print(f"dropped {quarter} with {n_calls} calls")
         _unregister_firms_without_calls(database)
     else:
-        _show_status(database, [quarter], Format.table)
+        show_status(database, [quarter], Format.table)
         console.print(f"nothing was deleted; repeat with --yes to drop {quarter}")
 
 
@@ -337,18 +248,21 @@ def env() -> None:
 def up(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 3000,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    worker: Annotated[bool, typer.Option(help="Start the GPU worker, too; one may run on another machine.")] = True,
 ) -> None:
-    """Start all that the Dagster UI needs: database, code location, daemon, webserver. Ctrl-C stops the last three."""
+    """Start and keep up all that the Dagster UI needs: database, webserver, daemon, GPU worker. Ctrl-C stops all but
+    the first.
+    """
     from ftm_assets.runs import dagster_environment, dagster_instance
     from ftm_assets.services import Services
 
     database = _database()
     console.print(f"database: {database.location}", markup=False)
-    services = Services(database.settings.home, dagster_environment(database), host, port)
+    services = Services(database.settings.home, dagster_environment(database), host, port, worker)
     with dagster_instance(database) as instance, services.running(instance) as running:
         logs = database.settings.home / "logs"
         console.print(f"Dagster UI: {services.address}   (logs in {logs}; Ctrl-C to stop)", markup=False)
-        services.watch(running)
+        services.watch(running, tend=database.keep_up)
     console.print("stopped; the database runs on until: ftm down")
 
 
@@ -380,26 +294,8 @@ def _database() -> Database:
     return Database(read_settings())
 
 
-@contextmanager
-def _instance(database: Database) -> Iterator[tuple["dg.DagsterInstance", "dg.Definitions"]]:
-    from ftm_assets.definitions import defs
-    from ftm_assets.runs import dagster_instance
-
-    with dagster_instance(database) as instance:
-        yield instance, defs
-
-
-def _headings(columns: str) -> dict[str, str]:
-    """Field -> heading: the field's name without underscores; `n_firms` is headed `firms`."""
-    return {name: name.removeprefix("n_").replace("_", " ") for name in columns.split()}
-
-
 def _column_map(pairs: list[str]) -> dict[str, str]:
     found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     if len(found) < len(pairs):
         raise FtmError(f"--column wants ours=theirs, such as companyid=gvkey; got {pairs}")
     return found
-
-
-def _some(names: tuple[str, ...], n: int = 10) -> str:
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from ftm_assets.display import Format, show
+from ftm_assets.cli.display import Format, show
 
 
 @dataclass(frozen=True)

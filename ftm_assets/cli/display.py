@@ -6,8 +6,9 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -27,6 +28,14 @@ class Format(StrEnum):
     table = "table"
     json = "json"
     csv = "csv"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table to read, json or csv for a script.")]
+
+
+def headings(columns: str) -> dict[str, str]:
+    """Field -> heading: the field's name without underscores; `n_firms` is headed `firms`."""
+    return {name: name.removeprefix("n_").replace("_", " ") for name in columns.split()}
 
 
 def show(

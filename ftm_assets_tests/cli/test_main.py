@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ftm_assets.analysis.summaries import KeywordSummarizer
-from ftm_assets.cli import app
+from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
 from ftm_assets.resources.encoder import Encoder, SentenceTransformerEncoder

@@ -1,0 +1,130 @@
+"""Backfills that Dagster's daemon carries out, run by run; a person sees them in the UI, and may look on from here."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
+from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
+from dagster._core.utils import make_new_backfill_id
+from dagster._time import get_current_timestamp
+
+from ftm_assets.errors import FtmError
+from ftm_assets.partitions import FIRM, firm_quarter_key
+from ftm_assets.runs import FIRM_ASSETS, FirmRun, first_failure
+
+QUARTER_TAG = "ftm/quarter"
+# A daemon says every 30 s that it lives.
+DAEMON_TIMEOUT_S = 75.0
+POLL_S = 1.0
+_FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
+
+
+class NoBackfill(FtmError):
+    """Nothing is under way that could be stopped."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(f"no backfill of {quarter} is under way")
+
+
+@dataclass(frozen=True)
+class BackfillProgress:
+    """How many of a backfill's runs have ended, well or not, and whether that is all."""
+
+    n_succeeded: int
+    n_failed: int
+    is_over: bool
+
+    @property
+    def n_ended(self) -> int:
+        """Runs that have ended."""
+        return self.n_succeeded + self.n_failed
+
+
+def daemon_is_up(instance: dg.DagsterInstance) -> bool:
+    """Whether a daemon that carries out backfills has lately said that it lives."""
+    heartbeat = instance.get_daemon_heartbeats().get("BACKFILL")
+    return heartbeat is not None and time.time() - heartbeat.timestamp < DAEMON_TIMEOUT_S
+
+
+def under_way(instance: dg.DagsterInstance, quarter: str) -> str | None:
+    """Id of the backfill of a quarter that was begun here and is not over, None if there is none."""
+    wanted = BulkActionsFilter(
+        statuses=[BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING], tags={QUARTER_TAG: quarter}
+    )
+    return next((backfill.backfill_id for backfill in instance.get_backfills(filters=wanted)), None)
+
+
+def begin(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys: Sequence[str]) -> str:
+    """Ask the daemon for one run of the three firm assets for each firm; returns the backfill's id."""
+    instance.add_dynamic_partitions(FIRM, list(keys))
+    backfill = PartitionBackfill.from_asset_partitions(
+        backfill_id=make_new_backfill_id(),
+        asset_graph=defs.resolve_asset_graph(),
+        partition_names=[firm_quarter_key(key, quarter) for key in keys],
+        asset_selection=list(FIRM_ASSETS),
+        backfill_timestamp=get_current_timestamp(),
+        tags={QUARTER_TAG: quarter},
+        dynamic_partitions_store=instance,
+        all_partitions=False,
+        title=f"{quarter}, {len(keys)} firms",
+        description=None,
+        run_config=None,
+    )
+    instance.add_backfill(backfill)
+    return backfill.backfill_id
+
+
+def n_firms(instance: dg.DagsterInstance, backfill_id: str) -> int:
+    """Of how many firms the backfill is."""
+    backfill = instance.get_backfill(backfill_id)
+    data = backfill.asset_backfill_data if backfill is not None else None
+    return 0 if data is None else data.target_subset.num_partitions_and_non_partitioned_assets // len(FIRM_ASSETS)
+
+
+def watch(instance: dg.DagsterInstance, backfill_id: str) -> Iterator[BackfillProgress]:
+    """The progress of a backfill every second, the last time when it is over."""
+    total = n_firms(instance, backfill_id)
+    while True:
+        backfill = instance.get_backfill(backfill_id)
+        n_succeeded = _count(instance, backfill_id, [dg.DagsterRunStatus.SUCCESS])
+        n_failed = _count(instance, backfill_id, _FAILED)
+        # Dagster takes half a minute more to find out that all went well.
+        is_over = n_succeeded >= total or backfill is None or backfill.status is not BulkActionStatus.REQUESTED
+        yield BackfillProgress(n_succeeded, n_failed, is_over)
+        if is_over:
+            return
+        time.sleep(POLL_S)
+
+
+def _count(instance: dg.DagsterInstance, backfill_id: str, statuses: list[dg.DagsterRunStatus]) -> int:
+    return instance.get_runs_count(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill_id}, statuses=statuses))
+
+
+def failures(instance: dg.DagsterInstance, backfill_id: str) -> list[FirmRun]:
+    """Runs of a backfill that have failed or were canceled and were not made good by a later one."""
+    runs = instance.get_runs(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill_id}))
+    last = {run.tags[PARTITION_NAME_TAG]: run for run in reversed(runs)}
+    return [
+        FirmRun(partition.partition("|")[0], run.run_id, _said(instance, run))
+        for partition, run in sorted(last.items())
+        if run.status in _FAILED
+    ]
+
+
+def _said(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
+    if run.status is dg.DagsterRunStatus.CANCELED:
+        return "canceled"
+    kinds = {dg.DagsterEventType.STEP_FAILURE, dg.DagsterEventType.RUN_FAILURE}
+    events = (entry.dagster_event for entry in instance.all_logs(run.run_id, of_type=kinds))
+    return first_failure(event for event in events if event is not None)
+
+
+def cancel(instance: dg.DagsterInstance, quarter: str) -> None:
+    """Ask the daemon to end the backfill of a quarter; runs that wait or go on are canceled. raises: NoBackfill"""
+    backfill_id = under_way(instance, quarter)
+    backfill = instance.get_backfill(backfill_id) if backfill_id else None
+    if backfill is None:
+        raise NoBackfill(quarter)
+    instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELING))  # type: ignore[no-untyped-call]

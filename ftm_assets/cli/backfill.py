@@ -1,0 +1,152 @@
+"""The commands `ftm backfill` and `ftm status`: bring a quarter up to date, and say how far it is."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
+from ftm_assets.cli.progress import bar, spinner, stoppable, tracked
+from ftm_assets.errors import FtmError
+from ftm_assets.settings import read_settings
+from ftm_assets.storage import queries
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.lookup import find_firm_in, find_quarter
+
+if TYPE_CHECKING:
+    import dagster as dg
+
+    from ftm_assets import runs
+
+
+def backfill(
+    quarter: Annotated[str, typer.Argument(help="Calendar quarter of the calls, such as 2021Q4.")],
+    firm: Annotated[list[str] | None, typer.Option("--firm", help="Only this firm; repeatable.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Also firms that are up to date.")] = False,
+    themes: Annotated[bool, typer.Option("--themes", help="Make themes even while firms are missing.")] = False,
+    reencode: Annotated[bool, typer.Option("--reencode", help="Drop the quarter's vectors; make new ones.")] = False,
+    cancel: Annotated[bool, typer.Option("--cancel", help="End the backfill that Dagster carries out.")] = False,
+) -> None:
+    """Bring a quarter up to date: firms that are missing, failed or stale, then its themes.
+
+    While `ftm up` runs, Dagster carries it out and this command looks on: Ctrl-C ends only the looking. Without, firms
+    are done one after another in this process. The same command goes on where it was in both cases.
+    """
+    from ftm_assets import backfills, runs
+
+    if reencode and firm:
+        raise FtmError("--reencode makes a whole quarter's vectors anew; leave out --firm")
+    database = Database(read_settings())
+    with database.transaction() as connection:
+        quarter = find_quarter(connection, quarter)
+        chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
+    with (
+        open_instance(database) as (instance, defs),
+        runs.alone(instance, database, f"backfill {quarter}"),
+        stoppable(f"ftm backfill {quarter}"),
+    ):
+        if cancel:
+            backfills.cancel(instance, quarter)
+            console.print(f"Dagster ends the backfill of {quarter}; what is done stays")
+            return
+        if reencode:
+            runs.reencode(defs, database, quarter)
+        keys = runs.firms_to_run(instance, database, quarter, chosen, every=every)
+        if backfills.daemon_is_up(instance):
+            failed = _by_daemon(defs, instance, quarter, keys)
+        else:
+            failed = _in_process(defs, instance, database, quarter, keys)
+        for run in failed:
+            errors.print(
+                f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red", soft_wrap=True
+            )
+        left = runs.firms_to_do(instance, database, quarter)
+        if left and not themes:
+            console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
+        elif themes or every or runs.themes_to_do(instance, database, quarter):
+            with spinner(f"{quarter} themes"):
+                runs.run_themes(defs, instance, quarter)
+    show_status(database, [quarter], Format.table)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _in_process(
+    defs: "dg.Definitions", instance: "dg.DagsterInstance", database: Database, quarter: str, keys: list[str]
+) -> "list[runs.FirmRun]":
+    """The firms' runs that failed, after all were executed here."""
+    from ftm_assets import runs
+
+    if keys:
+        runs.check_encoder(defs, database, quarter)
+    done = tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms")
+    return [run for run in done if run.error]
+
+
+def _by_daemon(
+    defs: "dg.Definitions", instance: "dg.DagsterInstance", quarter: str, keys: list[str]
+) -> "list[runs.FirmRun]":
+    """The firms' runs that failed, after Dagster has executed all: of the backfill under way, or else of a new one."""
+    from ftm_assets import backfills
+
+    backfill_id = backfills.under_way(instance, quarter)
+    if backfill_id is None:
+        if not keys:
+            return []
+        backfill_id = backfills.begin(defs, instance, quarter, keys)
+    console.print(f"Dagster carries out backfill {backfill_id}; Ctrl-C ends the looking on, not the backfill")
+    n_ended = 0
+    with bar(backfills.n_firms(instance, backfill_id), f"{quarter} firms") as advance:
+        for progress in backfills.watch(instance, backfill_id):
+            advance(progress.n_ended - n_ended)
+            n_ended = progress.n_ended
+    return backfills.failures(instance, backfill_id)
+
+
+def status(
+    quarter: Annotated[str | None, typer.Argument(help="One quarter, with its firms to do; without, all.")] = None,
+    form: FormatOption = Format.table,
+) -> None:
+    """How far each quarter is: firms, calls, sentences, topics, outliers, themes, and what is left to do."""
+    database = Database(read_settings())
+    with database.transaction() as connection:
+        known = queries.quarters_with_calls(connection)
+        chosen = [find_quarter(connection, quarter)] if quarter else known
+    if not chosen:
+        console.print("nothing is loaded yet: ftm ingest SOURCE")
+    else:
+        show_status(database, chosen, form, firms=quarter is not None)
+
+
+def show_status(database: Database, quarters: list[str], form: Format, *, firms: bool = False) -> None:
+    """Print how far quarters are; in a table also what is stale and why."""
+    with database.transaction() as connection:
+        found = [queries.quarter_status(connection, quarter) for quarter in quarters]
+    progress, found_in_it = "n_expected n_complete n_calls n_sentences n_modelled", "n_topics outlier_share n_themes"
+    show(found, headings(f"quarter {progress} {found_in_it} n_topics_in_themes"), form)
+    if form is not Format.table:
+        return
+    for state in found:
+        if state.n_recipes > 1:
+            console.print(f"{state.quarter}: firms were made by {state.n_recipes} different versions or settings; make")
+            console.print(f"  them alike with: ftm backfill {state.quarter} --all")
+        if state.themes.changed_firms:
+            console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
+        to_do = [firm for firm in state.firms if not firm.complete]
+        if firms and to_do:
+            show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), form)
+
+
+def _some(names: tuple[str, ...], n: int = 10) -> str:
+    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
+
+
+@contextmanager
+def open_instance(database: Database) -> Iterator[tuple["dg.DagsterInstance", "dg.Definitions"]]:
+    """Dagster's instance on the database, and the graph."""
+    from ftm_assets.definitions import defs
+    from ftm_assets.runs import dagster_instance
+
+    with dagster_instance(database) as instance:
+        yield instance, defs

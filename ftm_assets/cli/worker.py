@@ -1,0 +1,98 @@
+"""The `ftm worker` command: be the GPU worker, or say what it does."""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import typer
+
+from ftm_assets.cli.display import Format, FormatOption, console, headings, show
+from ftm_assets.errors import FtmError
+from ftm_assets.launcher.queue import Lane, RunQueue
+from ftm_assets.settings import read_settings
+from ftm_assets.storage.database import Database
+
+app = typer.Typer(invoke_without_command=True, help="Be the GPU worker: execute runs, one model for all of them.")
+
+_GIB = 1 << 30
+
+
+@app.callback()
+def worker(context: typer.Context) -> None:
+    """Be the GPU worker: load the model once and execute the runs that Dagster launches, until SIGTERM or Ctrl-C.
+
+    The first of these lets runs end that were begun (FTM_GRACE), the second hands them back at once.
+    """
+    if context.invoked_subcommand is not None:
+        return
+    from ftm_assets.launcher.worker import WorkerOptions, work
+    from ftm_assets.runs import dagster_instance
+
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
+    logging.getLogger("ftm").setLevel(logging.INFO)
+    database = Database(read_settings())
+    with dagster_instance(database) as instance:
+        queue = RunQueue(database.dagster_url())
+        start_over = work(queue, instance, WorkerOptions.of(database.settings))
+    if start_over:
+        os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 the same command again
+
+
+@dataclass(frozen=True)
+class LaneStatus:
+    """A lane as people want to see it."""
+
+    lane: int
+    pid: int
+    run: str
+    for_s: float
+    n_runs: int
+    busy_share: float
+    memory_mb: int
+
+
+@app.command()
+def status(form: FormatOption = Format.table) -> None:
+    """What each lane does, what waits and how long, the model, texts per second, and the last error."""
+    settings = read_settings()
+    queue = RunQueue(Database(settings).dagster_url())
+    holder, (said, lanes), waiting = queue.holder(), queue.said(), queue.waiting()
+    if form is Format.table:
+        console.print(f"waiting: {waiting.n_runs} runs, {waiting.n_clicked} of them clicked", markup=False)
+        if waiting.n_runs:
+            console.print(f"the oldest waits for {waiting.oldest_s:.0f} s")
+    if holder is None or said is None:
+        raise FtmError("no GPU worker is running; start it with: ftm worker (ftm up does, too)")
+    now = datetime.now(UTC)
+    if form is Format.table:
+        uptime_s = (now - said.started_at).total_seconds()
+        console.print(f"worker: {holder}, {said.phase} for {uptime_s:.0f} s", markup=False)
+        console.print(
+            f"model: {said.encoder or 'not loaded'} on {said.device}, loaded {said.n_loads} times", markup=False
+        )
+        rate = said.n_texts / said.encoding_s if said.encoding_s else 0.0
+        console.print(
+            f"texts: {said.n_texts:,} encoded, {rate:,.0f} a second; GPU memory: {said.gpu_bytes / _GIB:.1f} GiB"
+        )
+        if said.error_at is not None:
+            console.print(f"last error, {said.error_at:%Y-%m-%d %H:%M:%S} UTC: {said.error}", markup=False)
+        if said.model != settings.encoder:
+            console.print(f"it was started with FTM_ENCODER={said.model}, here it is {settings.encoder}: restart it")
+    columns = headings("lane pid run for_s n_runs busy_share memory_mb")
+    show([_status(lane, said.started_at, now) for lane in lanes], columns, form)
+
+
+def _status(lane: Lane, started_at: datetime, now: datetime) -> LaneStatus:
+    for_s = (now - lane.since).total_seconds()
+    busy_s = lane.busy_s + (for_s if lane.run_id else 0.0)
+    return LaneStatus(
+        lane.number,
+        lane.pid,
+        lane.run_id or "",
+        for_s,
+        lane.n_runs,
+        busy_s / max(1.0, (now - started_at).total_seconds()),
+        lane.memory_bytes >> 20,
+    )

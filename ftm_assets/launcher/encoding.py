@@ -1,0 +1,232 @@
+"""The encoder process, which owns the device and loads the model once, and the encoder that lanes use in its stead.
+
+A batch never mixes requests: the same texts encoded beside others differ by 3e-7, which is enough to turn a clustering
+over. So a request is cut into batches by its own texts alone, as it is without the process, and the process is fair
+between batches: each request that waits has one encoded in turn.
+"""
+
+import os
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from multiprocessing.connection import Client, Connection, wait
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from ftm_assets.analysis.vectors import DIMENSIONS
+from ftm_assets.errors import FtmError
+from ftm_assets.launcher.lane import die_with
+from ftm_assets.resources.encoder import Encoder, batches, open_encoder
+
+_ASK_AGAIN_S = 0.2
+_SAY_S = 1.0
+
+
+class EncoderFailed(FtmError):
+    """The encoder process cannot encode; it says why."""
+
+
+class EncoderGone(FtmError):
+    """The encoder process did not come back."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(f"no encoder process for {waited_s:.0f} s; see what the worker says: ftm worker status")
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The model that is loaded."""
+
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a model could not be loaded, or texts not encoded."""
+
+    why: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What the process has done since it began."""
+
+    n_texts: int = 0
+    encoding_s: float = 0.0
+    gpu_bytes: int = 0
+
+
+@dataclass
+class ServedEncoder:
+    """An `Encoder` whose model is in the encoder process. Connects when it is used, and again after an interruption.
+
+    address:    of the process
+    patience_s: how long a process that is gone, or still loads its model, is waited for
+    """
+
+    address: str
+    patience_s: float = 600.0
+    _connection: Connection | None = field(default=None, init=False, repr=False)
+
+    @property
+    def name(self) -> str:
+        """The model's name, as it is recorded. raises: EncoderFailed, EncoderGone"""
+        return cast(Loaded, self._ask(None)).name
+
+    @property
+    def revision(self) -> str:
+        """What tells two versions of the model apart. raises: EncoderFailed, EncoderGone"""
+        return cast(Loaded, self._ask(None)).revision
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """See `Encoder`. raises: EncoderFailed, EncoderGone"""
+        if not texts:
+            return np.zeros((0, DIMENSIONS), np.float32)
+        return cast(np.ndarray, self._ask(list(texts)))
+
+    def _ask(self, request: list[str] | None) -> object:
+        """The answer. A request whose answer was lost is repeated: encoding the same again changes nothing."""
+        started = time.monotonic()
+        while True:
+            try:
+                answer = self._ask_once(request)
+            except (OSError, EOFError):
+                if time.monotonic() - started > self.patience_s:
+                    raise EncoderGone(self.patience_s) from None
+                time.sleep(_ASK_AGAIN_S)
+                continue
+            if isinstance(answer, Failed):
+                raise EncoderFailed(answer.why)
+            return answer
+
+    def _ask_once(self, request: list[str] | None) -> object:
+        connection = self._connection or Client(self.address)
+        # An interrupt in between leaves half an answer in the connection, so that it must not be used again.
+        self._connection = None
+        try:
+            connection.send(request)
+            answer = connection.recv()
+        except BaseException:
+            connection.close()
+            raise
+        self._connection = connection
+        return answer
+
+
+def encoder_process(worker: Connection, parent: int, address: str, model: str, device: str) -> None:
+    """Main function of the encoder process: load the model, then serve until the worker has gone.
+
+    worker: is told `Loaded` for each load, `Failed` for each failure, and `Progress` every second
+    """
+    die_with(parent)
+    os.setsid()  # Ctrl-C in the terminal is for the worker, which lets runs end.
+    Path(address).unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(address)
+        listener.listen(64)
+        server = _Server(model, device, worker)
+        server.load()
+        server.serve(listener)
+
+
+@dataclass
+class _Request:
+    client: Connection
+    texts: list[str]
+    vectors: np.ndarray
+    left: deque[np.ndarray]
+
+
+class _Server:
+    """One batch of each request in turn. A model that could not be loaded is tried again by the next request."""
+
+    encoder: Encoder
+
+    def __init__(self, model: str, device: str, worker: Connection) -> None:
+        self.model = model
+        self.device = device
+        self.worker = worker
+        self.loaded: Loaded | None = None
+        self.clients: list[Connection] = []
+        self.requests: deque[_Request] = deque()
+        self.progress = Progress()
+
+    def load(self) -> Loaded | Failed:
+        if self.loaded is None:
+            try:
+                self.encoder = open_encoder(self.model, self.device)
+                self.loaded = Loaded(self.encoder.name, self.encoder.revision)
+            except Exception as error:  # Of whatever kind somebody else's encoder raises.
+                self.worker.send(failed := Failed(f"{type(error).__name__}: {error}"))
+                return failed
+            self.worker.send(self.loaded)
+        return self.loaded
+
+    def serve(self, listener: socket.socket) -> None:
+        said_at = 0.0
+        while True:
+            for ready in wait([listener, *self.clients], timeout=0 if self.requests else _SAY_S):
+                if ready is listener:
+                    self.clients.append(Connection(listener.accept()[0].detach()))
+                else:
+                    self._receive(cast(Connection, ready))
+            if self.requests:
+                self._encode_a_batch(self.requests.popleft())
+            if time.monotonic() - said_at > _SAY_S:
+                self.worker.send(self.progress)
+                said_at = time.monotonic()
+
+    def _receive(self, client: Connection) -> None:
+        try:
+            texts: list[str] | None = client.recv()
+        except (OSError, EOFError):
+            self._forget(client)
+            return
+        loaded = self.load()
+        if texts is None or isinstance(loaded, Failed):
+            self._answer(client, loaded)
+        else:
+            vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+            self.requests.append(_Request(client, texts, vectors, deque(batches(texts))))
+
+    def _encode_a_batch(self, request: _Request) -> None:
+        rows = request.left.popleft()
+        started = time.perf_counter()
+        try:
+            request.vectors[rows] = self.encoder.encode([request.texts[row] for row in rows])
+        except Exception as error:  # Of whatever kind the model raises: it concerns this request alone.
+            failed = Failed(f"{type(error).__name__} while {len(rows)} texts were encoded: {error}")
+            self.worker.send(failed)
+            self._answer(request.client, failed)
+            return
+        self.progress = Progress(
+            self.progress.n_texts + len(rows),
+            self.progress.encoding_s + time.perf_counter() - started,
+            _gpu_bytes(),
+        )
+        if request.left:
+            self.requests.append(request)
+        else:
+            self._answer(request.client, request.vectors)
+
+    def _answer(self, client: Connection, answer: object) -> None:
+        try:
+            client.send(answer)
+        except OSError:
+            self._forget(client)
+
+    def _forget(self, client: Connection) -> None:
+        client.close()
+        self.clients.remove(client)
+        self.requests = deque(request for request in self.requests if request.client is not client)
+
+
+def _gpu_bytes() -> int:
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_available() else 0

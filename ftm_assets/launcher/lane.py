@@ -1,0 +1,107 @@
+"""A lane: a process that executes one run after another, forked from a parent that has everything imported.
+
+    lanes.Lanes -- number ---> warm parent -- fork --> lane
+                <- Exited ----'                         |
+                <- Ready, Done -------------------------'
+                -- run id ----------------------------->
+
+Parent and lanes end with the process that started them, because the kernel kills them when their parent dies: nobody
+goes on with a run that somebody else may take up.
+"""
+
+import ctypes
+import importlib
+import os
+import signal
+import sys
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Client, Connection
+
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(frozen=True)
+class Ready:
+    """A lane waits for its first run."""
+
+    number: int
+    pid: int
+
+
+@dataclass(frozen=True)
+class Done:
+    """A lane is through with its run. `error` says why, if that has not ended."""
+
+    is_finished: bool
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Exited:
+    """A lane's process has ended. `status` is its exit code, or minus the signal that killed it."""
+
+    number: int
+    status: int
+
+
+def die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies. parent: the process that it should be a child of"""
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # It died before the kernel knew.
+        os._exit(1)
+
+
+def warm_parent(control: Connection, starter: int, address: str, preload: str) -> None:
+    """Main function of the warm parent: import, then fork a lane for each number received, and tell of each that ends.
+
+    It has no thread, no connection to a database and nothing on the GPU, so that a fork of it is whole.
+    """
+    die_with(starter)
+    os.setsid()  # Ctrl-C in the terminal is not for lanes.
+    importlib.import_module(preload)
+    numbers: dict[int, int] = {}
+    here = os.getpid()
+    while True:
+        if control.poll(0.05):
+            number: int = control.recv()
+            pid = os.fork()
+            if pid == 0:
+                control.close()
+                os._exit(_lane(here, address, number))
+            numbers[pid] = number
+        while numbers and (ended := os.waitpid(-1, os.WNOHANG))[0]:
+            control.send(Exited(numbers.pop(ended[0]), os.waitstatus_to_exitcode(ended[1])))
+
+
+def _lane(parent: int, address: str, number: int) -> int:
+    die_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A late one must not end the lane; Dagster listens during a run.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})  # The worker decides when a lane goes.
+    try:
+        _serve(address, number)
+    except EOFError:
+        return 0  # The worker has no more runs for it.
+    except Exception:
+        traceback.print_exc()
+        sys.stderr.flush()
+        return 1
+    return 0
+
+
+def _serve(address: str, number: int) -> None:
+    from dagster import DagsterInstance
+
+    from ftm_assets.launcher.execution import execute
+
+    # The worker waits for what a lane that has connected says, so the instance is opened before.
+    with DagsterInstance.get() as instance, Client(address) as worker:
+        worker.send(Ready(number, os.getpid()))
+        while True:
+            run_id: str = worker.recv()
+            try:
+                done = Done(execute(instance, run_id), "it was interrupted")
+            except Exception as error:
+                traceback.print_exc()
+                done = Done(False, str(error).strip().partition("\n")[0] or type(error).__name__)
+            worker.send(done)

@@ -1,0 +1,231 @@
+"""All lanes of a worker: which run is where, who has ended, who is to be replaced."""
+
+import os
+import signal
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TypeAlias, cast
+
+from ftm_assets.launcher.lane import Done, Exited, Ready, warm_parent
+from ftm_assets.launcher.queue import Launch
+
+_SPAWN = get_context("spawn")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+# One thread each: lanes are as many as the machine can do with, and a result must not depend on threads. The layer of
+# numba is the one that survives a fork.
+_LANE_ENVIRONMENT = {
+    **dict.fromkeys(["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"], "1"),
+    "NUMBA_THREADING_LAYER": "workqueue",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_FORK_AGAIN_S = 1.0
+
+
+Waitable: TypeAlias = Connection | socket.socket | int
+
+
+@dataclass(frozen=True)
+class RunLeft:
+    """A lane is through with a run. `why` it has not ended; empty if it has."""
+
+    launch: Launch
+    why: str
+
+
+@dataclass
+class Lane:
+    """One lane. It is idle while it has a connection and no launch."""
+
+    number: int
+    pid: int = 0
+    connection: Connection | None = None
+    launch: Launch | None = None
+    since: float = field(default_factory=time.monotonic)
+    n_runs: int = 0
+    n_runs_of_process: int = 0
+    busy_s: float = 0.0
+    memory_bytes: int = 0
+    interrupted_at: float | None = None
+    fork_at: float | None = None
+    killed_because: str = ""
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a run."""
+        return self.connection is not None and self.launch is None
+
+
+class Lanes:
+    """The lanes and their warm parent. Every method returns at once.
+
+    folder:          where their socket is
+    encoder_address: where they ask for vectors
+    n:          how many
+    preload:    module that the warm parent imports before it forks
+    lane_runs:  a lane is replaced after so many runs, so that what leaks does not add up
+    lane_bytes: one that holds more is replaced after its run, one that holds twice as much is killed in it
+    """
+
+    def __init__(
+        self, folder: Path, n: int, preload: str, lane_runs: int, lane_bytes: int, encoder_address: str
+    ) -> None:
+        self._encoder_address = encoder_address
+        self._preload = preload
+        self._lane_runs = lane_runs
+        self._lane_bytes = lane_bytes
+        self._address = str(folder / "lanes")
+        self._listener = socket.socket(socket.AF_UNIX)
+        self._listener.bind(self._address)
+        self._listener.listen(n)
+        self._listener.setblocking(False)
+        self.lanes = [Lane(number) for number in range(1, n + 1)]
+        self.complaints: deque[str] = deque()
+        self._start_parent()
+
+    def _start_parent(self) -> None:
+        self._control, theirs = _SPAWN.Pipe()
+        arguments = (theirs, os.getpid(), self._address, self._preload)
+        self._parent = _SPAWN.Process(target=warm_parent, args=arguments, daemon=True)
+        with _environment(_LANE_ENVIRONMENT | {"FTM_ENCODER_ADDRESS": self._encoder_address}):
+            self._parent.start()
+        theirs.close()
+        for lane in self.lanes:
+            lane.fork_at = 0.0
+
+    def waited(self) -> list[Waitable]:
+        """What becomes ready, for `multiprocessing.connection.wait`, when `collect` has something to tell."""
+        connections = [lane.connection for lane in self.lanes if lane.connection is not None]
+        return [self._listener, self._control, self._parent.sentinel, *connections]
+
+    def collect(self) -> Iterator[RunLeft]:
+        """Runs that lanes are through with since the last call. Lanes that have ended are forked again."""
+        yield from self._welcome()
+        for lane in self.lanes:
+            done = receive(lane.connection) if lane.connection is not None else None
+            if isinstance(done, Done):
+                yield self._left(lane, "" if done.is_finished else f"Its lane could not end it: {done.error}")
+        while isinstance(exited := receive(self._control), Exited):
+            lane = self.lanes[exited.number - 1]
+            yield from self._ended(lane, lane.killed_because or f"Its lane ended, {ending(exited.status)}.")
+        if not self._parent.is_alive():
+            why = f"The lanes' parent ended, {ending(self._parent.exitcode or 0)}, and they with it."
+            self.complaints.append(why)
+            for lane in self.lanes:
+                yield from self._ended(lane, why)
+            self._start_parent()
+        self._fork()
+
+    def _welcome(self) -> Iterator[RunLeft]:
+        with suppress(BlockingIOError):
+            while True:
+                connection = Connection(self._listener.accept()[0].detach())
+                with suppress(EOFError, ConnectionError):  # It died on the way; its parent tells.
+                    yield from self._seat(cast(Ready, connection.recv()), connection)
+
+    def _seat(self, ready: Ready, connection: Connection) -> Iterator[RunLeft]:
+        lane = self.lanes[ready.number - 1]
+        if lane.launch is not None:
+            # Its predecessor was welcomed after its end had been told, and got a run that it never began.
+            yield self._left(lane, "Its lane ended before the run began.")
+        lane.pid, lane.connection, lane.since = ready.pid, connection, time.monotonic()
+        lane.n_runs_of_process, lane.memory_bytes, lane.killed_because = 0, 0, ""
+
+    def _left(self, lane: Lane, why: str) -> RunLeft:
+        left = RunLeft(cast(Launch, lane.launch), why)
+        now = time.monotonic()
+        lane.busy_s += now - lane.since
+        lane.launch, lane.since = None, now
+        lane.n_runs += 1
+        lane.n_runs_of_process += 1
+        if lane.n_runs_of_process >= self._lane_runs or lane.memory_bytes > self._lane_bytes:
+            self._dismiss(lane)
+        return left
+
+    def _ended(self, lane: Lane, why: str) -> Iterator[RunLeft]:
+        self._dismiss(lane)
+        # One that dies before its first run would die again at once.
+        lane.fork_at = time.monotonic() + (0 if lane.n_runs_of_process or lane.launch else _FORK_AGAIN_S)
+        if lane.launch is not None:
+            yield self._left(lane, why)
+
+    def _dismiss(self, lane: Lane) -> None:
+        if lane.connection is not None:
+            lane.connection.close()
+            lane.connection = None
+
+    def _fork(self) -> None:
+        for lane in self.lanes:
+            if lane.fork_at is not None and lane.fork_at <= time.monotonic():
+                lane.fork_at = None
+                with suppress(OSError):  # The parent has just died; the next `collect` sees it.
+                    self._control.send(lane.number)
+
+    def give(self, lane: Lane, launch: Launch) -> None:
+        """Let an idle lane execute a run."""
+        lane.launch, lane.since, lane.interrupted_at = launch, time.monotonic(), None
+        with suppress(OSError):  # The lane has just died; `collect` tells.
+            cast(Connection, lane.connection).send(launch.run_id)
+
+    def of_run(self, run_id: str) -> Lane | None:
+        """The lane that has the run."""
+        return next((lane for lane in self.lanes if lane.launch is not None and lane.launch.run_id == run_id), None)
+
+    def kill(self, lane: Lane, why: str) -> None:
+        """End a lane at once; `collect` will give its run with the reason."""
+        lane.killed_because = why
+        with suppress(ProcessLookupError):
+            os.kill(lane.pid, signal.SIGKILL)
+
+    def interrupt(self, lane: Lane) -> None:
+        """Interrupt a lane's run as Ctrl-C would; may be repeated."""
+        lane.interrupted_at = lane.interrupted_at or time.monotonic()
+        with suppress(ProcessLookupError):
+            os.kill(lane.pid, signal.SIGINT)
+
+    def measure(self) -> None:
+        """Look at the memory of each lane; kill one that holds too much."""
+        for lane in self.lanes:
+            if lane.connection is None:
+                continue
+            with suppress(OSError):
+                lane.memory_bytes = int(Path(f"/proc/{lane.pid}/statm").read_text().split()[1]) * _PAGE
+            if lane.memory_bytes > 2 * self._lane_bytes and not lane.killed_because:
+                held, limit = lane.memory_bytes >> 20, self._lane_bytes >> 19
+                self.kill(lane, f"Its lane held {held} MB and was killed; the limit is {limit} (FTM_LANE_MEMORY).")
+
+    def close(self) -> None:
+        """Kill all lanes and their parent."""
+        self._parent.kill()
+        self._parent.join()
+        self._listener.close()
+
+
+def receive(connection: Connection) -> object:
+    """The next message, None if there is none or the other end has gone."""
+    with suppress(OSError, EOFError):
+        return connection.recv() if connection.poll() else None
+    return None
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """The variables for processes that are started in the block."""
+    before = dict(os.environ)
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def ending(status: int) -> str:
+    """How a process ended. status: its exit code, or minus the signal that killed it"""
+    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"

@@ -1,0 +1,315 @@
+"""The GPU worker: takes runs from the queue, gives them to lanes, and keeps lanes and encoder alive.
+
+    queue in Postgres --> Worker -+-- encoder process: owns the device, loads the model once
+                                  +-- warm parent
+                                        +-- forks lane 1 ... lane n, one run at a time each
+
+The worker itself loads no model and executes no run, so that nothing that goes wrong in one can stop it. What it has to
+tell the database of a run is kept until the database has heard it.
+"""
+
+import hashlib
+import logging
+import os
+import signal
+import socket
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from multiprocessing.connection import wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import sqlalchemy as sa
+from dagster import DagsterInstance, DagsterRunStatus, RunsFilter
+from dagster._core.storage.tags import MAX_RETRIES_TAG
+from dagster_postgres.utils import DagsterPostgresException
+
+import ftm_assets
+from ftm_assets.launcher import queue as q
+from ftm_assets.launcher.encoder_process import EncoderProcess
+from ftm_assets.launcher.lanes import Lanes, RunLeft
+from ftm_assets.launcher.metrics import Report, serving
+from ftm_assets.launcher.retention import prune
+from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
+from ftm_assets.settings import Settings
+
+MAX_ATTEMPTS = 3
+CANCEL_TIMEOUT_S = 20.0
+_TICK_S = 0.1
+_HOUSEKEEPING_S = 1.0
+_DATABASE_AGAIN_S = 1.0
+_DATABASE_AWAY = (sa.exc.DBAPIError, DagsterPostgresException)
+_LAUNCH_S = 10.0
+_PRUNE_S = 3600.0
+_LEAST_LANE_BYTES = 3 << 29
+
+log = logging.getLogger("ftm.worker")
+
+
+@dataclass(frozen=True)
+class WorkerOptions:
+    """What differs from one worker to the next.
+
+    n_lanes:    processes that execute runs
+    lane_runs:  a lane is replaced after so many runs, so that what leaks does not add up
+    lane_bytes: one that holds more is replaced after its run, one that holds twice as much is killed in it
+    grace_s:    how long runs may go on once the worker is told to stop, before they are handed back
+    encoder:    model, see `FTM_ENCODER`
+    device:     where the model is, see `FTM_DEVICE`
+    preload:    module that the lanes' parent imports before it forks
+    metrics_port: where metrics are served, 0: nowhere
+    event_days:   after which the event log is thinned out, 0: never
+    """
+
+    n_lanes: int
+    lane_runs: int
+    lane_bytes: int
+    grace_s: float
+    encoder: str
+    device: str
+    preload: str
+    metrics_port: int
+    event_days: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> "WorkerOptions":
+        """The options that settings and this machine ask for."""
+        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        fitting = machine_bytes // _LEAST_LANE_BYTES
+        n_lanes = settings.lanes or max(1, min(len(os.sched_getaffinity(0)) + 2, fitting))
+        lane_bytes = settings.lane_memory << 20 or max(_LEAST_LANE_BYTES, machine_bytes // (4 * n_lanes))
+        return cls(
+            n_lanes,
+            settings.lane_runs,
+            lane_bytes,
+            settings.grace,
+            settings.encoder,
+            settings.device,
+            settings.preload,
+            settings.metrics_port,
+            settings.event_days,
+        )
+
+
+class Worker:
+    """One worker from its lock to its end. Not to be used twice. raises: SecondWorker if there is one already"""
+
+    def __init__(self, queue: q.RunQueue, instance: DagsterInstance, options: WorkerOptions, folder: Path) -> None:
+        self.queue = queue
+        self.instance = instance
+        self.options = options
+        self.holder = f"process {os.getpid()} on {socket.gethostname()}"
+        self.lock = queue.lock(self.holder)
+        self.started_at = datetime.now(UTC)
+        self.encoder = EncoderProcess(str(folder / "encoder"), options.encoder, options.device)
+        self.lanes = Lanes(
+            folder,
+            options.n_lanes,
+            options.preload,
+            options.lane_runs,
+            options.lane_bytes,
+            self.encoder.address,
+        )
+        self.left: deque[RunLeft] = deque()
+        self.error = ""
+        self.error_at: datetime | None = None
+        self.stop_at: float | None = None
+        self.code = _fingerprint()
+        self.is_outdated = False
+        self.report: Report | None = None
+        self.launch_again_at = 0.0
+        self.prune_at = 0.0
+
+    def run(self) -> None:
+        """Work until told to stop, or until the code has changed; runs in lanes may end."""
+        n_left = self.queue.give_back()
+        if n_left:
+            log.info("%s runs that a worker before this one has left go on", n_left)
+        database_at, housekeeping_at = 0.0, 0.0
+        while not self._is_through():
+            wait([*self.lanes.waited(), *self.encoder.waited()], timeout=_TICK_S)
+            self.left.extend(self.lanes.collect())
+            for error in (*self.encoder.collect(), *self.lanes.complaints):
+                self._note(error)
+            self.lanes.complaints.clear()
+            now = time.monotonic()
+            if now < database_at:
+                continue
+            try:
+                self._settle()
+                self._dispatch()
+                if now >= housekeeping_at:
+                    self._keep_house()
+                    housekeeping_at = now + _HOUSEKEEPING_S
+            except _DATABASE_AWAY as error:
+                self._note(f"database: {str(error).strip().partition(chr(10))[0]}")
+                database_at = now + _DATABASE_AGAIN_S
+
+    def stop(self) -> None:
+        """Begin no run; end when those in lanes have ended, or after the grace time. Said twice: end at once."""
+        self.stop_at = time.monotonic() + (self.options.grace_s if self.stop_at is None else 0.0)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether no further run is begun."""
+        return self.stop_at is not None or self.is_outdated
+
+    def _is_through(self) -> bool:
+        if self.stop_at is not None and time.monotonic() >= self.stop_at:
+            return True
+        return self.is_stopping and not self.left and all(lane.launch is None for lane in self.lanes.lanes)
+
+    def _settle(self) -> None:
+        """Tell the database what became of runs; one that has not ended goes on in another lane."""
+        while self.left:
+            left = self.left[0]
+            if left.why and not self._has_ended(left):
+                self.queue.give_back([left.launch.run_id], counts=not self.is_stopping)
+            else:
+                self.queue.remove([left.launch.run_id])
+            self.left.popleft()
+
+    def _has_ended(self, left: RunLeft) -> bool:
+        """Whether a run that its lane has left is at its end; if it is not, its log is told what comes next."""
+        run = self.instance.get_run_by_id(left.launch.run_id)
+        if run is None or run.is_finished:
+            return True
+        if run.status is DagsterRunStatus.CANCELING:
+            self.instance.report_run_canceled(run, left.why)
+            return True
+        self._note(f"run {run.run_id}: {left.why}")
+        if left.launch.attempts >= MAX_ATTEMPTS and not self.is_stopping:
+            # Another run of the same would end the same way.
+            self.instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
+            self.instance.report_run_failed(run, f"{left.why} This was attempt {left.launch.attempts}, the last.")
+            return True
+        self.instance.report_engine_event(f"{left.why} The run goes on in another lane.", run, cls=type(self))
+        return False
+
+    def _dispatch(self) -> None:
+        for lane in self.lanes.lanes:
+            if lane.is_idle and not self.is_stopping:
+                launch = self.queue.take(lane.number)
+                if launch is None:
+                    return
+                self.lanes.give(lane, launch)
+
+    def _keep_house(self) -> None:
+        self._keep_lock()
+        if time.monotonic() >= self.launch_again_at:
+            self._launch_again()
+        for run_id in self.queue.to_cancel():
+            self._interrupt(run_id)
+        self.lanes.measure()
+        if not self.is_outdated and _fingerprint() != self.code:
+            log.info("the code has changed: the worker starts over once the runs in lanes have ended")
+            self.is_outdated = True
+        if self.options.event_days and time.monotonic() >= self.prune_at:
+            self.prune_at = time.monotonic() + _PRUNE_S
+            threading.Thread(target=prune, args=(self.queue.url, self.options.event_days), daemon=True).start()
+        self.report = self._report()
+        self.queue.say(self.report.worker, self.report.lanes)
+
+    def _keep_lock(self) -> None:
+        try:
+            self.lock.scalar(sa.select(1))
+        except (sa.exc.DBAPIError, sa.exc.ResourceClosedError):
+            # The server was restarted. If another worker was faster, this one must end, and SecondWorker ends it.
+            self.lock.close()
+            self.lock = self.queue.lock(self.holder)
+
+    def _launch_again(self) -> None:
+        launcher, long_ago = self.instance.run_launcher, datetime.now(UTC) - timedelta(seconds=_LAUNCH_S)
+        if isinstance(launcher, SingleGpuRunLauncher):
+            starting = RunsFilter(statuses=[DagsterRunStatus.STARTING], updated_before=long_ago)
+            launcher.launch_again(self.instance.get_runs(starting))
+        self.launch_again_at = time.monotonic() + _LAUNCH_S
+
+    def _interrupt(self, run_id: str) -> None:
+        lane = self.lanes.of_run(run_id)
+        if lane is None:
+            return
+        if lane.interrupted_at is not None and time.monotonic() - lane.interrupted_at > CANCEL_TIMEOUT_S:
+            self.lanes.kill(lane, f"It did not end within {CANCEL_TIMEOUT_S:.0f} s, so its lane was killed.")
+        else:
+            self.lanes.interrupt(lane)
+
+    def _note(self, error: str) -> None:
+        log.warning(error)
+        self.error, self.error_at = error, datetime.now(UTC)
+
+    def _report(self) -> Report:
+        now, monotonic = datetime.now(UTC), time.monotonic()
+        encoder, progress = self.encoder.loaded, self.encoder.progress
+        worker = q.Worker(
+            holder=self.holder,
+            phase="stopping" if self.is_stopping else "working",
+            started_at=self.started_at,
+            said_at=now,
+            model=self.options.encoder,
+            encoder=f"{encoder.name}@{encoder.revision}" if encoder else None,
+            device=self.options.device,
+            n_loads=self.encoder.n_loads,
+            n_texts=progress.n_texts,
+            encoding_s=progress.encoding_s,
+            gpu_bytes=progress.gpu_bytes,
+            error=self.error,
+            error_at=self.error_at,
+        )
+        lanes = [
+            q.Lane(
+                number=lane.number,
+                pid=lane.pid,
+                run_id=lane.launch.run_id if lane.launch else None,
+                since=now - timedelta(seconds=monotonic - lane.since),
+                n_runs=lane.n_runs,
+                busy_s=lane.busy_s,
+                memory_bytes=lane.memory_bytes,
+            )
+            for lane in self.lanes.lanes
+        ]
+        return Report(worker, lanes, self.queue.waiting())
+
+    def close(self) -> None:
+        """End all processes, hand back the runs that are still in lanes, and let another worker come."""
+        self.lanes.close()
+        self.encoder.close()
+        for lane in self.lanes.lanes:
+            if lane.launch is not None:
+                self.left.append(RunLeft(lane.launch, "The worker stopped before the run had ended."))
+        try:
+            self._keep_lock()
+            self._settle()
+            self.lock.close()
+        except (q.SecondWorker, *_DATABASE_AWAY) as error:
+            log.warning("the next worker takes up what was in lanes: %s", error)
+
+
+def work(queue: q.RunQueue, instance: DagsterInstance, options: WorkerOptions) -> bool:
+    """Be the worker until SIGTERM or SIGINT; returns whether to start over, because the code has changed.
+
+    SIGTERM is the notice that a spot machine goes.
+    raises: SecondWorker, PortTaken
+    """
+    with TemporaryDirectory(prefix="ftm-worker-") as folder:
+        worker = Worker(queue, instance, options, Path(folder))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: worker.stop())
+        try:
+            with serving(options.metrics_port, lambda: worker.report):
+                worker.run()
+        finally:
+            worker.close()
+    return worker.is_outdated and worker.stop_at is None
+
+
+def _fingerprint() -> str:
+    """Changes with the code of the package."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(ftm_assets.__file__).parent.rglob("*.py")):
+        status = file.stat()
+        digest.update(f"{file} {status.st_mtime_ns} {status.st_size}".encode())
+    return digest.hexdigest()

@@ -1,0 +1,95 @@
+import csv
+import io
+import json
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+from typer.testing import CliRunner
+
+from ftm_assets.cli.main import app
+from ftm_assets.errors import FtmError
+from ftm_assets.launcher.queue import RunQueue
+from ftm_assets_tests.cli.test_main import ftm
+from ftm_assets_tests.launcher.test_queue import lane, worker
+
+
+@pytest.fixture
+def queue(instance: dg.DagsterInstance) -> Iterator[RunQueue]:
+    """The queue that the command finds."""
+    queue = RunQueue(os.environ["FTM_DAGSTER_URL"])
+    yield queue
+    queue.dispose()
+
+
+@pytest.fixture
+def working(queue: RunQueue) -> Iterator[None]:
+    """A worker with a run in the first of its two lanes, and two runs that wait."""
+    now = datetime.now(UTC)
+    said = worker(
+        started_at=now - timedelta(seconds=100),
+        model="all-MiniLM-L6-v2",
+        encoder="all-MiniLM-L6-v2@0123456789abcdef",
+        n_loads=1,
+        n_texts=45_000,
+        encoding_s=30.0,
+        gpu_bytes=3 << 29,
+        error="run 7: Its lane ended, killed by SIGKILL.",
+        error_at=datetime(2021, 11, 1, 9, 30, tzinfo=UTC),
+    )
+    lanes = [
+        lane(1, run_id="run-of-acme", since=now - timedelta(seconds=20), n_runs=7, busy_s=30.0, memory_bytes=5 << 20),
+        lane(2, since=now, busy_s=10.0),
+    ]
+    queue.put("waits", clicked=False, priority=0)
+    queue.put("clicked", clicked=True, priority=0)
+    with queue.lock("process 70 on box"):
+        queue.say(said, lanes)
+        yield
+
+
+@pytest.mark.usefixtures("working")
+def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
+    said = ftm("worker", "status")
+    for fact in (
+        "waiting: 2 runs, 1 of them clicked",
+        "worker: process 70 on box, working for 100 s",
+        "model: all-MiniLM-L6-v2@0123456789abcdef on cpu, loaded 1 times",
+        "texts: 45,000 encoded, 1,500 a second; GPU memory: 1.5 GiB",
+        "last error, 2021-11-01 09:30:00 UTC: run 7: Its lane ended, killed by SIGKILL.",
+        "run-of-acme",
+    ):
+        assert fact in said
+    assert "restart it" not in said
+
+
+@pytest.mark.usefixtures("working")
+def test_scripts_get_the_lanes_alone() -> None:
+    first, second = json.loads(ftm("worker", "status", "-f", "json"))
+    assert (first["lane"], first["run"], first["n_runs"], first["memory_mb"]) == (1, "run-of-acme", 7, 5)
+    assert first["busy_share"] == pytest.approx(0.5, abs=0.05), "30 s before and 20 s of 100 s now"
+    assert (second["run"], second["busy_share"]) == ("", pytest.approx(0.1, abs=0.02))
+    rows = list(csv.DictReader(io.StringIO(ftm("worker", "status", "-f", "csv"))))
+    assert [row["lane"] for row in rows] == ["1", "2"]
+
+
+@pytest.mark.usefixtures("working")
+def test_a_worker_with_another_model_is_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTM_ENCODER", "all-mpnet-base-v2")
+    said = ftm("worker", "status")
+    assert "it was started with FTM_ENCODER=all-MiniLM-L6-v2, here it is all-mpnet-base-v2: restart it" in said
+
+
+def test_without_a_worker_status_says_what_waits_and_what_to_do(queue: RunQueue) -> None:
+    queue.put("waits", clicked=False, priority=0)
+    result = CliRunner().invoke(app, ["worker", "status"])
+    assert "waiting: 1 runs, 0 of them clicked" in result.stdout
+    assert "no GPU worker is running; start it with: ftm worker" in str(result.exception)
+
+
+def test_what_a_worker_that_has_gone_had_said_is_not_shown(queue: RunQueue) -> None:
+    queue.say(worker(), [lane(1)])
+    with pytest.raises(FtmError, match="no GPU worker is running"):
+        ftm("worker", "status")

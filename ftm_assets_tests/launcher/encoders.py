@@ -1,0 +1,73 @@
+"""Encoders for the encoder process, which finds them by import path; what they encode they write to a file."""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ftm_assets.analysis.vectors import unit_rows
+from ftm_assets.resources.encoder import EncoderMissing, batches
+from ftm_assets_tests.fakes import FailingEncoder, HashEncoder
+
+# The file, a line of JSON for each batch: the texts encoded together.
+BATCHES = "FTM_TESTS_BATCHES"
+
+
+@dataclass(frozen=True)
+class Recording(HashEncoder):
+    """As with a real model, a vector depends on what else is in its batch; each batch takes a while.
+
+    batch_s: how long
+    """
+
+    batch_s: float = 0.0
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        vectors = np.empty((len(texts), 768), np.float32)
+        for rows in batches(texts):
+            batch = [texts[row] for row in rows]
+            if BATCHES in os.environ:
+                with Path(os.environ[BATCHES]).open("a") as file:
+                    file.write(json.dumps(batch) + "\n")
+            time.sleep(self.batch_s)
+            vectors[rows] = super().encode(batch) + np.float32(zlib.crc32("".join(batch).encode()) / 2**40)
+        return unit_rows(vectors)
+
+
+HASH = HashEncoder()
+
+
+def slow() -> Recording:
+    return Recording(batch_s=0.02)
+
+
+def failing() -> FailingEncoder:
+    return FailingEncoder(on="bad")
+
+
+class Absent:
+    """Cannot be loaded before the file is there."""
+
+    name = "absent"
+
+    @property
+    def revision(self) -> str:
+        if not Path(os.environ[BATCHES]).exists():
+            raise EncoderMissing("the model is not there; put it there")
+        return "1"
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        return HashEncoder().encode(texts)
+
+
+class Misshapen(Absent):
+    """One of somebody's own, which fails in a way of its own."""
+
+    @property
+    def revision(self) -> str:
+        raise ArithmeticError("CUDA out of memory")
