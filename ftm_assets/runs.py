@@ -3,6 +3,7 @@
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -13,7 +14,9 @@ import dagster as dg
 import sqlalchemy as sa
 
 import ftm_assets
+from ftm_assets.assets.jobs import themes_in_work
 from ftm_assets.errors import FtmError
+from ftm_assets.launcher.single_gpu import COMMAND_TAG, is_of_command
 from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.resources.encoder import Encoder
 from ftm_assets.settings import read_settings
@@ -23,8 +26,6 @@ from ftm_assets.storage.queries import quarter_progress
 from ftm_assets.storage.themes import theme_state
 from ftm_assets.storage.transcripts import IngestCounts, firm_keys
 
-# Names the command that executes a run in its own process, so that the same command may end what it left unfinished.
-COMMAND_TAG = "ftm/in-process"
 FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
 # An in-process run is created, started and ended by one process, so also one that never started is an orphan.
 _UNFINISHED = [
@@ -118,10 +119,8 @@ def ingest_quarters(
 
     raises: QuarterNotShown before anything is loaded, AlreadyRunning, KeyboardInterrupt, and whatever the asset raises
     """
-    settings = read_settings()
     for quarter in quarters:
-        if quarter not in settings.quarter_keys():
-            raise QuarterNotShown(quarter, settings.quarters)
+        check_is_shown(quarter)
     for quarter in quarters:
         command = f"ingest -q {quarter}"
         with alone(instance, database, command):
@@ -131,6 +130,13 @@ def ingest_quarters(
         told = result.asset_materializations_for_node("transcripts")[0].metadata
         counts = {f.name: cast(int, told[f.name].value) for f in fields(QuarterIngest) if f.name != "quarter"}
         yield QuarterIngest(quarter=quarter, **counts)
+
+
+def check_is_shown(quarter: str) -> None:
+    """raises: QuarterNotShown if the graph has no such partition"""
+    settings = read_settings()
+    if quarter not in settings.quarter_keys():
+        raise QuarterNotShown(quarter, settings.quarters)
 
 
 def firms_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> list[str]:
@@ -180,7 +186,8 @@ def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Ite
             raise AlreadyRunning(command)
         connection.commit()
         try:
-            for run in instance.get_runs(dg.RunsFilter(tags={COMMAND_TAG: command}, statuses=_UNFINISHED)):
+            left = instance.get_runs(dg.RunsFilter(tags={COMMAND_TAG: command}, statuses=_UNFINISHED))
+            for run in filter(is_of_command, left):
                 instance.report_run_failed(run, "The process that executed this run was killed; its work starts over.")
             yield
         finally:
@@ -251,6 +258,15 @@ def _ctrl_c_counts() -> Iterator[None]:
         with suppress(BlockingIOError):
             if {signal.SIGINT, signal.SIGTERM} & set(pressed.recv(1024)):
                 raise KeyboardInterrupt
+
+
+def wait_for_themes(instance: dg.DagsterInstance, quarter: str) -> bool:
+    """Return when no run of the quarter's themes goes on, of the sensor's for instance; whether there was one."""
+    waited = False
+    while themes_in_work(instance, quarter):
+        waited = True
+        time.sleep(1)
+    return waited
 
 
 def themes_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> bool:

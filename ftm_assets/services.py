@@ -10,7 +10,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
 from ftm_assets.errors import FtmError
+from ftm_assets.launcher.pauses import Pauses
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -28,7 +28,6 @@ STOP_TIMEOUT_S = 20
 LOCK_TIMEOUT_S = 1
 POLL_S = 0.3
 LOG_LINES = 15
-MAX_DEATHS, DEATHS_S = 5, 120.0
 
 # Every process that we start, and every one that it starts, carries its home under this name.
 MARK = "FTM_SERVICES_OF"
@@ -41,8 +40,7 @@ class ServiceFailed(FtmError):
     """A process of the UI did not start or did not stay."""
 
     def __init__(self, name: str, log: Path, happened: str) -> None:
-        last = "\n".join(log.read_text(errors="replace").splitlines()[-LOG_LINES:]) if log.exists() else ""
-        super().__init__(f"{name} {happened}; its log is {log}\n{last}")
+        super().__init__("\n".join([f"{name} {happened}; its log is {log}", *_last_lines(log, LOG_LINES)]))
 
 
 class AlreadyUp(FtmError):
@@ -66,20 +64,29 @@ class CannotListen(FtmError):
         super().__init__(f"cannot listen on {host}:{port} ({reason}); choose another with: ftm up --port PORT")
 
 
+@dataclass
+class Service:
+    """One of the processes; `start_at` is when it is started again, None while it runs."""
+
+    process: subprocess.Popen[bytes]
+    pauses: Pauses = field(default_factory=Pauses)
+    start_at: float | None = None
+
+
 @dataclass(frozen=True)
 class Running:
     """Services that have been started, and the signals that asked for their end so far."""
 
-    processes: dict[str, subprocess.Popen[bytes]]
+    services: dict[str, Service]
     asked_to_stop: list[int]
-    deaths: dict[str, deque[float]] = field(default_factory=lambda: defaultdict(lambda: deque(maxlen=MAX_DEATHS)))
 
 
 @dataclass(frozen=True)
 class Services:
     """Webserver, daemon and worker of one home; `environment` may hold a password and goes to them alone.
 
-    worker: False on a machine without the GPU, where only UI and daemon are wanted
+    worker:  False on a machine without the GPU, where only UI and daemon are wanted
+    grace_s: how long the worker lets runs go on once it is told to stop
     """
 
     home: Path
@@ -87,6 +94,7 @@ class Services:
     host: str
     port: int
     worker: bool = True
+    grace_s: float = 0.0
 
     @property
     def address(self) -> str:
@@ -120,33 +128,45 @@ class Services:
             try:
                 for name, command in self.commands().items():
                     self._log(name).unlink(missing_ok=True)
-                    running.processes[name] = self._start(name, command)
+                    running.services[name] = Service(self._start(name, command))
                 self._wait_for_webserver(running)
                 yield running
             finally:
-                _stop(running.processes)
+                self._stop(running)
                 _end_leftovers(self.home)  # Code servers of a webserver or daemon that was started again.
 
     def watch(self, running: Running, tend: Callable[[], None] = lambda: None) -> None:
         """Start again what ends, until somebody asks to stop.
 
-        tend:   called between two looks, for what else is to be kept alive
-        raises: ServiceFailed if a process ends MAX_DEATHS times within DEATHS_S
+        Who ends again and again is started again after ever longer pauses, and takes none of the others along.
+
+        tend: called between two looks, for what else is to be kept alive
         """
         while not running.asked_to_stop:
-            for name, process in running.processes.items():
-                if process.poll() is not None:
-                    self._start_again(running, name, process.returncode)
+            for name, service in running.services.items():
+                self._keep_up(name, service)
             tend()
             time.sleep(POLL_S)
 
-    def _start_again(self, running: Running, name: str, status: int) -> None:
-        deaths, now = running.deaths[name], time.monotonic()
-        deaths.append(now)
-        if len(deaths) == MAX_DEATHS and now - deaths[0] < DEATHS_S:
-            raise ServiceFailed(name, self._log(name), f"ended {MAX_DEATHS} times, the last time with code {status}")
-        log.warning("%s ended with code %s and is started again; its log is %s", name, status, self._log(name))
-        running.processes[name] = self._start(name, self.commands()[name])
+    def _keep_up(self, name: str, service: Service) -> None:
+        if service.process.poll() is None:
+            return
+        now = time.monotonic()
+        if service.start_at is None:
+            pause_s = service.pauses.ended()
+            service.start_at = now + pause_s
+            log.warning(
+                "%s ended with code %s and is started again%s; its log is %s%s",
+                name,
+                service.process.returncode,
+                f" in {pause_s:.0f} s" if pause_s else "",
+                self._log(name),
+                "".join(f"\n    {line}" for line in _last_lines(self._log(name), 1)),
+            )
+        if now >= service.start_at:
+            service.process = self._start(name, self.commands()[name])
+            service.pauses.started()
+            service.start_at = None
 
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         file = self._log(name)
@@ -176,24 +196,42 @@ class Services:
         raise StoppedEarly
 
     def _check(self, running: Running) -> None:
-        for name, process in running.processes.items():
-            if process.poll() is not None:
-                raise ServiceFailed(name, self._log(name), f"ended with code {process.returncode}")
+        for name, service in running.services.items():
+            if service.process.poll() is not None:
+                raise ServiceFailed(name, self._log(name), f"ended with code {service.process.returncode}")
+
+    def _stop(self, running: Running) -> None:
+        # The worker first: it lets runs end, and until then they are in the UI and can be canceled there.
+        for together, timeout_s in ((["worker"], self.grace_s), (["webserver", "daemon"], 0.0)):
+            stopping = [running.services[name].process for name in together if name in running.services]
+            for process in stopping:
+                _signal_group(process, signal.SIGTERM)
+            n_asked, deadline = len(running.asked_to_stop), time.monotonic() + timeout_s + STOP_TIMEOUT_S
+            while any(process.poll() is None for process in stopping) and time.monotonic() < deadline:
+                if len(running.asked_to_stop) > n_asked:
+                    n_asked = len(running.asked_to_stop)
+                    for process in stopping:
+                        _signal_group(process, signal.SIGTERM)  # Said twice, the worker hands its runs back.
+                time.sleep(POLL_S / 10)
+            for process in stopping:
+                _signal_group(process, signal.SIGKILL)
+                process.wait()
 
     def _log(self, name: str) -> Path:
         return self.home / "logs" / f"{name}.log"
 
 
-def stop_services(home: Path) -> bool:
+def stop_services(home: Path, grace_s: float) -> bool:
     """Stop the services that another process keeps up or, killed, has left behind; returns False if there were none.
 
-    raises: FtmError
+    grace_s: how long the worker lets runs go on
+    raises:  FtmError
     """
     pid = _holder(home)
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + 3 * STOP_TIMEOUT_S
+        deadline = time.monotonic() + grace_s + 3 * STOP_TIMEOUT_S
         while _holder(home) == pid:
             if time.monotonic() > deadline:
                 raise FtmError(f"process {pid}, which keeps the services up, does not stop; end it with: kill -9 {pid}")
@@ -224,13 +262,12 @@ def end_abandoned_runs(instance: "dg.DagsterInstance") -> None:
     """
     from dagster import DagsterRunStatus, RunsFilter
 
-    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
-    from ftm_assets.runs import COMMAND_TAG
+    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher, is_of_command
 
     launcher = instance.run_launcher
     begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
     for run in instance.get_runs(RunsFilter(statuses=begun)):
-        if COMMAND_TAG in run.tags or (isinstance(launcher, SingleGpuRunLauncher) and launcher.needs_worker(run)):
+        if is_of_command(run) or (isinstance(launcher, SingleGpuRunLauncher) and launcher.needs_worker(run)):
             continue
         if run.status is DagsterRunStatus.CANCELING:
             # Dagster might run a failed one again.
@@ -252,20 +289,13 @@ def _check_address(host: str, port: int) -> None:
         raise CannotListen(host, port, error.strerror or str(error)) from error
 
 
-def _stop(processes: dict[str, subprocess.Popen[bytes]]) -> None:
-    # The worker first: it lets runs end, and until then they are in the UI and can be canceled there.
-    for together in (["worker"], ["webserver", "daemon"]):
-        stopping = [processes[name] for name in together if name in processes]
-        for process in stopping:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGTERM)
-        deadline = time.monotonic() + STOP_TIMEOUT_S
-        for process in stopping:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, deadline - time.monotonic()))
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, number)
+
+
+def _last_lines(log: Path, n: int) -> list[str]:
+    return log.read_text(errors="replace").splitlines()[-n:] if log.exists() else []
 
 
 def _end_leftovers(home: Path) -> None:

@@ -38,7 +38,7 @@ class Settings(BaseSettings):
     )
     lane_runs: int = Field(200, ge=1, description="a lane's process is replaced after so many runs")
     lane_memory: int = Field(
-        0, ge=0, description="MB after which a lane is replaced, twice that kills it; 0: a part of the machine's"
+        0, ge=0, description="MB by which a lane may grow, twice that kills it; 0: a part of the machine's"
     )
     grace: float = Field(90.0, ge=0, description="seconds that runs may take to end once the worker is to stop")
     metrics_port: int = Field(9464, ge=0, le=65535, description="loopback port of the worker's metrics; 0: none")
@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     @classmethod
     def _absolute(cls, value: Path) -> Path:
         return value.expanduser().absolute()
+
+    def of_worker(self) -> dict[str, str]:
+        """By variable, what a GPU worker reads once, at its start; no secret is among it."""
+        names = ("encoder", "device", "lanes", "lane_runs", "lane_memory", "grace", "event_days", "preload", "quarters")
+        return {f"FTM_{name.upper()}": str(getattr(self, name)) for name in names}
 
     def quarter_keys(self) -> list[str]:
         """Every quarter of the range, in order."""

@@ -1,5 +1,6 @@
 import os
 import signal
+import threading
 from pathlib import Path
 
 import dagster as dg
@@ -10,6 +11,7 @@ from dagster._utils.interrupts import capture_interrupts
 from ftm_assets import runs
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
+from ftm_assets.launcher.single_gpu import COMMAND_TAG
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.resources.transcripts import open_source, quarters_of
 from ftm_assets.storage import tables as t
@@ -166,13 +168,48 @@ def test_rows_that_dagster_has_not_heard_of_are_run_again(
 def test_a_run_whose_process_was_killed_is_marked_as_failed(
     loaded: dg.DagsterInstance, database: Database, status: dg.DagsterRunStatus
 ) -> None:
-    run = dg.DagsterRun(job_name="firm_quarter", tags={runs.COMMAND_TAG: f"backfill {QUARTER}"}, status=status)
+    run = dg.DagsterRun(job_name="firm_quarter", tags={COMMAND_TAG: f"backfill {QUARTER}"}, status=status)
     loaded.add_run(run)
 
     with runs.alone(loaded, database, f"backfill {QUARTER}"):
         found = loaded.get_run_by_id(run.run_id)
 
     assert found is not None and found.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_was_started_again_in_the_ui_is_not_taken_for_one_of_a_command(
+    loaded: dg.DagsterInstance, database: Database
+) -> None:
+    first = dg.DagsterRun(job_name="firm_quarter", tags={COMMAND_TAG: f"backfill {QUARTER}"})
+    again = loaded.add_run(
+        first._replace(
+            run_id=dg.DagsterRun(job_name="firm_quarter").run_id,
+            status=dg.DagsterRunStatus.STARTED,
+            parent_run_id=first.run_id,
+            root_run_id=first.run_id,
+        )
+    )
+
+    with runs.alone(loaded, database, f"backfill {QUARTER}"):
+        found = loaded.get_run_by_id(again.run_id)
+
+    assert found is not None and found.status is dg.DagsterRunStatus.STARTED
+
+
+def test_themes_that_the_sensor_has_begun_are_waited_for(loaded: dg.DagsterInstance) -> None:
+    assert not runs.wait_for_themes(loaded, QUARTER)
+    started, tags = dg.DagsterRunStatus.STARTED, {"dagster/partition": QUARTER}
+    loaded.add_run(dg.DagsterRun(job_name="ingest_quarter", status=started, tags=tags))
+    assert not runs.wait_for_themes(loaded, QUARTER), "that makes no themes"
+    run = loaded.add_run(dg.DagsterRun(job_name="quarter_themes", status=started, tags=tags))
+    end = threading.Timer(0.5, lambda: loaded.report_run_failed(run))
+    end.start()
+
+    assert runs.wait_for_themes(loaded, QUARTER)
+
+    end.join()
+    found = loaded.get_run_by_id(run.run_id)
+    assert found is not None and found.is_finished
 
 
 def test_two_backfills_of_a_quarter_at_once_are_refused(loaded: dg.DagsterInstance, database: Database) -> None:

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import dagster as dg
@@ -18,7 +18,7 @@ import pytest
 
 from ftm_assets import services
 from ftm_assets.errors import FtmError
-from ftm_assets.runs import COMMAND_TAG
+from ftm_assets.launcher.single_gpu import COMMAND_TAG
 from ftm_assets.services import (
     AlreadyUp,
     CannotListen,
@@ -61,7 +61,7 @@ def stand_ins(
     home: Path, port: int, *, answers: bool = True, daemon_script: str = "", worker_script: str = ""
 ) -> StandIns:
     environment = {"FTM_DAGSTER_URL": "postgresql://ftm:sesame@db/dagster"}
-    return StandIns(home, environment, "127.0.0.1", port, True, answers, daemon_script, worker_script)
+    return StandIns(home, environment, "127.0.0.1", port, True, 0.0, answers, daemon_script, worker_script)
 
 
 def up(home: str, port: str, answers: str) -> None:
@@ -123,16 +123,16 @@ def test_down_ends_all_and_the_second_time_there_is_nothing_to_end(
 ) -> None:
     up = start()
     assert len(processes_of(home)) == 4, "the code server is one of them"
-    assert stop_services(home)
+    assert stop_services(home, 0.0)
     assert processes_of(home) == []
     assert up.communicate(timeout=10)[0] == "stopped\n"
     assert up.returncode == 0
-    assert not stop_services(home)
+    assert not stop_services(home, 0.0)
 
 
 def test_down_ends_what_is_still_starting(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
     up = start(answers=False)
-    assert stop_services(home)
+    assert stop_services(home, 0.0)
     assert processes_of(home) == []
     assert "StoppedEarly" in up.communicate(timeout=10)[1]
 
@@ -196,35 +196,28 @@ def test_a_log_goes_on_when_its_process_is_started_again_and_begins_anew_with_up
         wait_for(lambda: log.read_text() == "begun\n")
 
 
-def test_a_process_that_ends_again_and_again_takes_the_others_along(
-    home: Path, port: int, monkeypatch: pytest.MonkeyPatch
+def test_a_process_that_ends_again_and_again_is_given_ever_longer_pauses_and_takes_no_other_along(
+    home: Path, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(services, "POLL_S", 0.05)
-    ours = stand_ins(home, port, worker_script="[ ! -e broken ] || { echo no model; exit 3; }")
-    with (
-        pytest.raises(ServiceFailed, match=r"worker ended 5 times, the last time with code 3; its log is .*\nno model"),
-        ours.running() as running,
-    ):
-        (home / "broken").touch()
-        kill(home, WORKER)
-        ours.watch(running)
-    assert processes_of(home) == []
-
-
-def test_a_process_may_end_now_and_then(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    killed: set[int] = set()
-
-    def kill_once_more() -> None:
-        killed.add(kill(home, DAEMON))
-        if len(killed) > services.MAX_DEATHS:
+    def look() -> None:
+        if len(caplog.messages) == 4:
             running.asked_to_stop.append(signal.SIGTERM)
 
     monkeypatch.setattr(services, "POLL_S", 0.05)
-    monkeypatch.setattr(services, "DEATHS_S", 0.0)
-    ours = stand_ins(home, port)
+    ours = stand_ins(home, port, worker_script="[ ! -e broken ] || { echo no model; exit 3; }")
     with ours.running() as running:
-        ours.watch(running, tend=kill_once_more)
-    assert len(killed) > services.MAX_DEATHS
+        (home / "broken").touch()
+        kill(home, WORKER)
+        others = {other: the(home, other) for other in (DAEMON, "http.server")}
+        ours.watch(running, tend=look)
+        assert {other: the(home, other) for other in others} == others
+    log = home / "logs" / "worker.log"
+    assert caplog.messages == [
+        f"worker ended with code -9 and is started again; its log is {log}",
+        f"worker ended with code 3 and is started again in 1 s; its log is {log}\n    no model",
+        f"worker ended with code 3 and is started again in 3 s; its log is {log}\n    no model",
+        f"worker ended with code 3 and is started again in 7 s; its log is {log}\n    no model",
+    ]
 
 
 @pytest.mark.parametrize("name", ["daemon", "worker"])
@@ -254,6 +247,23 @@ def test_a_worker_that_does_not_stop_in_time_is_killed(home: Path, port: int, mo
     assert processes_of(home) == []
 
 
+def test_a_worker_has_its_grace_time_and_less_if_it_is_told_twice(
+    home: Path, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ask_again() -> None:
+        running.asked_to_stop.append(signal.SIGINT)
+
+    monkeypatch.setattr(services, "STOP_TIMEOUT_S", 0.1)
+    twice = f"trap 'echo told >> ended' TERM; while [ $(wc -l < ended) -lt 2 ]; do {SLEEP} 0.05; done; exit; "
+    (home / "ended").touch()
+    ours = replace(stand_ins(home, port, worker_script=twice), grace_s=20.0)
+    started = time.monotonic()
+    with ours.running() as running:
+        threading.Timer(1.5, ask_again).start()
+    assert (home / "ended").read_text() == "told\ntold\n"
+    assert time.monotonic() - started < 15
+
+
 def test_a_machine_without_a_gpu_may_do_without_the_worker(home: Path) -> None:
     environment = {"DAGSTER_HOME": str(home)}
     assert list(Services(home, environment, "127.0.0.1", 3000).commands()) == ["webserver", "daemon", "worker"]
@@ -263,7 +273,7 @@ def test_a_machine_without_a_gpu_may_do_without_the_worker(home: Path) -> None:
 def test_down_ends_what_a_killed_up_has_left(home: Path, start: Callable[..., subprocess.Popen[str]]) -> None:
     start().kill()
     assert len(processes_of(home)) == 4
-    assert stop_services(home)
+    assert stop_services(home, 0.0)
     assert processes_of(home) == []
 
 
@@ -293,14 +303,14 @@ def test_services_of_another_home_are_left_alone(
     home: Path, tmp_path: Path, start: Callable[..., subprocess.Popen[str]]
 ) -> None:
     start()
-    assert not stop_services(tmp_path / "home with space")
+    assert not stop_services(tmp_path / "home with space", 0.0)
     assert len(processes_of(home)) == 4
 
 
 def test_a_proxy_is_not_asked_for_our_own_webserver(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     with stand_ins(home, port).running() as running:
-        assert [process.poll() for process in running.processes.values()] == [None] * 3
+        assert [service.process.poll() for service in running.services.values()] == [None] * 3
 
 
 def test_a_webserver_that_never_answers_is_given_up(home: Path, port: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +367,7 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 
 def test_a_number_that_was_left_behind_is_nobody_to_signal(home: Path, stranger: subprocess.Popen[bytes]) -> None:
     (home / "up.lock").write_text(f"{stranger.pid} 1")
-    assert not stop_services(home)
+    assert not stop_services(home, 0.0)
     assert stranger.poll() is None
 
 
@@ -370,7 +380,7 @@ def test_who_holds_the_lock_and_has_not_said_who_he_is_is_waited_for_and_never_s
     with (home / "up.lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with pytest.raises(FtmError, match=r"up\.lock is held by an unknown process"):
-            stop_services(home)
+            stop_services(home, 0.0)
         time.sleep(0.1)
     assert stranger.poll() is None
 

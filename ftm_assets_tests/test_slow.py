@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
@@ -47,7 +48,6 @@ class Home:
     """A home of its own with its embedded server, and the `ftm` command in it."""
 
     def __init__(self, path: Path) -> None:
-        # One lane, so that a person has the time to press a button while runs wait.
         self.environment = {**os.environ, "FTM_HOME": str(path), "FTM_METRICS_PORT": "0", "FTM_LANES": "1"}
 
     def run(self, *arguments: str) -> str:
@@ -57,6 +57,15 @@ class Home:
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen([FTM, *arguments], env=self.environment, stdout=subprocess.DEVNULL)
+
+    @contextmanager
+    def showing(self, quarters: str) -> Iterator[None]:
+        """Commands of the block have that window of quarters."""
+        self.environment["FTM_QUARTERS"] = quarters
+        try:
+            yield
+        finally:
+            del self.environment["FTM_QUARTERS"]
 
     @cached_property
     def url(self) -> str:
@@ -75,6 +84,24 @@ class Home:
                 [list(statuses)],
             )
             return [row[0] for row in found]
+
+    @contextmanager
+    def lanes_held(self) -> Iterator[None]:
+        """Lanes stand still, so that a person has the time to press a button while runs wait."""
+
+        def lanes() -> list[int]:
+            with psycopg.connect(with_database(self.url, "dagster")) as connection:
+                return [row[0] for row in connection.execute("SELECT pid FROM ftm_launcher.lanes WHERE pid > 0")]
+
+        wait_for(lanes, 60, "lane")
+        pids = lanes()
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
 
     def hashes(self) -> dict[str, object]:
         return {table: self.query(sql)[0][0] for table, sql in HASHES.items()}
@@ -127,6 +154,22 @@ def test_a_killed_backfill_goes_on_where_it_was(home: Home, tmp_path: Path) -> N
     assert set(statuses) <= {"SUCCESS", "FAILURE"}, "the killed run is not left hanging"
     assert statuses.get("FAILURE", 0) <= 1
     other.run("down")
+
+
+def test_a_quarter_outside_the_window_is_not_lost_and_comes_back_as_it_was(home: Home) -> None:
+    def done() -> list[tuple[object, ...]]:
+        with psycopg.connect(with_database(home.url, "dagster")) as connection:
+            return list(connection.execute("SELECT count(*) FROM runs").fetchall())
+
+    before, runs = home.status(QUARTER), done()
+    with home.showing("2025Q1:2025Q4"):
+        assert home.status(QUARTER) == before
+        assert f"theme_{QUARTER}_001" in home.run("themes", QUARTER)
+        refused = subprocess.run([FTM, "backfill", QUARTER], env=home.environment, capture_output=True, text=True)
+        assert "2024Q1 is outside FTM_QUARTERS=2025Q1:2025Q4; widen it" in refused.stderr
+    home.run("backfill", QUARTER)
+    assert home.status(QUARTER) == before
+    assert done() == runs, "Dagster still knows that all of it is materialized"
 
 
 @pytest.fixture(scope="module")
@@ -215,13 +258,14 @@ def test_a_quarter_is_backfilled_one_run_terminated_and_only_that_one_done_again
     page: Page, home: Home, tmp_path: Path
 ) -> None:
     launch_backfill(page, only_missing=False)
-    wait_for(lambda: len(home.runs("QUEUED", "STARTING", "STARTED", "SUCCESS")) == 18, 120, "run of each firm")
-    unlucky = home.runs("QUEUED", "STARTING")[0]
-    page.goto(f"/runs/{unlucky}")
-    page.get_by_role("button", name="Terminate").click()
-    page.screenshot(path=tmp_path / "terminate.png")
-    page.locator(".dagster-dialog").get_by_role("button", name=re.compile("Terminate")).click()
-    wait_for(lambda: home.runs("CANCELED") == [unlucky], 30, "canceled run")
+    with home.lanes_held():
+        wait_for(lambda: len(home.runs("QUEUED", "STARTING", "STARTED", "SUCCESS")) == 18, 120, "run of each firm")
+        unlucky = home.runs("QUEUED", "STARTING")[0]
+        page.goto(f"/runs/{unlucky}")
+        page.get_by_role("button", name="Terminate").click()
+        page.screenshot(path=tmp_path / "terminate.png")
+        page.locator(".dagster-dialog").get_by_role("button", name=re.compile("Terminate")).click()
+        wait_for(lambda: home.runs("CANCELED") == [unlucky], 60, "canceled run")
     wait_for(lambda: len(home.runs("SUCCESS")) == 17, 180, "run of each other firm")
 
     launch_backfill(page, only_missing=True)

@@ -6,7 +6,7 @@ import dagster as dg
 
 from ftm_assets.analysis.themes import inputs_hash
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
-from ftm_assets.assets.jobs import quarter_themes
+from ftm_assets.assets.jobs import quarter_themes, themes_in_work
 from ftm_assets.partitions import quarters
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.themes import current_summaries, theme_counts
@@ -29,13 +29,17 @@ def complete_quarters(
     shown = set(quarters.get_partition_keys())
     with database.transaction() as connection:
         counts = [each for each in theme_counts(connection) if each.quarter in shown]
-        due = {each.quarter: inputs_hash(current_summaries(connection, each.quarter)) for each in counts if each.due}
+        due = {
+            each.quarter: inputs_hash(current_summaries(connection, each.quarter))
+            for each in counts
+            if each.due and not themes_in_work(context.instance, each.quarter)
+        }
     for quarter, inputs in due.items():
         run_key = f"{quarter}:{inputs}:{_last_materialization(context.instance, quarter)}"
         yield dg.RunRequest(run_key=run_key, partition_key=quarter)
     if not due:
         waiting = ", ".join(f"{each.quarter} ({each.n_to_do} firms to do)" for each in counts if each.n_to_do)
-        yield dg.SkipReason(f"waiting for {waiting}" if waiting else "all themes are current")
+        yield dg.SkipReason(f"waiting for {waiting}" if waiting else "all themes are current or being made")
 
 
 def _last_materialization(instance: dg.DagsterInstance, quarter: str) -> int:

@@ -41,6 +41,7 @@ def backfill(
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
         chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
+    runs.check_is_shown(quarter)
     with (
         open_instance(database) as (instance, defs),
         runs.alone(instance, database, f"backfill {quarter}"),
@@ -64,9 +65,11 @@ def backfill(
         left = runs.firms_to_do(instance, database, quarter)
         if left and not themes:
             console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
-        elif themes or every or runs.themes_to_do(instance, database, quarter):
+        else:
             with spinner(f"{quarter} themes"):
-                runs.run_themes(defs, instance, quarter)
+                forced = (themes or every) and not runs.wait_for_themes(instance, quarter)
+                if forced or runs.themes_to_do(instance, database, quarter):
+                    runs.run_themes(defs, instance, quarter)
     show_status(database, [quarter], Format.table)
     if failed:
         raise typer.Exit(1)

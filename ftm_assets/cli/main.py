@@ -250,19 +250,22 @@ def up(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     worker: Annotated[bool, typer.Option(help="Start the GPU worker, too; one may run on another machine.")] = True,
 ) -> None:
-    """Start and keep up all that the Dagster UI needs: database, webserver, daemon, GPU worker. Ctrl-C stops all but
-    the first.
+    """Start and keep up all that the Dagster UI needs: database, webserver, daemon, GPU worker.
+
+    Ctrl-C stops all but the first, once the runs in lanes have ended (FTM_GRACE); a second one hands them back at once.
     """
     from ftm_assets.runs import dagster_environment, dagster_instance
     from ftm_assets.services import Services
 
     database = _database()
     console.print(f"database: {database.location}", markup=False)
-    services = Services(database.settings.home, dagster_environment(database), host, port, worker)
+    settings = database.settings
+    services = Services(settings.home, dagster_environment(database), host, port, worker, settings.grace)
     with dagster_instance(database) as instance, services.running(instance) as running:
-        logs = database.settings.home / "logs"
+        logs = settings.home / "logs"
         console.print(f"Dagster UI: {services.address}   (logs in {logs}; Ctrl-C to stop)", markup=False)
         services.watch(running, tend=database.keep_up)
+        console.print("stopping; runs that were begun may end first, a second Ctrl-C hands them back")
     console.print("stopped; the database runs on until: ftm down")
 
 
@@ -272,7 +275,7 @@ def down() -> None:
     from ftm_assets.services import stop_services
 
     database = _database()
-    if stop_services(database.settings.home):
+    if stop_services(database.settings.home, database.settings.grace):
         console.print("services stopped")
     if database.embedded is None:
         console.print(f"the database is not ours to stop: {database.location}")

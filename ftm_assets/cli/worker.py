@@ -10,13 +10,14 @@ import typer
 
 from ftm_assets.cli.display import Format, FormatOption, console, headings, show
 from ftm_assets.errors import FtmError
-from ftm_assets.launcher.queue import Lane, RunQueue
+from ftm_assets.launcher.queue import Error, Lane, RunQueue, Waiting, Worker
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.database import Database
 
 app = typer.Typer(invoke_without_command=True, help="Be the GPU worker: execute runs, one model for all of them.")
 
 _GIB = 1 << 30
+_N_ERRORS = 5
 
 
 @app.callback()
@@ -55,33 +56,48 @@ class LaneStatus:
 
 @app.command()
 def status(form: FormatOption = Format.table) -> None:
-    """What each lane does, what waits and how long, the model, texts per second, and the last error."""
+    """What each lane does, what waits and how long, the model, texts per second, and the last errors."""
     settings = read_settings()
     queue = RunQueue(Database(settings).dagster_url())
-    holder, (said, lanes), waiting = queue.holder(), queue.said(), queue.waiting()
+    holder, (said, lanes) = queue.holder(), queue.said()
     if form is Format.table:
-        console.print(f"waiting: {waiting.n_runs} runs, {waiting.n_clicked} of them clicked", markup=False)
-        if waiting.n_runs:
-            console.print(f"the oldest waits for {waiting.oldest_s:.0f} s")
+        _show_waiting(queue.waiting())
     if holder is None or said is None:
+        if form is Format.table:
+            _show_errors(queue.errors())
         raise FtmError("no GPU worker is running; start it with: ftm worker (ftm up does, too)")
     now = datetime.now(UTC)
     if form is Format.table:
-        uptime_s = (now - said.started_at).total_seconds()
-        console.print(f"worker: {holder}, {said.phase} for {uptime_s:.0f} s", markup=False)
-        console.print(
-            f"model: {said.encoder or 'not loaded'} on {said.device}, loaded {said.n_loads} times", markup=False
-        )
-        rate = said.n_texts / said.encoding_s if said.encoding_s else 0.0
-        console.print(
-            f"texts: {said.n_texts:,} encoded, {rate:,.0f} a second; GPU memory: {said.gpu_bytes / _GIB:.1f} GiB"
-        )
-        if said.error_at is not None:
-            console.print(f"last error, {said.error_at:%Y-%m-%d %H:%M:%S} UTC: {said.error}", markup=False)
-        if said.model != settings.encoder:
-            console.print(f"it was started with FTM_ENCODER={said.model}, here it is {settings.encoder}: restart it")
+        _show_worker(said, holder, now)
+        _show_errors(queue.errors())
+        for name, here in settings.of_worker().items():
+            if (its := said.settings.get(name)) != here:
+                console.print(f"it was started with {name}={its}, here it is {here}: restart it", markup=False)
     columns = headings("lane pid run for_s n_runs busy_share memory_mb")
     show([_status(lane, said.started_at, now) for lane in lanes], columns, form)
+
+
+def _show_waiting(waiting: Waiting) -> None:
+    console.print(f"waiting: {waiting.n_runs} runs, {waiting.n_clicked} of them clicked", markup=False)
+    if waiting.n_runs:
+        console.print(f"the oldest waits for {waiting.oldest_s:.0f} s")
+
+
+def _show_worker(said: Worker, holder: str, now: datetime) -> None:
+    uptime_s = (now - said.started_at).total_seconds()
+    console.print(f"worker: {holder}, {said.phase} for {uptime_s:.0f} s", markup=False)
+    device = said.settings["FTM_DEVICE"]
+    console.print(f"model: {said.encoder or 'not loaded'} on {device}, loaded {said.n_loads} times", markup=False)
+    rate = said.n_texts / said.encoding_s if said.encoding_s else 0.0
+    console.print(f"texts: {said.n_texts:,} encoded, {rate:,.0f} a second; GPU memory: {said.gpu_bytes / _GIB:.1f} GiB")
+
+
+def _show_errors(found: list[Error]) -> None:
+    if found:
+        console.print("last errors, UTC:")
+    for error in found[:_N_ERRORS]:
+        times = f" ({error.n_times} times)" if error.n_times > 1 else ""
+        console.print(f"  {error.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}{times} {error.said}", markup=False)
 
 
 def _status(lane: Lane, started_at: datetime, now: datetime) -> LaneStatus:

@@ -5,6 +5,8 @@ over. So a request is cut into batches by its own texts alone, as it is without 
 between batches: each request that waits has one encoded in turn.
 """
 
+import ctypes
+import hashlib
 import os
 import socket
 import sys
@@ -25,6 +27,9 @@ from ftm_assets.resources.encoder import Encoder, batches, open_encoder
 
 _ASK_AGAIN_S = 0.2
 _SAY_S = 1.0
+_LOAD_AGAIN_S = 60.0
+DIGEST_SIZE = 40
+LOADING = b"loading"
 
 
 class EncoderFailed(FtmError):
@@ -54,6 +59,18 @@ class Failed:
 
 
 @dataclass(frozen=True)
+class Past:
+    """What processes before this one have died of, so that this one does not.
+
+    deadly:     digests of requests that are refused, because several processes died over them
+    unloadable: why the model is not loaded for a minute, empty if nothing speaks against it
+    """
+
+    deadly: frozenset[bytes] = frozenset()
+    unloadable: str = ""
+
+
+@dataclass(frozen=True)
 class Progress:
     """What the process has done since it began."""
 
@@ -67,7 +84,7 @@ class ServedEncoder:
     """An `Encoder` whose model is in the encoder process. Connects when it is used, and again after an interruption.
 
     address:    of the process
-    patience_s: how long a process that is gone, or still loads its model, is waited for
+    patience_s: how long a process that is gone is waited for
     """
 
     address: str
@@ -91,38 +108,51 @@ class ServedEncoder:
         return cast(np.ndarray, self._ask(list(texts)))
 
     def _ask(self, request: list[str] | None) -> object:
-        """The answer. A request whose answer was lost is repeated: encoding the same again changes nothing."""
-        started = time.monotonic()
+        """The answer. A request whose answer was lost is repeated: encoding the same again changes nothing, and the
+        process refuses it once several of its kind have died over it.
+        """
         while True:
+            connection = self._connection or self._connect()
+            # An interrupt in between leaves half an answer in the connection, so that it must not be used again.
+            self._connection = None
             try:
-                answer = self._ask_once(request)
+                connection.send(request)
+                answer = connection.recv()
             except (OSError, EOFError):
-                if time.monotonic() - started > self.patience_s:
-                    raise EncoderGone(self.patience_s) from None
-                time.sleep(_ASK_AGAIN_S)
+                connection.close()
                 continue
+            except BaseException:
+                connection.close()
+                raise
+            self._connection = connection
             if isinstance(answer, Failed):
                 raise EncoderFailed(answer.why)
             return answer
 
-    def _ask_once(self, request: list[str] | None) -> object:
-        connection = self._connection or Client(self.address)
-        # An interrupt in between leaves half an answer in the connection, so that it must not be used again.
-        self._connection = None
-        try:
-            connection.send(request)
-            answer = connection.recv()
-        except BaseException:
-            connection.close()
-            raise
-        self._connection = connection
-        return answer
+    def _connect(self) -> Connection:
+        started = time.monotonic()
+        while True:
+            try:
+                return Client(self.address)
+            except OSError:
+                if time.monotonic() - started > self.patience_s:
+                    raise EncoderGone(self.patience_s) from None
+                time.sleep(_ASK_AGAIN_S)
 
 
-def encoder_process(worker: Connection, parent: int, address: str, model: str, device: str) -> None:
+def encoder_process(
+    worker: Connection,
+    over: "ctypes.Array[ctypes.c_char]",
+    parent: int,
+    address: str,
+    model: str,
+    device: str,
+    past: Past,
+) -> None:
     """Main function of the encoder process: load the model, then serve until the worker has gone.
 
     worker: is told `Loaded` for each load, `Failed` for each failure, and `Progress` every second
+    over:   shared with the worker: what it would have died over, should it die; `LOADING` or a request's digest
     """
     die_with(parent)
     os.setsid()  # Ctrl-C in the terminal is for the worker, which lets runs end.
@@ -130,7 +160,7 @@ def encoder_process(worker: Connection, parent: int, address: str, model: str, d
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
-        server = _Server(model, device, worker)
+        server = _Server(model, device, worker, over, past)
         server.load()
         server.serve(listener)
 
@@ -138,6 +168,7 @@ def encoder_process(worker: Connection, parent: int, address: str, model: str, d
 @dataclass
 class _Request:
     client: Connection
+    digest: bytes
     texts: list[str]
     vectors: np.ndarray
     left: deque[np.ndarray]
@@ -148,10 +179,15 @@ class _Server:
 
     encoder: Encoder
 
-    def __init__(self, model: str, device: str, worker: Connection) -> None:
+    def __init__(
+        self, model: str, device: str, worker: Connection, over: "ctypes.Array[ctypes.c_char]", past: Past
+    ) -> None:
         self.model = model
         self.device = device
         self.worker = worker
+        self.over = over
+        self.past = past
+        self.load_from = time.monotonic() + (_LOAD_AGAIN_S if past.unloadable else 0.0)
         self.loaded: Loaded | None = None
         self.clients: list[Connection] = []
         self.requests: deque[_Request] = deque()
@@ -159,12 +195,17 @@ class _Server:
 
     def load(self) -> Loaded | Failed:
         if self.loaded is None:
+            if time.monotonic() < self.load_from:
+                return Failed(self.past.unloadable)
+            self.over.value = LOADING
             try:
                 self.encoder = open_encoder(self.model, self.device)
                 self.loaded = Loaded(self.encoder.name, self.encoder.revision)
             except Exception as error:  # Of whatever kind somebody else's encoder raises.
                 self.worker.send(failed := Failed(f"{type(error).__name__}: {error}"))
                 return failed
+            finally:
+                self.over.value = b""
             self.worker.send(self.loaded)
         return self.loaded
 
@@ -191,13 +232,18 @@ class _Server:
         loaded = self.load()
         if texts is None or isinstance(loaded, Failed):
             self._answer(client, loaded)
-        else:
-            vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
-            self.requests.append(_Request(client, texts, vectors, deque(batches(texts))))
+            return
+        digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:DIGEST_SIZE].encode()
+        if digest in self.past.deadly:
+            self._answer(client, Failed(f"the encoder process died each time it encoded these {len(texts)} texts"))
+            return
+        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+        self.requests.append(_Request(client, digest, texts, vectors, deque(batches(texts))))
 
     def _encode_a_batch(self, request: _Request) -> None:
         rows = request.left.popleft()
         started = time.perf_counter()
+        self.over.value = request.digest
         try:
             request.vectors[rows] = self.encoder.encode([request.texts[row] for row in rows])
         except Exception as error:  # Of whatever kind the model raises: it concerns this request alone.
@@ -205,6 +251,8 @@ class _Server:
             self.worker.send(failed)
             self._answer(request.client, failed)
             return
+        finally:
+            self.over.value = b""
         self.progress = Progress(
             self.progress.n_texts + len(rows),
             self.progress.encoding_s + time.perf_counter() - started,
@@ -229,4 +277,4 @@ class _Server:
 
 def _gpu_bytes() -> int:
     torch = sys.modules.get("torch")
-    return int(torch.cuda.memory_allocated()) if torch is not None and torch.cuda.is_available() else 0
+    return int(torch.cuda.memory_reserved()) if torch is not None and torch.cuda.is_available() else 0

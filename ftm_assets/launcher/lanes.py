@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeAlias, cast
 
 from ftm_assets.launcher.lane import Done, Exited, Ready, warm_parent
+from ftm_assets.launcher.pauses import Pauses
 from ftm_assets.launcher.queue import Launch
 
 _SPAWN = get_context("spawn")
@@ -52,6 +53,7 @@ class Lane:
     n_runs_of_process: int = 0
     busy_s: float = 0.0
     memory_bytes: int = 0
+    memory_bytes_at_birth: int = 0
     interrupted_at: float | None = None
     fork_at: float | None = None
     killed_because: str = ""
@@ -60,6 +62,16 @@ class Lane:
     def is_idle(self) -> bool:
         """Whether it waits for a run."""
         return self.connection is not None and self.launch is None
+
+    @property
+    def grown_bytes(self) -> int:
+        """Memory that it took since its process began: most of what it holds it shares with its parent."""
+        return self.memory_bytes - self.memory_bytes_at_birth
+
+    def measure(self) -> None:
+        """Look at the memory of its process, if that is still there."""
+        with suppress(OSError):
+            self.memory_bytes = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1]) * _PAGE
 
 
 class Lanes:
@@ -70,7 +82,7 @@ class Lanes:
     n:          how many
     preload:    module that the warm parent imports before it forks
     lane_runs:  a lane is replaced after so many runs, so that what leaks does not add up
-    lane_bytes: one that holds more is replaced after its run, one that holds twice as much is killed in it
+    lane_bytes: one that has grown by more is replaced after its run, by twice as much is killed in it
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class Lanes:
         self._listener.setblocking(False)
         self.lanes = [Lane(number) for number in range(1, n + 1)]
         self.complaints: deque[str] = deque()
+        self._pauses = Pauses()
         self._start_parent()
 
     def _start_parent(self) -> None:
@@ -95,6 +108,8 @@ class Lanes:
         self._parent = _SPAWN.Process(target=warm_parent, args=arguments, daemon=True)
         with _environment(_LANE_ENVIRONMENT | {"FTM_ENCODER_ADDRESS": self._encoder_address}):
             self._parent.start()
+        self._pauses.started()
+        self._start_parent_at: float | None = None
         theirs.close()
         for lane in self.lanes:
             lane.fork_at = 0.0
@@ -102,7 +117,8 @@ class Lanes:
     def waited(self) -> list[Waitable]:
         """What becomes ready, for `multiprocessing.connection.wait`, when `collect` has something to tell."""
         connections = [lane.connection for lane in self.lanes if lane.connection is not None]
-        return [self._listener, self._control, self._parent.sentinel, *connections]
+        parent: list[Waitable] = [self._control, self._parent.sentinel] if self._start_parent_at is None else []
+        return [self._listener, *parent, *connections]
 
     def collect(self) -> Iterator[RunLeft]:
         """Runs that lanes are through with since the last call. Lanes that have ended are forked again."""
@@ -114,13 +130,20 @@ class Lanes:
         while isinstance(exited := receive(self._control), Exited):
             lane = self.lanes[exited.number - 1]
             yield from self._ended(lane, lane.killed_because or f"Its lane ended, {ending(exited.status)}.")
-        if not self._parent.is_alive():
-            why = f"The lanes' parent ended, {ending(self._parent.exitcode or 0)}, and they with it."
-            self.complaints.append(why)
-            for lane in self.lanes:
-                yield from self._ended(lane, why)
-            self._start_parent()
-        self._fork()
+        if self._start_parent_at is not None:
+            if time.monotonic() >= self._start_parent_at:
+                self._start_parent()
+        elif not self._parent.is_alive():
+            yield from self._orphaned(ending(self._parent.exitcode or 0))
+        else:
+            self._fork()
+
+    def _orphaned(self, how: str) -> Iterator[RunLeft]:
+        why = f"The lanes' parent ended, {how}, and they with it."
+        self.complaints.append(why)
+        self._start_parent_at = time.monotonic() + self._pauses.ended()
+        for lane in self.lanes:
+            yield from self._ended(lane, why)
 
     def _welcome(self) -> Iterator[RunLeft]:
         with suppress(BlockingIOError):
@@ -135,7 +158,9 @@ class Lanes:
             # Its predecessor was welcomed after its end had been told, and got a run that it never began.
             yield self._left(lane, "Its lane ended before the run began.")
         lane.pid, lane.connection, lane.since = ready.pid, connection, time.monotonic()
-        lane.n_runs_of_process, lane.memory_bytes, lane.killed_because = 0, 0, ""
+        lane.n_runs_of_process, lane.killed_because = 0, ""
+        lane.measure()
+        lane.memory_bytes_at_birth = lane.memory_bytes
 
     def _left(self, lane: Lane, why: str) -> RunLeft:
         left = RunLeft(cast(Launch, lane.launch), why)
@@ -144,7 +169,7 @@ class Lanes:
         lane.launch, lane.since = None, now
         lane.n_runs += 1
         lane.n_runs_of_process += 1
-        if lane.n_runs_of_process >= self._lane_runs or lane.memory_bytes > self._lane_bytes:
+        if lane.n_runs_of_process >= self._lane_runs or lane.grown_bytes > self._lane_bytes:
             self._dismiss(lane)
         return left
 
@@ -190,15 +215,14 @@ class Lanes:
             os.kill(lane.pid, signal.SIGINT)
 
     def measure(self) -> None:
-        """Look at the memory of each lane; kill one that holds too much."""
+        """Look at the memory of each lane; kill one that has grown too much."""
         for lane in self.lanes:
             if lane.connection is None:
                 continue
-            with suppress(OSError):
-                lane.memory_bytes = int(Path(f"/proc/{lane.pid}/statm").read_text().split()[1]) * _PAGE
-            if lane.memory_bytes > 2 * self._lane_bytes and not lane.killed_because:
-                held, limit = lane.memory_bytes >> 20, self._lane_bytes >> 19
-                self.kill(lane, f"Its lane held {held} MB and was killed; the limit is {limit} (FTM_LANE_MEMORY).")
+            lane.measure()
+            if lane.grown_bytes > 2 * self._lane_bytes and not lane.killed_because:
+                grown, limit = lane.grown_bytes >> 20, self._lane_bytes >> 19
+                self.kill(lane, f"Its lane grew by {grown} MB and was killed; the limit is {limit} (FTM_LANE_MEMORY).")
 
     def close(self) -> None:
         """Kill all lanes and their parent."""

@@ -5,13 +5,14 @@ another machine than the worker. A worker is alive as long as it holds an adviso
 the worker's connection ends, however the worker ended.
 """
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from ftm_assets.errors import FtmError
@@ -21,6 +22,7 @@ _LOCK = {"lock": "ftm worker"}
 # A machine that vanishes says no goodbye: after some 20 s without an answer the server ends its connection.
 _KEEPALIVES = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
 _FREE = {"lane": None, "claimed_at": None}
+_N_ERRORS = 20
 _HOLDER = sa.text(
     "SELECT activity.application_name FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid) "
     "WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1 "
@@ -35,7 +37,11 @@ class Base(DeclarativeBase):
     """Tables of the launcher."""
 
     metadata = sa.MetaData(schema=SCHEMA)
-    type_annotation_map = {datetime: sa.DateTime(timezone=True), int: sa.BigInteger()}  # noqa: RUF012 the API of SQLAlchemy
+    type_annotation_map = {  # noqa: RUF012 the API of SQLAlchemy
+        datetime: sa.DateTime(timezone=True),
+        int: sa.BigInteger(),
+        dict[str, str]: JSONB(),
+    }
 
 
 class Launch(Base):
@@ -64,14 +70,12 @@ class Worker(Base):
     phase: Mapped[str]
     started_at: Mapped[datetime]
     said_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
-    model: Mapped[str]
+    settings: Mapped[dict[str, str]]
     encoder: Mapped[str | None]
-    device: Mapped[str]
     n_loads: Mapped[int]
     n_texts: Mapped[int]
     encoding_s: Mapped[float]
     gpu_bytes: Mapped[int]
-    error: Mapped[str]
     error_at: Mapped[datetime | None]
 
 
@@ -87,6 +91,16 @@ class Lane(Base):
     n_runs: Mapped[int]
     busy_s: Mapped[float]
     memory_bytes: Mapped[int]
+
+
+class Error(Base):
+    """Something that went wrong; the last few are kept, whichever worker they are of."""
+
+    __tablename__ = "errors"
+
+    said: Mapped[str] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+    n_times: Mapped[int] = mapped_column(server_default="1")
 
 
 @dataclass(frozen=True)
@@ -130,9 +144,21 @@ class RunQueue:
     def _create_tables(self) -> None:
         with self._engine.begin() as connection:
             # Daemon, webserver and worker may come at once; the lock ends with the transaction.
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": SCHEMA})
-            connection.execute(sa.schema.CreateSchema(SCHEMA, if_not_exists=True))
-            Base.metadata.create_all(connection)
+            name = {"name": SCHEMA}
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), name)
+            found = connection.scalar(sa.text("SELECT obj_description(to_regnamespace(:name), 'pg_namespace')"), name)
+            if found != self._version():
+                # Of another version, or none yet. Runs that wait in them are not lost: Dagster still has them as
+                # starting or started, and `SingleGpuRunLauncher.launch_again` and `resume_run` put them here anew.
+                connection.execute(sa.schema.DropSchema(SCHEMA, cascade=True, if_exists=True))
+                connection.execute(sa.schema.CreateSchema(SCHEMA))
+                Base.metadata.create_all(connection)
+                connection.execute(sa.text(f"COMMENT ON SCHEMA {SCHEMA} IS '{self._version()}'"))
+
+    def _version(self) -> str:
+        """Changes with the tables above."""
+        made = (str(sa.schema.CreateTable(table).compile(self._engine)) for table in Base.metadata.sorted_tables)
+        return hashlib.sha256("".join(made).encode()).hexdigest()[:16]
 
     def put(self, run_id: str, *, clicked: bool, priority: int) -> None:
         """Let a run wait for a lane. A run that is there already waits again, if its worker is no more."""
@@ -208,6 +234,20 @@ class RunQueue:
             session.execute(sa.delete(Worker))
             session.execute(sa.delete(Lane))
             session.add_all([worker, *lanes])
+
+    def complain(self, said: str, at: datetime) -> None:
+        """Add to what went wrong; the same again is counted."""
+        new = insert(Error).values(said=said, at=at)
+        again = new.on_conflict_do_update(index_elements=[Error.said], set_={"at": at, "n_times": Error.n_times + 1})
+        last = sa.select(Error.said).order_by(Error.at.desc()).limit(_N_ERRORS)
+        with self._session() as session:
+            session.execute(again)
+            session.execute(sa.delete(Error).where(Error.said.not_in(last)))
+
+    def errors(self) -> list[Error]:
+        """What went wrong lately, the last first."""
+        with self._session() as session:
+            return list(session.scalars(sa.select(Error).order_by(Error.at.desc())))
 
     def said(self) -> tuple[Worker | None, list[Lane]]:
         """What a worker last said of itself; it may be gone by now."""

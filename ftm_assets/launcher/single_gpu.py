@@ -16,6 +16,14 @@ from dagster._serdes import ConfigurableClass, ConfigurableClassData
 
 from ftm_assets.launcher.queue import RunQueue
 
+# Names the command that executes a run in its own process, so that the same command may end what it left unfinished.
+COMMAND_TAG = "ftm/in-process"
+
+
+def is_of_command(run: DagsterRun) -> bool:
+    """Whether a command executes the run in its own process. One that was started again in the UI has the tag, too."""
+    return COMMAND_TAG in run.tags and run.parent_run_id is None
+
 
 class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
     """Hands runs of certain assets or jobs to the GPU worker (`ftm worker`) through a queue in Postgres.
@@ -64,6 +72,8 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
 
     def needs_worker(self, run: DagsterRun) -> bool:
         """Whether the run is one for the worker. Runs from an asset page have a selection, but no tag of ours."""
+        if is_of_command(run):
+            return False
         selected = {key.to_user_string() for key in run.asset_selection or ()}
         return run.job_name in self._jobs or not self._assets.isdisjoint(selected)
 

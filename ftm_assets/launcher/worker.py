@@ -16,6 +16,7 @@ import socket
 import threading
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import wait
@@ -55,13 +56,14 @@ class WorkerOptions:
 
     n_lanes:    processes that execute runs
     lane_runs:  a lane is replaced after so many runs, so that what leaks does not add up
-    lane_bytes: one that holds more is replaced after its run, one that holds twice as much is killed in it
+    lane_bytes: one that has grown by more is replaced after its run, by twice as much is killed in it
     grace_s:    how long runs may go on once the worker is told to stop, before they are handed back
     encoder:    model, see `FTM_ENCODER`
     device:     where the model is, see `FTM_DEVICE`
     preload:    module that the lanes' parent imports before it forks
     metrics_port: where metrics are served, 0: nowhere
     event_days:   after which the event log is thinned out, 0: never
+    told:         settings as `ftm worker status` compares them
     """
 
     n_lanes: int
@@ -73,6 +75,7 @@ class WorkerOptions:
     preload: str
     metrics_port: int
     event_days: int
+    told: dict[str, str]
 
     @classmethod
     def of(cls, settings: Settings) -> "WorkerOptions":
@@ -91,6 +94,7 @@ class WorkerOptions:
             settings.preload,
             settings.metrics_port,
             settings.event_days,
+            settings.of_worker(),
         )
 
 
@@ -114,10 +118,10 @@ class Worker:
             self.encoder.address,
         )
         self.left: deque[RunLeft] = deque()
-        self.error = ""
+        self.errors: deque[tuple[str, datetime]] = deque()
         self.error_at: datetime | None = None
         self.stop_at: float | None = None
-        self.code = _fingerprint()
+        self.code = self._fingerprint()
         self.is_outdated = False
         self.report: Report | None = None
         self.launch_again_at = 0.0
@@ -204,12 +208,15 @@ class Worker:
         for run_id in self.queue.to_cancel():
             self._interrupt(run_id)
         self.lanes.measure()
-        if not self.is_outdated and _fingerprint() != self.code:
+        if not self.is_outdated and self._fingerprint() != self.code:
             log.info("the code has changed: the worker starts over once the runs in lanes have ended")
             self.is_outdated = True
         if self.options.event_days and time.monotonic() >= self.prune_at:
             self.prune_at = time.monotonic() + _PRUNE_S
             threading.Thread(target=prune, args=(self.queue.url, self.options.event_days), daemon=True).start()
+        while self.errors:
+            self.queue.complain(*self.errors[0])
+            self.errors.popleft()
         self.report = self._report()
         self.queue.say(self.report.worker, self.report.lanes)
 
@@ -239,7 +246,8 @@ class Worker:
 
     def _note(self, error: str) -> None:
         log.warning(error)
-        self.error, self.error_at = error, datetime.now(UTC)
+        self.error_at = datetime.now(UTC)
+        self.errors.append((error, self.error_at))
 
     def _report(self) -> Report:
         now, monotonic = datetime.now(UTC), time.monotonic()
@@ -249,14 +257,12 @@ class Worker:
             phase="stopping" if self.is_stopping else "working",
             started_at=self.started_at,
             said_at=now,
-            model=self.options.encoder,
+            settings=self.options.told,
             encoder=f"{encoder.name}@{encoder.revision}" if encoder else None,
-            device=self.options.device,
             n_loads=self.encoder.n_loads,
             n_texts=progress.n_texts,
             encoding_s=progress.encoding_s,
             gpu_bytes=progress.gpu_bytes,
-            error=self.error,
             error_at=self.error_at,
         )
         lanes = [
@@ -272,6 +278,16 @@ class Worker:
             for lane in self.lanes.lanes
         ]
         return Report(worker, lanes, self.queue.waiting())
+
+    def _fingerprint(self) -> str:
+        """Changes with the code of the package, and with `dagster.yaml`."""
+        digest = hashlib.sha256()
+        code = sorted(Path(ftm_assets.__file__).parent.rglob("*.py"))
+        for file in [*code, Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"]:
+            with suppress(FileNotFoundError):  # Somebody is at work.
+                status = file.stat()
+                digest.update(f"{file} {status.st_mtime_ns} {status.st_size}".encode())
+        return digest.hexdigest()
 
     def close(self) -> None:
         """End all processes, hand back the runs that are still in lanes, and let another worker come."""
@@ -304,12 +320,3 @@ def work(queue: q.RunQueue, instance: DagsterInstance, options: WorkerOptions) -
         finally:
             worker.close()
     return worker.is_outdated and worker.stop_at is None
-
-
-def _fingerprint() -> str:
-    """Changes with the code of the package."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(ftm_assets.__file__).parent.rglob("*.py")):
-        status = file.stat()
-        digest.update(f"{file} {status.st_mtime_ns} {status.st_size}".encode())
-    return digest.hexdigest()

@@ -30,14 +30,11 @@ def working(queue: RunQueue) -> Iterator[None]:
     now = datetime.now(UTC)
     said = worker(
         started_at=now - timedelta(seconds=100),
-        model="all-MiniLM-L6-v2",
         encoder="all-MiniLM-L6-v2@0123456789abcdef",
         n_loads=1,
         n_texts=45_000,
         encoding_s=30.0,
         gpu_bytes=3 << 29,
-        error="run 7: Its lane ended, killed by SIGKILL.",
-        error_at=datetime(2021, 11, 1, 9, 30, tzinfo=UTC),
     )
     lanes = [
         lane(1, run_id="run-of-acme", since=now - timedelta(seconds=20), n_runs=7, busy_s=30.0, memory_bytes=5 << 20),
@@ -45,6 +42,8 @@ def working(queue: RunQueue) -> Iterator[None]:
     ]
     queue.put("waits", clicked=False, priority=0)
     queue.put("clicked", clicked=True, priority=0)
+    for minute, error in enumerate(["out of memory", "run 7: Its lane ended.", "out of memory"]):
+        queue.complain(error, datetime(2021, 11, 1, 9, minute, tzinfo=UTC))
     with queue.lock("process 70 on box"):
         queue.say(said, lanes)
         yield
@@ -56,9 +55,10 @@ def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
     for fact in (
         "waiting: 2 runs, 1 of them clicked",
         "worker: process 70 on box, working for 100 s",
-        "model: all-MiniLM-L6-v2@0123456789abcdef on cpu, loaded 1 times",
+        "model: all-MiniLM-L6-v2@0123456789abcdef on auto, loaded 1 times",
         "texts: 45,000 encoded, 1,500 a second; GPU memory: 1.5 GiB",
-        "last error, 2021-11-01 09:30:00 UTC: run 7: Its lane ended, killed by SIGKILL.",
+        "last errors, UTC:\n  2021-11-01 09:02:00 (2 times) out of memory\n",
+        "\n  2021-11-01 09:01:00 run 7: Its lane ended.\n",
         "run-of-acme",
     ):
         assert fact in said
@@ -76,16 +76,20 @@ def test_scripts_get_the_lanes_alone() -> None:
 
 
 @pytest.mark.usefixtures("working")
-def test_a_worker_with_another_model_is_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_with_other_settings_is_to_be_restarted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTM_ENCODER", "all-mpnet-base-v2")
+    monkeypatch.setenv("FTM_LANES", "7")
     said = ftm("worker", "status")
     assert "it was started with FTM_ENCODER=all-MiniLM-L6-v2, here it is all-mpnet-base-v2: restart it" in said
+    assert "it was started with FTM_LANES=0, here it is 7: restart it" in said
 
 
 def test_without_a_worker_status_says_what_waits_and_what_to_do(queue: RunQueue) -> None:
     queue.put("waits", clicked=False, priority=0)
+    queue.complain("the machine is on fire", datetime(2021, 11, 1, tzinfo=UTC))
     result = CliRunner().invoke(app, ["worker", "status"])
     assert "waiting: 1 runs, 0 of them clicked" in result.stdout
+    assert "the machine is on fire" in result.stdout, "why it is gone"
     assert "no GPU worker is running; start it with: ftm worker" in str(result.exception)
 
 

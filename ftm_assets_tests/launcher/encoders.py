@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import time
 import zlib
 from collections.abc import Sequence
@@ -71,3 +72,21 @@ class Misshapen(Absent):
     @property
     def revision(self) -> str:
         raise ArithmeticError("CUDA out of memory")
+
+
+class Deadly(HashEncoder):
+    """Dies over some texts, as a library with a fault would."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if any("deadly" in text for text in texts):
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().encode(texts)
+
+
+class TooLarge(Absent):
+    """Its process is killed while it loads, as by the kernel for want of memory."""
+
+    @property
+    def revision(self) -> str:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return ""

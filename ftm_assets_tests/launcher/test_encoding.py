@@ -15,10 +15,12 @@ import pytest
 
 from ftm_assets.launcher.encoder_process import EncoderProcess
 from ftm_assets.launcher.encoding import (
+    DIGEST_SIZE,
     EncoderFailed,
     EncoderGone,
     Failed,
     Loaded,
+    Past,
     ServedEncoder,
     encoder_process,
 )
@@ -58,7 +60,10 @@ def serve(address: str) -> Iterator[Callable[[str], Connection]]:
 
     def serve(model: str) -> Connection:
         ours, theirs = _SPAWN.Pipe()
-        process = _SPAWN.Process(target=encoder_process, args=(theirs, os.getpid(), address, model, "cpu"))
+        over = _SPAWN.RawArray("c", DIGEST_SIZE + 1)
+        process = _SPAWN.Process(
+            target=encoder_process, args=(theirs, over, os.getpid(), address, model, "cpu", Past())
+        )
         process.start()
         started.append((process, ours))
         theirs.close()
@@ -229,36 +234,84 @@ def test_a_process_that_never_comes_is_given_up(address: str) -> None:
 # The process as the worker keeps it
 
 
-def test_a_process_that_is_killed_in_a_request_is_started_again_and_the_request_answered(
-    address: str, recorded: Path
-) -> None:
-    def until(condition: Callable[[], object]) -> None:
+class Kept:
+    """The process and what it complains of, looked at as a worker does."""
+
+    def __init__(self, address: str, model: str) -> None:
+        self.process = EncoderProcess(address, model, "cpu")
+        self.errors: list[str] = []
+
+    def until(self, condition: Callable[[], object]) -> None:
         def look() -> object:
-            errors.extend(process.collect())
+            self.errors.extend(self.process.collect())
             return condition()
 
         wait_for(look)
 
-    errors: list[str] = []
-    process = EncoderProcess(address, ours("slow"), "cpu")
-    try:
-        until(lambda: process.n_loads == 1)
-        assert process.loaded == Loaded("hash", "1")
-        served_at(address).encode(TEXTS)
-        until(lambda: process.progress.n_texts == 100)
-        with ThreadPoolExecutor(1) as threads:
-            answer = threads.submit(served_at(address).encode, TEXTS * 10)
-            wait_for(lambda: len(batches_in(recorded)) > 8)
-            assert process._process.pid
-            os.kill(process._process.pid, signal.SIGKILL)
-            until(answer.done)
-        assert answer.result().tobytes() == Recording().encode(TEXTS * 10).tobytes()
-        until(lambda: process.progress.n_texts >= 1100)
-    finally:
-        process.close()
+
+@pytest.fixture
+def keep(address: str) -> Iterator[Callable[[str], Kept]]:
+    kept: list[Kept] = []
+
+    def keep(model: str) -> Kept:
+        kept.append(Kept(address, model))
+        return kept[-1]
+
+    yield keep
+    for each in kept:
+        each.process.close()
+
+
+def test_a_process_that_is_killed_in_a_request_is_started_again_and_the_request_answered(
+    keep: Callable[[str], Kept], address: str, recorded: Path
+) -> None:
+    kept = keep(ours("slow"))
+    process = kept.process
+    kept.until(lambda: process.n_loads == 1)
+    assert process.loaded == Loaded("hash", "1")
+    served_at(address).encode(TEXTS)
+    kept.until(lambda: process.progress.n_texts == 100)
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(served_at(address).encode, TEXTS * 10)
+        wait_for(lambda: len(batches_in(recorded)) > 8)
+        assert process._process.pid
+        os.kill(process._process.pid, signal.SIGKILL)
+        kept.until(answer.done)
+    assert answer.result().tobytes() == Recording().encode(TEXTS * 10).tobytes()
+    kept.until(lambda: process.progress.n_texts >= 1100)
     assert process.n_loads == 2
-    assert errors == ["the encoder process ended, killed by SIGKILL; it starts again"]
+    assert kept.errors == ["the encoder process ended, killed by SIGKILL; it starts again"]
     assert process.progress.encoding_s > 0
+
+
+def test_a_request_over_which_three_processes_died_is_refused_and_harms_no_other(
+    keep: Callable[[str], Kept], address: str
+) -> None:
+    kept = keep(ours("Deadly"))
+    deadly = [*TEXTS, "a deadly text"]
+    with ThreadPoolExecutor(4) as threads:
+        well = [threads.submit(served_at(address).encode, TEXTS[n:]) for n in range(3)]
+        ill = threads.submit(served_at(address).encode, deadly)
+        kept.until(lambda: ill.done() and all(answer.done() for answer in well))
+    with pytest.raises(EncoderFailed, match="the encoder process died each time it encoded these 101 texts"):
+        ill.result()
+    for n, answer in enumerate(well):
+        assert answer.result().tobytes() == HashEncoder().encode(TEXTS[n:]).tobytes()
+    assert kept.errors == ["the encoder process ended, killed by SIGSEGV; it starts again"] * 3
+    assert kept.process.n_loads == 4
+
+
+def test_a_model_that_kills_its_process_fails_requests_with_that_reason(
+    keep: Callable[[str], Kept], address: str
+) -> None:
+    kept = keep(ours("TooLarge"))
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(served_at(address).encode, TEXTS)
+        kept.until(answer.done)
+    with pytest.raises(EncoderFailed, match="the encoder process ended while it loaded the model, killed by SIGKILL"):
+        answer.result()
+    assert len(kept.errors) == 3
+    assert kept.process.n_loads == 0
 
 
 def test_the_process_ends_with_the_worker_however_that_ends(address: str) -> None:

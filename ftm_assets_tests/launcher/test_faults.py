@@ -19,7 +19,7 @@ import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 
 from ftm_assets.launcher.encoding import ServedEncoder
-from ftm_assets_tests.launcher.box import MANY, N_MANY, QUARTER, Box, running_box, wait_for
+from ftm_assets_tests.launcher.box import MANY, N_MANY, N_SENTENCES, QUARTER, Box, running_box, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -394,13 +394,13 @@ def _statuses(box: Box, backfill_id: str) -> list[str]:
 
 
 def test_a_run_that_leaks_is_ended_and_says_why(box: Box) -> None:
-    box.work(FTM_LANE_MEMORY="400")
+    box.work(FTM_LANE_MEMORY="100")
     loads, (firm, other) = box.n_loads(), box.firms(2)
     box.order("leak", firm)
     leaking, healthy = box.launch([firm, other])
 
     assert box.end([leaking, healthy]) == ["FAILURE", "SUCCESS"]
-    assert "the limit is 800 (FTM_LANE_MEMORY). This was attempt 3, the last." in box.events(leaking)
+    assert "the limit is 200 (FTM_LANE_MEMORY). This was attempt 3, the last." in box.events(leaking)
     assert box.n_loads() == loads
 
 
@@ -492,9 +492,42 @@ def test_a_model_that_cannot_be_loaded_fails_runs_with_that_reason(box: Box) -> 
 
     assert box.end([run_id], 30) == ["FAILURE"]
     assert "out of memory on the device" in box.events(run_id)
-    assert "out of memory on the device" in box.said.error, "the worker says it too"
+    assert any("out of memory on the device" in error.said for error in box.queue.errors()), "the worker says it too"
     (box.orders / "no model").unlink()
     assert box.end(box.launch([mended])) == ["SUCCESS"], "without a new worker"
+
+
+def test_a_request_that_kills_the_encoder_fails_its_own_run_and_no_other(box: Box) -> None:
+    box.work()
+    loads, (firm, *others) = box.n_loads(), box.firms(5)
+    box.order("segfault", firm, where="encoder")
+
+    broken, *healthy = box.launch([firm, *others])
+
+    assert box.end([broken, *healthy]) == ["FAILURE", *["SUCCESS"] * 4]
+    assert f"the encoder process died each time it encoded these {N_SENTENCES} texts" in box.events(broken)
+    assert len(box.came(firm, "encoder")) == 3
+    assert box.n_loads() == loads + 3
+
+
+def test_changed_code_is_taken_over_between_runs(box: Box) -> None:
+    box.work()
+    loads, (firm, waiting) = box.n_loads(), box.firms(2)
+    pid, started_at = box.processes["worker"].pid, box.said.started_at
+    box.order("hold", firm)
+    [held] = box.launch([firm])
+    box.wait_until_came(firm)
+
+    (box.home / "dagster home" / "dagster.yaml").touch()
+    wait_for(lambda: box.said.phase == "stopping", 10, "notice of the change")
+    [after] = box.launch([waiting])
+    box.withdraw(firm)
+
+    assert box.end([held, after]) == ["SUCCESS"] * 2
+    assert (len(box.came(firm)), len(box.came(waiting))) == (1, 1)
+    assert box.said.started_at > started_at
+    assert box.processes["worker"].pid == pid, "ftm up sees no end of it"
+    assert box.n_loads() == loads + 1
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def test_a_report_is_valid_and_complete() -> None:
 def test_a_worker_that_stops_and_one_that_had_an_error_say_so() -> None:
     well = parse(exposition(report()))
     assert (well["ftm_worker_stopping"], well["ftm_worker_last_error_time_seconds"]) == (0, 0)
-    ill = parse(exposition(report(phase="stopping", error="no model", error_at=NOW)))
+    ill = parse(exposition(report(phase="stopping", error_at=NOW)))
     assert (ill["ftm_worker_stopping"], ill["ftm_worker_last_error_time_seconds"]) == (1, NOW.timestamp())
 
 

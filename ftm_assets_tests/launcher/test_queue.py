@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from ftm_assets.launcher.queue import SCHEMA, Lane, Launch, RunQueue, SecondWorker, Waiting, Worker
+from ftm_assets.settings import Settings
 from ftm_assets.storage.database import Database
 
 QueueFactory = Callable[[], RunQueue]
@@ -49,14 +50,12 @@ def worker(**changes: object) -> Worker:
         "phase": "working",
         "started_at": now,
         "said_at": now,
-        "model": "hash",
+        "settings": Settings().of_worker(),
         "encoder": None,
-        "device": "cpu",
         "n_loads": 0,
         "n_texts": 0,
         "encoding_s": 0.0,
         "gpu_bytes": 0,
-        "error": "",
         "error_at": None,
     }
     return Worker(**{**facts, **changes})
@@ -264,7 +263,18 @@ def test_many_who_come_first_make_the_tables_once(new_queue: QueueFactory, datab
         tables = connection.execute(
             "SELECT table_name FROM information_schema.tables WHERE table_schema = %s ORDER BY 1", [SCHEMA]
         ).fetchall()
-    assert tables == [("lanes",), ("launches",), ("workers",)]
+    assert tables == [("errors",), ("lanes",), ("launches",), ("workers",)]
+
+
+def test_tables_of_another_version_are_made_anew(new_queue: QueueFactory, database: Database) -> None:
+    put(new_queue(), "of the old version")
+    assert new_queue().find("of the old version"), "those of the same version stay"
+    with psycopg.connect(database.url()) as connection:
+        connection.execute(f"ALTER TABLE {SCHEMA}.launches DROP COLUMN attempts")
+        connection.execute(f"COMMENT ON SCHEMA {SCHEMA} IS 'an older version'")
+    queue = new_queue()
+    put(queue, "of the new version")
+    assert take_all(queue) == ["of the new version"]
 
 
 def test_a_password_is_in_no_repr() -> None:
@@ -273,3 +283,14 @@ def test_a_password_is_in_no_repr() -> None:
     with pytest.raises(Exception, match=r"127\.0\.0\.1") as refused:
         queue.lock("process 1 on box")
     assert "sesame" not in str(refused.value)
+
+
+def test_the_last_errors_are_kept_the_same_ones_counted(new_queue: QueueFactory) -> None:
+    queue = new_queue()
+    for minute in range(25):
+        queue.complain(f"lane {minute} died", datetime(2021, 11, 1, 12, minute, tzinfo=UTC))
+    queue.complain("lane 20 died", datetime(2021, 11, 1, 13, tzinfo=UTC))
+    found = new_queue().errors()
+    assert len(found) == 20
+    assert (found[0].said, found[0].n_times) == ("lane 20 died", 2)
+    assert [(error.said, error.n_times) for error in found[1:3]] == [("lane 24 died", 1), ("lane 23 died", 1)]

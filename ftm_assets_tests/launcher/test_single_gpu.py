@@ -16,7 +16,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import ModuleTarget
 
 from ftm_assets.launcher.queue import RunQueue
-from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
+from ftm_assets.launcher.single_gpu import COMMAND_TAG, SingleGpuRunLauncher
 from ftm_assets_tests.launcher import jobs
 from ftm_assets_tests.launcher.jobs import messages, status_of
 
@@ -66,6 +66,16 @@ def test_runs_of_a_firms_assets_or_of_the_firm_job_are_the_workers_and_no_others
     assert launcher.needs_worker(selecting(job="firm_quarter"))
     assert not launcher.needs_worker(selecting(job="ingest_quarter"))
     assert not launcher.needs_worker(selecting(job="quarter_themes"))
+
+
+def test_a_run_that_a_command_executes_is_not_for_the_worker_and_one_started_again_from_it_is(
+    instance: dg.DagsterInstance, launcher: SingleGpuRunLauncher
+) -> None:
+    run = firm_run(instance, tags={COMMAND_TAG: "backfill 2021Q4"})
+    assert not launcher.needs_worker(run)
+    assert launcher.check_run_worker_health(run).status is WorkerStatus.RUNNING, "and so is left alone"
+    again = run._replace(parent_run_id=run.run_id, root_run_id=run.run_id)
+    assert launcher.needs_worker(again)
 
 
 # Launch
