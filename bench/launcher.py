@@ -1,9 +1,12 @@
 """What a firm's run costs beside its work: the GPU worker against a process for each run.
 
-    python -m bench.launcher [--firms 300] [--processes 6] [--sentences 40]
+    python -m bench.launcher [--firms 300] [--processes 8] [--sentences 40] [--light]
 
-Real daemon, webserver and Postgres, the packaged encoder, one backfill each. The firms are made up and small, so that
-what is measured is mostly Dagster and starting up. The few runs of DefaultRunLauncher stand for as many as the others.
+Real daemon, webserver and Postgres, one backfill and some clicks each, on firms that are made up and small. The few
+runs of DefaultRunLauncher stand for as many as the others. The work is what the same firms take in one warm process
+without Dagster and Postgres; what a run costs above it is the overhead. `--light` leaves the work out: its encoder and
+topic model take no time, so that thousands of runs show how fast Dagster makes, launches and ends them; then there is
+nothing to compare, and DefaultRunLauncher is left out.
 """
 
 import argparse
@@ -13,31 +16,69 @@ import os
 import random
 import signal
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psycopg
 from dagster_shared.yaml_utils import safe_load_yaml
 from rich.console import Console
 from rich.table import Table
 
+from ftm_assets.analysis.sentences import Sentences, SentenceSettings, split_turns
+from ftm_assets.analysis.summaries import KeywordSummarizer, evidence_of
+from ftm_assets.analysis.topics import TopicSettings, fit_topics
+from ftm_assets.resources.encoder import open_encoder
 from ftm_assets.services import processes_of
+from ftm_assets.settings import Settings, with_database
+from ftm_assets.storage import stages
+from ftm_assets.storage.database import Database
 
 ROOT = Path(__file__).parents[1]
 FTM = str(Path(sys.executable).parent / "ftm")
+QUARTER = "2024Q1"
+N_CLICKS = 7
+N_DONE = "SELECT count(*) FROM runs JOIN run_tags USING (run_id) WHERE key = 'dagster/backfill' AND status = 'SUCCESS'"
 ALIVE = "SELECT 1 FROM daemon_heartbeats WHERE daemon_type = 'BACKFILL'"
-LANES = "SELECT 1 FROM ftm_launcher.lanes WHERE pid > 0"
+READY_LANES = "SELECT 1 FROM ftm_launcher.lanes WHERE pid > 0"
+BEGUN = "SELECT 1 FROM runs WHERE start_time IS NOT NULL AND status IN ('STARTED', 'SUCCESS')"
 RUNS = """
-    SELECT count(*), min(start_time), max(end_time), sum(end_time - start_time) FROM runs JOIN run_tags USING (run_id)
-    WHERE run_tags.key = 'dagster/backfill' AND status = 'SUCCESS'
+    SELECT count(*) AS n, min(start_time) AS first, max(end_time) AS last, sum(end_time - start_time) AS busy_s,
+           extract(epoch FROM min(create_timestamp)) AS made_first,
+           extract(epoch FROM max(create_timestamp)) AS made_last
+    FROM runs JOIN run_tags USING (run_id) WHERE run_tags.key = 'dagster/backfill' AND status = 'SUCCESS'
 """
 WORKER = "SELECT n_loads, (SELECT count(*) FROM ftm_launcher.lanes) FROM ftm_launcher.workers"
-QUARTER = "2024Q1"
+EVENTS = """
+    SELECT count(*), pg_total_relation_size('event_logs') FROM event_logs
+    WHERE run_id IN (SELECT run_id FROM run_tags WHERE key = 'dagster/backfill')
+"""
+BACKFILL = """
+    mutation($p: LaunchBackfillParams!) { launchPartitionBackfill(backfillParams: $p) { __typename
+    ... on PythonError { message } } }
+"""
+CLICK = """
+    mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename
+    ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }
+"""
+# A word of the command line; a run's own process is a child of a code server.
+PARTS = {
+    "dagster-daemon": "daemon",
+    "dagster-webserver": "webserver",
+    "api grpc": "code servers",
+    "execute_run": "run processes",
+    "ftm worker": "worker",
+    "ftm up": "ftm up",
+}
 SUBJECTS = {
     "freight": "containers shipping rates vessels ports fuel lanes carriers",
     "wages": "overtime hiring turnover nurses drivers unions pay benefits",
@@ -54,20 +95,148 @@ HEADER = (
 class Cost:
     """What the runs of one way to launch took.
 
-    elapsed_s: from the first start to the last end
     first_s:   from `ftm backfill` to the first start: the backfill daemon looks every 30 s
-    cpu_s:     of webserver, daemon, code servers, worker, run processes and Postgres, in that time and first_s
+    made_s:    from the first run that Dagster made to the last
+    elapsed_s: from the first start to the last end
+    cpu_s:     in that time, by part
     n_loads:   of the model
-    idle:      share of the lanes' time without a run, between first start and last end
+    idle:      share of the lanes' time without a run, in that time
+    click_s:   from a click on one firm to its end, each of some clicks
+    n_events:  rows of the event log, with their bytes
     """
 
     way: str
     n_runs: int
     first_s: float
+    made_s: float
     elapsed_s: float
-    cpu_s: float
+    cpu_s: dict[str, float]
     n_loads: int
     idle: float | None
+    click_s: list[float]
+    n_events: int
+    event_bytes: int
+
+    @property
+    def per_run_s(self) -> float:
+        """Seconds from one end to the next."""
+        return self.elapsed_s / self.n_runs
+
+    @property
+    def cpu_per_run_s(self) -> float:
+        """CPU seconds a run, all parts together."""
+        return sum(self.cpu_s.values()) / self.n_runs
+
+
+class Home:
+    """Calls of made-up firms in a home of their own, and `ftm up` over it."""
+
+    def __init__(self, path: Path, n_firms: int, n_sentences: int, *, with_worker: bool, light: bool) -> None:
+        self.path = path
+        self.with_worker = with_worker
+        self.location = "bench.light_graph" if light else "ftm_assets.definitions"
+        self.settings = {
+            "FTM_HOME": str(path),
+            "DAGSTER_HOME": str(self._instance_folder()),
+            "FTM_METRICS_PORT": "0",
+            "FTM_QUARTERS": f"{QUARTER}:{QUARTER}",
+        }
+        if light:
+            self.settings |= {
+                "FTM_ENCODER": "bench.light_encoder:LightEncoder",
+                "FTM_PRELOAD": "bench.light_graph",
+                "PYTHONPATH": str(ROOT),
+            }
+        calls = path.with_suffix(".csv")
+        write_calls(calls, n_firms, n_sentences)
+        self.ftm("ingest", str(calls))
+        self.url = self.ftm("db").strip()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+
+    def _instance_folder(self) -> Path:
+        """A folder with the project's `dagster.yaml`, or the same without our launcher, and a `workspace.yaml`."""
+        folder = self.path.with_suffix(".dagster")
+        settings = safe_load_yaml((ROOT / "dagster.yaml").read_text())
+        if not self.with_worker:
+            del settings["run_launcher"], settings["run_coordinator"]
+            settings["run_monitoring"]["max_resume_run_attempts"] = 0
+            settings["concurrency"]["runs"] = {"max_concurrent_runs": os.cpu_count()}
+        workspace = {"load_from": [{"python_module": {"module_name": self.location, "location_name": "bench"}}]}
+        folder.mkdir()
+        (folder / "dagster.yaml").write_text(json.dumps(settings))  # JSON is YAML.
+        (folder / "workspace.yaml").write_text(json.dumps(workspace))
+        return folder
+
+    def ftm(self, *arguments: str) -> str:
+        """Output of a command. raises: CalledProcessError"""
+        command = [FTM, *arguments]
+        environment = {**os.environ, **self.settings}
+        return subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    @contextmanager
+    def up(self) -> Iterator["psycopg.Connection[Any]"]:
+        """Daemon, webserver and, if there is to be one, a worker with lanes; Dagster's database."""
+        arguments = ["up", "--port", str(self.port), *([] if self.with_worker else ["--no-worker"])]
+        up = subprocess.Popen([FTM, *arguments], env={**os.environ, **self.settings}, stdout=subprocess.DEVNULL)
+        try:
+            with psycopg.connect(with_database(self.url, "dagster"), autocommit=True) as dagster:
+                wait_for("daemon", lambda: dagster.execute(ALIVE).fetchone(), 120)
+                wait_for("webserver", self.answers, 120)
+                if self.with_worker:
+                    wait_for("lane", lambda: dagster.execute(READY_LANES).fetchone(), 120)
+                yield dagster
+        finally:
+            up.send_signal(signal.SIGINT)
+            up.wait()
+            self.ftm("down")
+
+    def ask(self, query: str, **variables: object) -> Any:
+        """The webserver's answer to a query of GraphQL."""
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self.port}/graphql",
+            json.dumps({"query": query, "variables": variables}).encode(),
+            {"Content-Type": "application/json"},
+        )
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=60) as answer:
+            return json.load(answer)["data"]
+
+    def answers(self) -> bool:
+        """Whether the webserver does."""
+        with suppress(OSError):
+            return bool(self.ask("{ version }"))
+        return False
+
+    def backfill(self, n_firms: int) -> None:
+        """Materialize all firms as the dialog of their job does."""
+        parameters = {
+            "assetSelection": [{"path": [asset]} for asset in stages.STAGES],
+            "partitionNames": [f"{firm_key(number)}|{QUARTER}" for number in range(1, n_firms + 1)],
+        }
+        launched = self.ask(BACKFILL, p=parameters)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+
+    def click(self, dagster: "psycopg.Connection[Any]", number: int) -> float:
+        """Materialize a firm as the dialog of its job does; seconds until Dagster says that it is done."""
+        firm = firm_key(number)
+        tags = {
+            "dagster/partition": f"{firm}|{QUARTER}",
+            "dagster/partition/firm": firm,
+            "dagster/partition/quarter": QUARTER,
+        }
+        selector = {"repositoryLocationName": "bench", "repositoryName": "__repository__", "jobName": "firm_quarter"}
+        parameters = {
+            "selector": selector,
+            "executionMetadata": {"tags": [{"key": key, "value": value} for key, value in tags.items()]},
+            "runConfigData": "{}",
+        }
+        started = time.monotonic()
+        run_id = self.ask(CLICK, p=parameters)["launchRun"]["run"]["runId"]
+        done = "SELECT 1 FROM runs WHERE run_id = %s AND status = 'SUCCESS'"
+        wait_for("end of a click", lambda: dagster.execute(done, [run_id]).fetchone(), 20, look_every_s=0.02)
+        return time.monotonic() - started
 
 
 def write_calls(path: Path, n_firms: int, n_sentences: int) -> None:
@@ -85,141 +254,178 @@ def write_calls(path: Path, n_firms: int, n_sentences: int) -> None:
                 writer.writerow(call)
 
 
-def instance_folder(folder: Path, *, with_worker: bool) -> Path:
-    """A folder with the project's `dagster.yaml`, or the same without our launcher, and `workspace.yaml`."""
-    settings = safe_load_yaml((ROOT / "dagster.yaml").read_text())
-    if not with_worker:
-        del settings["run_launcher"], settings["run_coordinator"]
-        settings["run_monitoring"]["max_resume_run_attempts"] = 0
-        settings["concurrency"]["runs"]["max_concurrent_runs"] = os.cpu_count()
-    folder.mkdir()
-    (folder / "dagster.yaml").write_text(json.dumps(settings))  # JSON is YAML.
-    (folder / "workspace.yaml").write_text((ROOT / "workspace.yaml").read_text())
-    return folder
+def firm_key(number: int) -> str:
+    """The partition key of a made-up firm."""
+    return f"FIRM-{number}-{number}"
 
 
-def cpu_seconds(pids: list[int]) -> float:
-    """Of living processes and of all their children that have ended."""
-    ticks = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        ticks += sum(int(field) for field in fields[11:15])
-    return ticks / os.sysconf("SC_CLK_TCK")
-
-
-def postgres_processes(home: Path) -> list[int]:
-    """The postmaster of the home and its children."""
+def cpu_seconds(home: Path) -> dict[str, float]:
+    """By part, of the home's living processes and of all their children that have ended."""
+    parts: defaultdict[str, float] = defaultdict(float)
+    for pid in processes_of(home):
+        parts[part_of(pid)] += _cpu_seconds(pid)
     postmaster = int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
-    return [postmaster, *map(int, Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split())]
+    servers = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
+    parts["Postgres"] = sum(map(_cpu_seconds, [postmaster, *map(int, servers)]))
+    return parts
 
 
-def wait_for(what: str, condition: Callable[[], object], timeout_s: float) -> None:
+def part_of(pid: int) -> str:
+    """What a process of the home is for."""
+    with suppress(OSError):
+        line = Path(f"/proc/{pid}/cmdline").read_bytes().decode().replace("\0", " ")
+        if b"FTM_ENCODER_ADDRESS=" in Path(f"/proc/{pid}/environ").read_bytes():
+            return "lanes"
+        if "spawn_main" in line:
+            return "encoder"
+        return next((part for sign, part in PARTS.items() if sign in line), "other")
+    return "other"
+
+
+def _cpu_seconds(pid: int) -> float:
+    with suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return sum(int(field) for field in fields[11:15]) / os.sysconf("SC_CLK_TCK")
+    return 0.0
+
+
+def wait_for(what: str, condition: Callable[[], object], timeout_s: float, look_every_s: float = 0.2) -> None:
     """Return when the condition holds. raises: TimeoutError"""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"no {what} within {timeout_s:.0f} s")
-        time.sleep(0.5)
+        time.sleep(look_every_s)
 
 
-def measure(folder: Path, n_firms: int, n_sentences: int, *, with_worker: bool) -> Cost:
-    """Load calls of so many firms into a home of its own, backfill them through a real daemon, and count."""
-    home = folder / ("worker" if with_worker else "processes")
-    settings = {
-        "FTM_HOME": str(home),
-        "DAGSTER_HOME": str(instance_folder(home.with_suffix(".dagster"), with_worker=with_worker)),
-        "FTM_METRICS_PORT": "0",
-    }
-    calls = home.with_suffix(".csv")
-    write_calls(calls, n_firms, n_sentences)
-    ftm(settings, "ingest", str(calls))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    arguments = ["up", "--port", str(port), *([] if with_worker else ["--no-worker"])]
-    up = subprocess.Popen([FTM, *arguments], env={**os.environ, **settings}, stdout=subprocess.DEVNULL)
-    try:
-        url = ftm(settings, "db").strip()
-        with psycopg.connect(url.rpartition("/")[0] + "/dagster", autocommit=True) as dagster:
-            wait_for("daemon", lambda: dagster.execute(ALIVE).fetchone(), 120)
-            if with_worker:
-                wait_for("lane", lambda: dagster.execute(LANES).fetchone(), 120)
-            cpu_s = cpu_seconds([*processes_of(home), *postgres_processes(home)])
-            asked_at = time.time()
-            ftm(settings, "backfill", QUARTER, "--themes")
-            cpu_s = cpu_seconds([*processes_of(home), *postgres_processes(home)]) - cpu_s
-            n_runs, first, last, busy_s = dagster.execute(RUNS).fetchone() or (0, 0.0, 0.0, 0.0)
-            n_loads, idle = n_runs, None
-            if with_worker:
-                n_loads, n_lanes = dagster.execute(WORKER).fetchone() or (0, 1)
-                idle = 1 - busy_s / (n_lanes * (last - first))
+def measure(home: Home, n_firms: int) -> Cost:
+    """Backfill all firms of a home through its daemon, click on some, and count."""
+    with home.up() as dagster:
+        asked_at = time.time()
+        home.backfill(n_firms)
+        wait_for("first run", lambda: dagster.execute(BEGUN).fetchone(), 180)
+        before = cpu_seconds(home.path)
+        wait_for("last run", lambda: dagster.execute(N_DONE).fetchone() == (n_firms,), 7200)
+        cpu_s = {part: total - before.get(part, 0.0) for part, total in cpu_seconds(home.path).items()}
+        with dagster.cursor(row_factory=psycopg.rows.dict_row) as cursor:
+            runs = cursor.execute(RUNS).fetchone()
+        assert runs is not None
+        n_events, event_bytes = dagster.execute(EVENTS).fetchone() or (0, 0)
+        n_loads, idle = n_firms, None
+        if home.with_worker:
+            n_loads, n_lanes = dagster.execute(WORKER).fetchone() or (0, 1)
+            idle = 1 - runs["busy_s"] / (n_lanes * (runs["last"] - runs["first"]))
+        n_clicks = N_CLICKS if home.with_worker else 2
         return Cost(
-            "GPU worker" if with_worker else "DefaultRunLauncher",
-            n_runs,
-            first - asked_at,
-            last - first,
-            cpu_s,
-            n_loads,
-            idle,
+            way="GPU worker" if home.with_worker else "DefaultRunLauncher",
+            n_runs=n_firms,
+            first_s=runs["first"] - asked_at,
+            made_s=float(runs["made_last"] - runs["made_first"]),
+            elapsed_s=runs["last"] - runs["first"],
+            cpu_s=cpu_s,
+            n_loads=n_loads,
+            idle=idle,
+            click_s=[home.click(dagster, number) for number in range(1, n_clicks + 1)],
+            n_events=n_events,
+            event_bytes=event_bytes,
         )
-    finally:
-        up.send_signal(signal.SIGINT)
-        up.wait()
-        ftm(settings, "down")
 
 
-def ftm(settings: Mapping[str, str], *arguments: str) -> str:
-    """Output of a command. raises: CalledProcessError"""
-    command = [FTM, *arguments]
-    return subprocess.run(command, env={**os.environ, **settings}, check=True, stdout=subprocess.PIPE, text=True).stdout
+def work(home: Home, n_firms: int) -> tuple[float, float]:
+    """Wall and CPU seconds of a firm's work in one warm process: split, encode, cluster, summarize; nothing else."""
+    database = Database(Settings(home=home.path))
+    with database.transaction() as connection:
+        places = [stages.find_firm_quarter(connection, QUARTER, firm_key(n)) for n in range(1, n_firms + 1)]
+        firms = [stages.read_turns(connection, place) for place in places]
+    encoder, summarizer = open_encoder("all-MiniLM-L6-v2", "auto"), KeywordSummarizer()
+    took: list[tuple[float, float]] = []
+    for turns in (firms[0], *firms):  # The first one loads and compiles.
+        wall_s, cpu_s = time.perf_counter(), time.process_time()
+        rows = split_turns(turns.company_id, turns.turns, SentenceSettings())
+        vectors = encoder.encode([row.text for row in rows])
+        sentences = Sentences.of(turns, rows, vectors, (encoder.name, encoder.revision), SentenceSettings())
+        topics = fit_topics(sentences, TopicSettings())
+        encoder.encode([summary.text for summary in summarizer.summarize(evidence_of(topics, sentences))])
+        took.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
+    return statistics.median(wall for wall, _ in took[1:]), statistics.median(cpu for _, cpu in took[1:])
+
+
+def table_of_costs(costs: Sequence[Cost], title: str) -> Table:
+    """One row for each way."""
+    table = Table(title=title)
+    for heading in ("", "runs", "s a run", "CPU s a run", "model loads", "lanes idle", "click s", "3,000 runs, min"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for cost in costs:
+        table.add_row(
+            cost.way,
+            f"{cost.n_runs:,}",
+            f"{cost.per_run_s:.2f}",
+            f"{cost.cpu_per_run_s:.2f}",
+            str(cost.n_loads),
+            "" if cost.idle is None else f"{cost.idle:.0%}",
+            f"{statistics.median(cost.click_s):.2f} (max {max(cost.click_s):.2f})",
+            f"{cost.per_run_s * 50:.0f}" + ("" if cost.n_runs >= 3000 else " (extrapolated)"),
+        )
+    return table
+
+
+def table_of_parts(cost: Cost) -> Table:
+    """Where a run's CPU time goes, and how fast Dagster makes runs."""
+    table = Table(title=f"{cost.way}, CPU ms a run")
+    parts = sorted(cost.cpu_s.items(), key=lambda part: -part[1])
+    for part, _ in parts:
+        table.add_column(part, justify="right")
+    table.add_row(*(f"{1000 * seconds / cost.n_runs:.0f}" for _, seconds in parts))
+    return table
+
+
+def _overhead(costs: Sequence[Cost], wall_s: float, cpu_s: float) -> str:
+    """What runs cost above their work, compared. Lanes work side by side, so only CPU time can be told apart."""
+    processes, worker = (cost.cpu_per_run_s - cpu_s for cost in costs)
+    return (
+        f"A firm's work takes {wall_s:.2f} s, {cpu_s:.2f} CPU s, in one warm process. Above that a run costs "
+        f"{processes:.2f} CPU s with a process of its own and {worker:.2f} CPU s in a lane: "
+        f"{processes / worker:.0f} times less. "
+        f"From one end to the next: {costs[0].per_run_s / costs[1].per_run_s:.0f} times less, work included."
+    )
+
+
+def _pace(cost: Cost) -> str:
+    """How fast Dagster makes runs, and what it writes about them."""
+    return (
+        f"Dagster made {cost.n_runs:,} runs in {cost.made_s:.0f} s; the first began {cost.first_s:.0f} s after it was "
+        f"asked for. A run has {cost.n_events / cost.n_runs:.0f} events; "
+        f"the event log with its indexes takes {cost.event_bytes / cost.n_runs / 1024:.0f} KB a run."
+    )
 
 
 def main() -> None:
-    """Measure both ways and print the table."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--firms", type=int, default=300, help="runs through the worker")
     parser.add_argument("--processes", type=int, default=8, help="runs with a process each")
     parser.add_argument("--sentences", type=int, default=40, help="sentences a firm")
+    parser.add_argument("--light", action="store_true", help="no work, and the worker alone")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     chosen = parser.parse_args()
+    console = Console()
+    costs, work_s = [], None
     with tempfile.TemporaryDirectory() as folder:
-        costs = [
-            measure(Path(folder), chosen.processes, chosen.sentences, with_worker=False),
-            measure(Path(folder), chosen.firms, chosen.sentences, with_worker=True),
-        ]
-    table = Table(title=f"{chosen.sentences} sentences a firm, {os.cpu_count()} cores")
-    for heading in (
-        "",
-        "runs",
-        "first start s",
-        "s a run",
-        "CPU s a run",
-        "model loads",
-        "lanes idle",
-        "3,000 runs, min",
-    ):
-        table.add_column(heading, justify="right" if heading else "left")
+        if not chosen.light:
+            processes = Home(
+                Path(folder) / "processes", chosen.processes, chosen.sentences, with_worker=False, light=False
+            )
+            costs.append(measure(processes, chosen.processes))
+            work_s = work(processes, chosen.processes)
+            processes.ftm("down")
+        worker = Home(Path(folder) / "worker", chosen.firms, chosen.sentences, with_worker=True, light=chosen.light)
+        costs.append(measure(worker, chosen.firms))
+    console.print(table_of_costs(costs, f"{chosen.sentences} sentences a firm, {os.cpu_count()} cores"))
     for cost in costs:
-        per_run = cost.elapsed_s / cost.n_runs
-        table.add_row(
-            cost.way,
-            str(cost.n_runs),
-            f"{cost.first_s:.1f}",
-            f"{per_run:.2f}",
-            f"{cost.cpu_s / cost.n_runs:.2f}",
-            str(cost.n_loads),
-            "" if cost.idle is None else f"{cost.idle:.0%}",
-            f"{per_run * 50:.0f}",
-        )
-    ratios = [
-        costs[0].elapsed_s / costs[0].n_runs * costs[1].n_runs / costs[1].elapsed_s,
-        costs[0].cpu_s / costs[0].n_runs * costs[1].n_runs / costs[1].cpu_s,
-    ]
-    table.add_row("ratio", "", "", *(f"{ratio:.1f}x" for ratio in ratios))
-    Console().print(table)
+        console.print(table_of_parts(cost))
+    console.print(_pace(costs[-1]))
+    if work_s is not None:
+        console.print(_overhead(costs, *work_s))
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2))
 

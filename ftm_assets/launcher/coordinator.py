@@ -1,18 +1,29 @@
-"""Runs that a person waits for leave Dagster's queue before those of backfills."""
+"""Who leaves Dagster's queue first, and what it takes up when it does."""
 
 from dagster import DagsterRun, QueuedRunCoordinator
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PRIORITY_TAG
 
+from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
+
 CLICKED_PRIORITY = "100"
+PLACE_TAG = "ftm/place"
 
 
 class ClickFirstRunCoordinator(QueuedRunCoordinator):
-    """`QueuedRunCoordinator` that gives runs outside of backfills a priority, if they have none; same configuration."""
+    """`QueuedRunCoordinator` that tags runs as they come; same configuration.
+
+    Runs outside of backfills get a priority, if they have none: a person waits for them. All are told where they will
+    be executed, in a `lane` or in a `process` of their own, so that `dagster.yaml` can limit each: thousands of firms
+    that wait for a worker must not keep a quarter from being loaded.
+    """
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Called by Dagster for every run that is to be queued."""
-        run = context.dagster_run
+        run, launcher = context.dagster_run, self._instance.run_launcher
+        in_lane = isinstance(launcher, SingleGpuRunLauncher) and launcher.needs_worker(run)
+        tags = {PLACE_TAG: "lane" if in_lane else "process"}
         if BACKFILL_ID_TAG not in run.tags and PRIORITY_TAG not in run.tags:
-            self._instance.add_run_tags(run.run_id, {PRIORITY_TAG: CLICKED_PRIORITY})
+            tags[PRIORITY_TAG] = CLICKED_PRIORITY
+        self._instance.add_run_tags(run.run_id, tags)
         return super().submit_run(context)

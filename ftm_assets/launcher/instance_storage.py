@@ -1,12 +1,17 @@
-"""Dagster's Postgres storage on connections that stay open.
+"""Dagster's Postgres storage on connections that stay open, without questions whose answer is known.
 
 dagster-postgres opens a connection for every query, which is most of what a short run costs: a run of three assets asks
 some hundred times. Each storage here keeps one connection and opens more only while threads ask at once. A connection
-is tried before it is used, so that a restart of the server costs one query, not the process. A pool must not be shared
-with a forked child: open a `DagsterInstance` after the fork.
+is tried first where it may have ended, so that a restart of the server costs one query, not the process. A pool
+must not be shared with a forked child: open a `DagsterInstance` after the fork.
+
+Every other query of a run asks the catalog whether some table or column is there. What was there once stays there.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from functools import cached_property, wraps
+from multiprocessing.connection import wait
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -19,6 +24,8 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import pg_url_from_config, set_pg_statement_timeout
 
+_SURE_S = 1.0
+
 
 class _Pooled:
     postgres_url: str
@@ -26,9 +33,21 @@ class _Pooled:
 
     def keep_a_connection(self) -> None:
         self._engine.dispose()
-        self._engine = sa.create_engine(
-            self.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, pool_pre_ping=True
-        )
+        self._engine = sa.create_engine(self.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1)
+        sa.event.listen(self._engine, "checkin", _note_use)
+        sa.event.listen(self._engine, "checkout", self._try_first)
+
+    def _try_first(self, connection: Any, record: Any, _proxy: object) -> None:
+        """SQLAlchemy's `pool_pre_ping`, but for connections that were just used and are still silent.
+
+        To ask each time would be half of all round trips; a server that ends a connection is heard without asking.
+        """
+        unused_s = time.monotonic() - record.info.get("used_at", 0.0)
+        if unused_s > _SURE_S or wait([connection], timeout=0):
+            try:
+                self._engine.dialect.do_ping(connection)
+            except self._engine.dialect.loaded_dbapi.Error as error:
+                raise sa.exc.DisconnectionError from error
 
     def optimize_for_webserver(self, statement_timeout: int, pool_recycle: int, max_overflow: int) -> None:
         """Also end queries after `statement_timeout` ms; the pool serves the webserver as it is."""
@@ -41,13 +60,41 @@ class _Pooled:
         super().dispose()  # type: ignore[misc]
         self._engine.dispose()
 
+    @cached_property
+    def known(self) -> set[tuple[str, ...]]:
+        """Questions about the catalog that were answered with yes."""
+        return set()
+
+
+def _note_use(_connection: object, record: Any) -> None:
+    record.info["used_at"] = time.monotonic()
+
+
+def _once(question: Callable[..., bool]) -> Callable[..., bool]:
+    """The same method, which asks no more after a yes. A no may change: `dagster instance migrate` adds tables."""
+
+    @wraps(question)
+    def ask(storage: _Pooled, *of: str) -> bool:
+        asked = (question.__name__, *of)
+        if asked not in storage.known:
+            if not question(storage, *of):
+                return False
+            storage.known.add(asked)
+        return True
+
+    return ask
+
 
 class _RunStorage(_Pooled, PostgresRunStorage):
-    pass
+    has_backfill_id_column = _once(PostgresRunStorage.has_backfill_id_column)
+    has_bulk_action_job_name_column = _once(PostgresRunStorage.has_bulk_action_job_name_column)
+    has_bulk_actions_selector_cols = _once(PostgresRunStorage.has_bulk_actions_selector_cols)
+    has_run_stats_index_cols = _once(PostgresRunStorage.has_run_stats_index_cols)
 
 
 class _EventLogStorage(_Pooled, PostgresEventLogStorage):
-    pass
+    has_asset_key_col = _once(PostgresEventLogStorage.has_asset_key_col)
+    has_table = _once(PostgresEventLogStorage.has_table)
 
 
 class _ScheduleStorage(_Pooled, PostgresScheduleStorage):

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -37,7 +37,7 @@ from ftm_assets_tests.sources import COLUMNS
 
 MODULE = "ftm_assets_tests.launcher.fault_graph"
 QUARTER, MANY = "2021Q4", "2022Q1"
-N_FIRMS, N_MANY = 130, 200
+N_FIRMS, N_MANY = 190, 200
 SUBJECTS = (
     "Freight rates that {firm} pays for containers rose again in lane {i}.",
     "Wages of the crews at {firm} are higher than ever in plant {i}.",
@@ -333,19 +333,27 @@ class Box:
     def run_of_the_ui(self) -> dg.DagsterRun:
         """A run that was launched in the UI, and has ended; others are made like it."""
         partition = firm_quarters.get_tags_for_partition_key(key(self.firms(1)[0], QUARTER))
-        tags = [{"key": name, "value": value} for name, value in partition.items()]
-        selector = {"repositoryLocationName": "faults", "repositoryName": "__repository__", "jobName": "firm_quarter"}
+        run_id = self.click("firm_quarter", partition)
+        self.work()
+        assert self.end([run_id]) == ["SUCCESS"]
+        run = self.instance.get_run_by_id(run_id)
+        assert run is not None
+        return run
+
+    def click(self, job: str, tags: Mapping[str, str], config: Mapping[str, object] | None = None) -> str:
+        """Launch a run of a job as the UI does; its id."""
+        selector = {"repositoryLocationName": "faults", "repositoryName": "__repository__", "jobName": job}
         launched = self.ask(
             "mutation($p: ExecutionParams!) { launchRun(executionParams: $p) { __typename"
             " ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }",
-            p={"selector": selector, "executionMetadata": {"tags": tags}, "runConfigData": "{}"},
+            p={
+                "selector": selector,
+                "executionMetadata": {"tags": [{"key": name, "value": value} for name, value in tags.items()]},
+                "runConfigData": json.dumps(config or {}),
+            },
         )["launchRun"]
         assert launched["__typename"] == "LaunchRunSuccess", launched
-        run = self.instance.get_run_by_id(launched["run"]["runId"])
-        assert run is not None
-        self.work()
-        assert self.end([run.run_id]) == ["SUCCESS"]
-        return run
+        return str(launched["run"]["runId"])
 
     def terminate(self, run_id: str) -> None:
         """Press Terminate in the UI, which marks a run as canceled that is neither queued nor started."""

@@ -5,14 +5,22 @@ from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PRIORITY_TAG
 from dagster._core.workspace.context import BaseWorkspaceRequestContext
 
-from ftm_assets.launcher.coordinator import ClickFirstRunCoordinator
+from ftm_assets.launcher.coordinator import PLACE_TAG, ClickFirstRunCoordinator
 from ftm_assets_tests.launcher.jobs import ORIGIN
 
 NO_WORKSPACE = cast(BaseWorkspaceRequestContext, None)
 
 
-def test_clicked_runs_leave_dagsters_queue_before_those_of_backfills(instance: dg.DagsterInstance) -> None:
+def submit(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRun:
+    """The run as it is in Dagster's queue."""
     assert isinstance(instance.run_coordinator, ClickFirstRunCoordinator)
+    instance.run_coordinator.submit_run(SubmitRunContext(instance.add_run(run), NO_WORKSPACE))
+    found = instance.get_run_by_id(run.run_id)
+    assert found and found.status is dg.DagsterRunStatus.QUEUED
+    return found
+
+
+def test_clicked_runs_leave_dagsters_queue_before_those_of_backfills(instance: dg.DagsterInstance) -> None:
     clicked, of_backfill = {"ftm/note": "a click"}, {BACKFILL_ID_TAG: "abcdef"}
     for tags, priority in (
         (clicked, "100"),
@@ -20,8 +28,12 @@ def test_clicked_runs_leave_dagsters_queue_before_those_of_backfills(instance: d
         (of_backfill, None),
         (of_backfill | {PRIORITY_TAG: "7"}, "7"),
     ):
-        run = instance.add_run(dg.DagsterRun(job_name="job", tags=tags, remote_job_origin=ORIGIN))
-        submitted = instance.run_coordinator.submit_run(SubmitRunContext(run, NO_WORKSPACE))
-        found = instance.get_run_by_id(run.run_id)
-        assert found and found.status is dg.DagsterRunStatus.QUEUED
-        assert submitted.tags.get(PRIORITY_TAG) == found.tags.get(PRIORITY_TAG) == priority
+        found = submit(instance, dg.DagsterRun(job_name="job", tags=tags, remote_job_origin=ORIGIN))
+        assert found.tags.get(PRIORITY_TAG) == priority
+
+
+def test_each_run_counts_towards_the_limit_of_the_place_where_it_will_be_executed(instance: dg.DagsterInstance) -> None:
+    for job, place in (("firm_quarter", "lane"), ("ingest_quarter", "process")):
+        assert submit(instance, dg.DagsterRun(job_name=job, remote_job_origin=ORIGIN)).tags[PLACE_TAG] == place
+    limits = instance.get_settings("concurrency")["runs"]["tag_concurrency_limits"]
+    assert {(limit["key"], limit["value"]) for limit in limits} == {(PLACE_TAG, "lane"), (PLACE_TAG, "process")}

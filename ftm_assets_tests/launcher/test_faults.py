@@ -468,6 +468,20 @@ def test_runs_wait_for_a_worker_and_say_so(box: Box) -> None:
     assert box.end(run_ids) == ["SUCCESS"] * 3
 
 
+def test_thousands_that_wait_for_a_worker_do_not_keep_a_quarter_from_being_loaded(box: Box) -> None:
+    box.rest()
+    run_ids = box.launch(box.firms(53))
+    wait_for(lambda: sum(box.status(run_id) == "STARTING" for run_id in run_ids) == 50, 60, "full queue")
+
+    source = {"ops": {"transcripts": {"config": {"source": str(box.home / "calls.csv")}}}}
+    loaded = box.click("ingest_quarter", {"dagster/partition": QUARTER}, source)
+
+    assert box.end([loaded], 90) == ["SUCCESS"]
+    assert box.n_unfinished(run_ids) == len(run_ids)
+    box.work()
+    assert box.end(run_ids) == ["SUCCESS"] * len(run_ids)
+
+
 def test_a_second_worker_is_refused_and_told_who_is_there(box: Box) -> None:
     box.work()
     second = subprocess.run(

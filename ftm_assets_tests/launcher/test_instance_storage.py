@@ -40,3 +40,28 @@ def test_an_instance_that_is_closed_holds_no_connection(instance: dg.DagsterInst
         other.get_runs_count()
         other.get_materialized_partitions(dg.AssetKey("transcripts"))
     assert each_connection(database, "pid") == []
+
+
+def test_what_is_known_of_the_catalog_is_not_asked_again_and_a_connection_in_use_not_tried(
+    instance: dg.DagsterInstance,
+) -> None:
+    instance.add_run(dg.DagsterRun(job_name="job"))
+    instance.add_dynamic_partitions("firm", ["ACME-7"])
+    with dg.DagsterInstance.get() as fresh:
+        asked: list[str] = []
+        for storage in (fresh.run_storage, fresh.event_log_storage):
+            engine = storage._engine  # type: ignore[union-attr]
+            sa.event.listen(
+                engine,
+                "before_cursor_execute",
+                lambda _connection, _cursor, statement, *_: asked.append(statement),
+            )
+
+        def ask() -> list[str]:
+            asked.clear()
+            assert fresh.has_dynamic_partition("firm", "ACME-7")
+            assert len(fresh.get_runs()) == 1
+            return list(asked)
+
+        assert any("pg_catalog" in statement for statement in ask())
+        assert len(ask()) == 2, "the two questions themselves"
