@@ -75,7 +75,6 @@ PARTS = {
     "dagster-daemon": "daemon",
     "dagster-webserver": "webserver",
     "api grpc": "code servers",
-    "execute_run": "run processes",
     "ftm worker": "worker",
     "ftm up": "ftm up",
 }
@@ -151,9 +150,7 @@ class Home:
         write_calls(calls, n_firms, n_sentences)
         self.ftm("ingest", str(calls))
         self.url = self.ftm("db").strip()
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
 
     def _instance_folder(self) -> Path:
         """A folder with the project's `dagster.yaml`, or the same without our launcher, and a `workspace.yaml`."""
@@ -239,7 +236,14 @@ class Home:
         return time.monotonic() - started
 
 
-def write_calls(path: Path, n_firms: int, n_sentences: int) -> None:
+def free_port() -> int:
+    """One of loopback's that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def write_calls(path: Path, n_firms: int, n_sentences: int, day: str = "2024-02-01") -> None:
     """A CSV of made-up calls, one a firm, each sentence about one of four subjects; the same every time."""
     draw = random.Random(1)
     with path.open("w", newline="") as file:
@@ -250,7 +254,7 @@ def write_calls(path: Path, n_firms: int, n_sentences: int) -> None:
                 name, words = draw.choice(list(SUBJECTS.items()))
                 said = " ".join(draw.sample(words.split(), 4))
                 text = f"The {name} of our {said} rose by {draw.randint(2, 40)} percent in the period."
-                call = (firm, f"Firm {firm}", firm, "2024-02-01", order, "Presenter Speech", "Executives", text)
+                call = (firm, f"Firm {firm}", firm, day, order, "Presenter Speech", "Executives", text)
                 writer.writerow(call)
 
 
@@ -277,7 +281,8 @@ def part_of(pid: int) -> str:
         if b"FTM_ENCODER_ADDRESS=" in Path(f"/proc/{pid}/environ").read_bytes():
             return "lanes"
         if "spawn_main" in line:
-            return "encoder"
+            parent = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1]
+            return "encoder" if b"worker" in Path(f"/proc/{parent}/cmdline").read_bytes() else "run processes"
         return next((part for sign, part in PARTS.items() if sign in line), "other")
     return "other"
 

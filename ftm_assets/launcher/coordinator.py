@@ -14,16 +14,17 @@ class ClickFirstRunCoordinator(QueuedRunCoordinator):
     """`QueuedRunCoordinator` that tags runs as they come; same configuration.
 
     Runs outside of backfills get a priority, if they have none: a person waits for them. All are told where they will
-    be executed, in a `lane` or in a `process` of their own, so that `dagster.yaml` can limit each: thousands of firms
-    that wait for a worker must not keep a quarter from being loaded.
+    be executed, in a `lane`, in the `next lane` that is free, or in a `process` of their own, so that `dagster.yaml`
+    can limit each: thousands of firms that wait must keep neither a click nor the load of a quarter from its place.
     """
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Called by Dagster for every run that is to be queued."""
         run, launcher = context.dagster_run, self._instance.run_launcher
+        clicked = BACKFILL_ID_TAG not in run.tags
         in_lane = isinstance(launcher, SingleGpuRunLauncher) and launcher.needs_worker(run)
-        tags = {PLACE_TAG: "lane" if in_lane else "process"}
-        if BACKFILL_ID_TAG not in run.tags and PRIORITY_TAG not in run.tags:
+        tags = {PLACE_TAG: ("next lane" if clicked else "lane") if in_lane else "process"}
+        if clicked and PRIORITY_TAG not in run.tags:
             tags[PRIORITY_TAG] = CLICKED_PRIORITY
         self._instance.add_run_tags(run.run_id, tags)
         return super().submit_run(context)

@@ -213,7 +213,7 @@ class Worker:
             self.is_outdated = True
         if self.options.event_days and time.monotonic() >= self.prune_at:
             self.prune_at = time.monotonic() + _PRUNE_S
-            threading.Thread(target=prune, args=(self.queue.url, self.options.event_days), daemon=True).start()
+            threading.Thread(target=self._prune, daemon=True).start()
         while self.errors:
             self.queue.complain(*self.errors[0])
             self.errors.popleft()
@@ -278,6 +278,14 @@ class Worker:
             for lane in self.lanes.lanes
         ]
         return Report(worker, lanes, self.queue.waiting())
+
+    def _prune(self) -> None:
+        try:
+            n_deleted = prune(self.queue.url, self.options.event_days)
+        except sa.exc.DBAPIError as error:  # An hour later it is tried again.
+            log.warning("the event log was not thinned out: %s", error)
+        else:
+            log.info("%s old events deleted", n_deleted)
 
     def _fingerprint(self) -> str:
         """Changes with the code of the package, and with `dagster.yaml`."""

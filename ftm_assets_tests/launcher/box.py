@@ -37,7 +37,7 @@ from ftm_assets_tests.sources import COLUMNS
 
 MODULE = "ftm_assets_tests.launcher.fault_graph"
 QUARTER, MANY = "2021Q4", "2022Q1"
-N_FIRMS, N_MANY = 190, 200
+N_FIRMS, N_MANY = 250, 200
 SUBJECTS = (
     "Freight rates that {firm} pays for containers rose again in lane {i}.",
     "Wages of the crews at {firm} are higher than ever in plant {i}.",

@@ -33,7 +33,16 @@ def test_clicked_runs_leave_dagsters_queue_before_those_of_backfills(instance: d
 
 
 def test_each_run_counts_towards_the_limit_of_the_place_where_it_will_be_executed(instance: dg.DagsterInstance) -> None:
-    for job, place in (("firm_quarter", "lane"), ("ingest_quarter", "process")):
-        assert submit(instance, dg.DagsterRun(job_name=job, remote_job_origin=ORIGIN)).tags[PLACE_TAG] == place
-    limits = instance.get_settings("concurrency")["runs"]["tag_concurrency_limits"]
-    assert {(limit["key"], limit["value"]) for limit in limits} == {(PLACE_TAG, "lane"), (PLACE_TAG, "process")}
+    places = set()
+    for job, tags, place in (
+        ("firm_quarter", {BACKFILL_ID_TAG: "abcdef"}, "lane"),
+        ("firm_quarter", {}, "next lane"),
+        ("ingest_quarter", {BACKFILL_ID_TAG: "abcdef"}, "process"),
+        ("ingest_quarter", {}, "process"),
+    ):
+        run = submit(instance, dg.DagsterRun(job_name=job, tags=tags, remote_job_origin=ORIGIN))
+        assert run.tags[PLACE_TAG] == place
+        places.add((PLACE_TAG, place))
+    runs = instance.get_settings("concurrency")["runs"]
+    assert {(limit["key"], limit["value"]) for limit in runs["tag_concurrency_limits"]} == places
+    assert runs["max_concurrent_runs"] >= sum(limit["limit"] for limit in runs["tag_concurrency_limits"])

@@ -468,9 +468,27 @@ def test_runs_wait_for_a_worker_and_say_so(box: Box) -> None:
     assert box.end(run_ids) == ["SUCCESS"] * 3
 
 
+def test_a_click_is_next_also_when_a_backfill_has_filled_the_queue(box: Box) -> None:
+    box.work()
+    first, firms, [clicked] = box.firms(2), box.firms(51), box.firms(1)
+    box.order("hold", *first)
+    held = box.launch(first)
+    box.wait_until_came(*first)
+    backfill = box.launch(firms, **{"dagster/backfill": "abcdefgh"})
+    wait_for(lambda: sum(box.status(run_id) == "STARTING" for run_id in backfill) == 50, 60, "full queue")
+
+    [run_id] = box.launch([clicked])
+    wait_for(lambda: box.queue.find(run_id), 5, "launch of the click")
+    box.withdraw(*first)
+
+    assert box.end([*held, run_id, *backfill]) == ["SUCCESS"] * 54
+    begun = {record.dagster_run.run_id: record.start_time or 0.0 for record in box.instance.get_run_records()}
+    assert all(begun[run_id] <= begun[other] for other in backfill)
+
+
 def test_thousands_that_wait_for_a_worker_do_not_keep_a_quarter_from_being_loaded(box: Box) -> None:
     box.rest()
-    run_ids = box.launch(box.firms(53))
+    run_ids = box.launch(box.firms(53), **{"dagster/backfill": "abcdefgh"})
     wait_for(lambda: sum(box.status(run_id) == "STARTING" for run_id in run_ids) == 50, 60, "full queue")
 
     source = {"ops": {"transcripts": {"config": {"source": str(box.home / "calls.csv")}}}}
