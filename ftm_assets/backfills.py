@@ -10,11 +10,16 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 from dagster._core.utils import make_new_backfill_id
 from dagster._time import get_current_timestamp
 
+from ftm_assets.assets.jobs import themes_in_work
 from ftm_assets.errors import FtmError
+from ftm_assets.launcher.queue import WorkerReport
 from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.runs import FIRM_ASSETS, FirmRun, first_failure
+from ftm_assets.settings import Settings
 
 QUARTER_TAG = "ftm/quarter"
+# What must be the same for a worker as for who asks it for something.
+RESULT_SETTINGS = ("FTM_ENCODER", "FTM_QUARTERS")
 # A daemon says every 30 s that it lives.
 DAEMON_TIMEOUT_S = 75.0
 POLL_S = 1.0
@@ -26,6 +31,33 @@ class NoBackfill(FtmError):
 
     def __init__(self, quarter: str) -> None:
         super().__init__(f"no backfill of {quarter} is under way")
+
+
+class OtherBackfill(FtmError):
+    """A backfill is under way that does not do what was asked for."""
+
+    def __init__(self, quarter: str, backfill_id: str, lacks: str) -> None:
+        super().__init__(
+            f"Dagster carries out backfill {backfill_id} of {quarter}, which does not {lacks}; "
+            f"wait for its end, or end it with: ftm backfill {quarter} --cancel"
+        )
+
+
+class DaemonGone(FtmError):
+    """There is nobody any more who would carry the backfill out."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(f"Dagster's daemon has gone; its backfill of {quarter} goes on once it is back: ftm up")
+
+
+class WorkerDiffers(FtmError):
+    """The GPU worker was started with other settings than this command."""
+
+    def __init__(self, name: str, its: str | None, here: str) -> None:
+        super().__init__(
+            f"the GPU worker was started with {name}={its}, here it is {here}; "
+            "restart it (ftm up) with the one that you mean, or unset it here"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,12 +80,50 @@ def daemon_is_up(instance: dg.DagsterInstance) -> bool:
     return heartbeat is not None and time.time() - heartbeat.timestamp < DAEMON_TIMEOUT_S
 
 
+def check_worker(said: WorkerReport | None, settings: Settings) -> None:
+    """Find out that the worker would do something else than was asked for before it does.
+
+    raises: WorkerDiffers if it has another encoder, or another window of quarters
+    """
+    here = settings.of_worker()
+    for name in RESULT_SETTINGS:
+        if said is not None and said.settings.get(name) != here[name]:
+            raise WorkerDiffers(name, said.settings.get(name), here[name])
+
+
 def under_way(instance: dg.DagsterInstance, quarter: str) -> str | None:
-    """Id of the backfill of a quarter that was begun here and is not over, None if there is none."""
-    wanted = BulkActionsFilter(
-        statuses=[BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING], tags={QUARTER_TAG: quarter}
-    )
-    return next((backfill.backfill_id for backfill in instance.get_backfills(filters=wanted)), None)
+    """Id of the backfill of a quarter that was begun here and has runs left, None if there is none."""
+    for backfill_id in _of_quarter(instance, quarter, BulkActionStatus.REQUESTED):
+        # Dagster takes half a minute more to find out that all went well.
+        if _count(instance, backfill_id, [dg.DagsterRunStatus.SUCCESS]) < n_firms(instance, backfill_id):
+            return backfill_id
+    return None
+
+
+def wait_for_canceled(instance: dg.DagsterInstance, quarter: str) -> None:
+    """Return when no backfill of the quarter is being canceled. raises: DaemonGone"""
+    while _of_quarter(instance, quarter, BulkActionStatus.CANCELING):
+        _check_daemon(instance, quarter)
+        time.sleep(POLL_S)
+
+
+def wait_for_themes(instance: dg.DagsterInstance, quarter: str) -> bool:
+    """Return when no run of the quarter's themes goes on, of the sensor's for instance; whether there was one."""
+    waited = False
+    while themes_in_work(instance, quarter) and daemon_is_up(instance):
+        waited = True
+        time.sleep(POLL_S)
+    return waited
+
+
+def _of_quarter(instance: dg.DagsterInstance, quarter: str, status: BulkActionStatus) -> list[str]:
+    wanted = BulkActionsFilter(statuses=[status], tags={QUARTER_TAG: quarter})
+    return [backfill.backfill_id for backfill in instance.get_backfills(filters=wanted)]
+
+
+def _check_daemon(instance: dg.DagsterInstance, quarter: str) -> None:
+    if not daemon_is_up(instance):
+        raise DaemonGone(quarter)
 
 
 def begin(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys: Sequence[str]) -> str:
@@ -76,15 +146,21 @@ def begin(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys
     return backfill.backfill_id
 
 
-def n_firms(instance: dg.DagsterInstance, backfill_id: str) -> int:
-    """Of how many firms the backfill is."""
+def firms_of(instance: dg.DagsterInstance, backfill_id: str) -> set[str]:
+    """Keys of the firms that the backfill is of."""
     backfill = instance.get_backfill(backfill_id)
     data = backfill.asset_backfill_data if backfill is not None else None
-    return 0 if data is None else data.target_subset.num_partitions_and_non_partitioned_assets // len(FIRM_ASSETS)
+    partitions = () if data is None else data.target_subset.get_partitions_subset(FIRM_ASSETS[0]).get_partition_keys()
+    return {partition.partition("|")[0] for partition in partitions}
 
 
-def watch(instance: dg.DagsterInstance, backfill_id: str) -> Iterator[BackfillProgress]:
-    """The progress of a backfill every second, the last time when it is over."""
+def n_firms(instance: dg.DagsterInstance, backfill_id: str) -> int:
+    """Of how many firms the backfill is."""
+    return len(firms_of(instance, backfill_id))
+
+
+def watch(instance: dg.DagsterInstance, backfill_id: str, quarter: str) -> Iterator[BackfillProgress]:
+    """The progress of a backfill every second, the last time when it is over. raises: DaemonGone"""
     total = n_firms(instance, backfill_id)
     while True:
         backfill = instance.get_backfill(backfill_id)
@@ -95,6 +171,7 @@ def watch(instance: dg.DagsterInstance, backfill_id: str) -> Iterator[BackfillPr
         yield BackfillProgress(n_succeeded, n_failed, is_over)
         if is_over:
             return
+        _check_daemon(instance, quarter)
         time.sleep(POLL_S)
 
 
@@ -123,8 +200,14 @@ def _said(instance: dg.DagsterInstance, run: dg.DagsterRun) -> str:
 
 def cancel(instance: dg.DagsterInstance, quarter: str) -> None:
     """Ask the daemon to end the backfill of a quarter; runs that wait or go on are canceled. raises: NoBackfill"""
-    backfill_id = under_way(instance, quarter)
-    backfill = instance.get_backfill(backfill_id) if backfill_id else None
-    if backfill is None:
+    found = _of_quarter(instance, quarter, BulkActionStatus.REQUESTED)
+    if not found:
         raise NoBackfill(quarter)
-    instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELING))  # type: ignore[no-untyped-call]
+    for backfill_id in found:
+        backfill = instance.get_backfill(backfill_id)
+        if backfill is not None:
+            instance.update_backfill(backfill.with_status(BulkActionStatus.CANCELING))  # type: ignore[no-untyped-call]
+        # Dagster ends those in its own queue and those that have begun, but none that waits for a lane in between.
+        launched = dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill_id}, statuses=[dg.DagsterRunStatus.STARTING])
+        for run in instance.get_runs(launched):
+            instance.run_launcher.terminate(run.run_id)

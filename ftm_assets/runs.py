@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -14,7 +13,6 @@ import dagster as dg
 import sqlalchemy as sa
 
 import ftm_assets
-from ftm_assets.assets.jobs import themes_in_work
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.single_gpu import COMMAND_TAG, is_of_command
 from ftm_assets.partitions import FIRM, firm_quarter_key
@@ -191,8 +189,9 @@ def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Ite
                 instance.report_run_failed(run, "The process that executed this run was killed; its work starts over.")
             yield
         finally:
-            connection.rollback()
-            connection.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))"), key)
+            with suppress(sa.exc.DBAPIError):  # A server that was restarted has freed it already.
+                connection.rollback()
+                connection.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))"), key)
 
 
 def run_firms(
@@ -258,15 +257,6 @@ def _ctrl_c_counts() -> Iterator[None]:
         with suppress(BlockingIOError):
             if {signal.SIGINT, signal.SIGTERM} & set(pressed.recv(1024)):
                 raise KeyboardInterrupt
-
-
-def wait_for_themes(instance: dg.DagsterInstance, quarter: str) -> bool:
-    """Return when no run of the quarter's themes goes on, of the sensor's for instance; whether there was one."""
-    waited = False
-    while themes_in_work(instance, quarter):
-        waited = True
-        time.sleep(1)
-    return waited
 
 
 def themes_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> bool:

@@ -13,9 +13,13 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
+
+from dagster_postgres.utils import DagsterPostgresException
+from sqlalchemy.exc import SQLAlchemyError
 
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.pauses import Pauses
@@ -27,7 +31,10 @@ START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 20
 LOCK_TIMEOUT_S = 1
 POLL_S = 0.3
+TEND_S = 2.0
 LOG_LINES = 15
+# A run's own process needs some 20 s to begin; one that has not after this is looked at.
+STUCK_S = 180.0
 
 # Every process that we start, and every one that it starts, carries its home under this name.
 MARK = "FTM_SERVICES_OF"
@@ -106,7 +113,7 @@ class Services:
         workspace = str(Path(self.environment["DAGSTER_HOME"]) / "workspace.yaml")
         return {
             "webserver": ["dagster-webserver", "-h", self.host, "-p", str(self.port), "-w", workspace],
-            "daemon": ["dagster-daemon", "run", "-w", workspace],
+            "daemon": ["dagster-daemon", "run", "--log-level", "warning", "-w", workspace],
             **({"worker": ["ftm", "worker"]} if self.worker else {}),
         }
 
@@ -133,6 +140,9 @@ class Services:
                 yield running
             finally:
                 self._stop(running)
+                if instance is not None:
+                    with suppress(SQLAlchemyError, DagsterPostgresException):
+                        instance.wipe_daemon_heartbeats()  # Else it seems to live for a minute more.
                 _end_leftovers(self.home)  # Code servers of a webserver or daemon that was started again.
 
     def watch(self, running: Running, tend: Callable[[], None] = lambda: None) -> None:
@@ -140,12 +150,21 @@ class Services:
 
         Who ends again and again is started again after ever longer pauses, and takes none of the others along.
 
-        tend: called between two looks, for what else is to be kept alive
+        tend: called every TEND_S, for what else is to be kept alive; when it cannot be, that is said, once
         """
+        tend_at, said = 0.0, ""
         while not running.asked_to_stop:
             for name, service in running.services.items():
                 self._keep_up(name, service)
-            tend()
+            if time.monotonic() >= tend_at:
+                try:
+                    tend()
+                    said = ""
+                except (FtmError, SQLAlchemyError, DagsterPostgresException) as error:
+                    if str(error) != said:
+                        log.warning("%s", error)
+                    said = str(error)
+                tend_at = time.monotonic() + TEND_S
             time.sleep(POLL_S)
 
     def _keep_up(self, name: str, service: Service) -> None:
@@ -276,6 +295,28 @@ def end_abandoned_runs(instance: "dg.DagsterInstance") -> None:
             instance.report_run_failed(
                 run, "The process that executed this run was killed; start it again unless Dagster does."
             )
+
+
+def end_stuck_runs(instance: "dg.DagsterInstance") -> None:
+    """Fail runs whose own process never began, because the code server that should have started it has gone.
+
+    Dagster watches over runs only once they have begun.
+    """
+    from dagster import DagsterRunStatus, RunsFilter
+    from dagster._core.launcher import WorkerStatus
+    from dagster._core.storage.tags import GRPC_INFO_TAG
+
+    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher, is_of_command
+
+    launcher, long_ago = instance.run_launcher, datetime.now(UTC) - timedelta(seconds=STUCK_S)
+    if not isinstance(launcher, SingleGpuRunLauncher):
+        return
+    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTING], updated_before=long_ago)):
+        if launcher.needs_worker(run) or is_of_command(run):
+            continue
+        health = launcher.check_run_worker_health(run)
+        if GRPC_INFO_TAG not in run.tags or health.status is not WorkerStatus.RUNNING:
+            instance.report_run_failed(run, "The run's process never began: who should have started it has gone.")
 
 
 def _check_address(host: str, port: int) -> None:

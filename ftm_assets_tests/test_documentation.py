@@ -46,7 +46,7 @@ READING = {"status", "themes", "topics", "sentences", "calls", "rejects", "db", 
 NOT_OURS = {"curl", "dagster", "docker", "eval", "source"}
 COMPOSE_KEYS = {
     *("image", "build", "command", "environment", "ports", "volumes", "shm_size", "depends_on", "healthcheck"),
-    *("restart", "stop_grace_period"),
+    *("restart", "stop_grace_period", "init"),
 }
 
 

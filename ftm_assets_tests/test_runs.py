@@ -1,6 +1,5 @@
 import os
 import signal
-import threading
 from pathlib import Path
 
 import dagster as dg
@@ -194,22 +193,6 @@ def test_a_run_that_was_started_again_in_the_ui_is_not_taken_for_one_of_a_comman
         found = loaded.get_run_by_id(again.run_id)
 
     assert found is not None and found.status is dg.DagsterRunStatus.STARTED
-
-
-def test_themes_that_the_sensor_has_begun_are_waited_for(loaded: dg.DagsterInstance) -> None:
-    assert not runs.wait_for_themes(loaded, QUARTER)
-    started, tags = dg.DagsterRunStatus.STARTED, {"dagster/partition": QUARTER}
-    loaded.add_run(dg.DagsterRun(job_name="ingest_quarter", status=started, tags=tags))
-    assert not runs.wait_for_themes(loaded, QUARTER), "that makes no themes"
-    run = loaded.add_run(dg.DagsterRun(job_name="quarter_themes", status=started, tags=tags))
-    end = threading.Timer(0.5, lambda: loaded.report_run_failed(run))
-    end.start()
-
-    assert runs.wait_for_themes(loaded, QUARTER)
-
-    end.join()
-    found = loaded.get_run_by_id(run.run_id)
-    assert found is not None and found.is_finished
 
 
 def test_two_backfills_of_a_quarter_at_once_are_refused(loaded: dg.DagsterInstance, database: Database) -> None:

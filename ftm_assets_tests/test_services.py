@@ -15,8 +15,9 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 
-from ftm_assets import services
+from ftm_assets import backfills, services
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.single_gpu import COMMAND_TAG
 from ftm_assets.services import (
@@ -25,6 +26,7 @@ from ftm_assets.services import (
     ServiceFailed,
     Services,
     end_abandoned_runs,
+    end_stuck_runs,
     processes_of,
     stop_services,
 )
@@ -426,6 +428,51 @@ def test_they_are_ended_before_the_daemon_starts(home: Path, port: int, instance
     with stand_ins(home, port).running(instance):
         found = instance.get_run_by_id(run.run_id)
     assert found and found.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_whose_process_was_never_begun_fails_after_a_while(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting = dg.DagsterRunStatus.STARTING
+    ids = {
+        job: instance.add_run(dg.DagsterRun(job_name=job, status=starting)).run_id
+        for job in ("ingest_quarter", "firm_quarter")
+    }
+    end_stuck_runs(instance)
+    assert instance.get_runs_count(dg.RunsFilter(statuses=[starting])) == 2, "it takes a while to begin"
+
+    monkeypatch.setattr(services, "STUCK_S", -1.0)
+    end_stuck_runs(instance)
+
+    found = {job: run.status for job, run_id in ids.items() if (run := instance.get_run_by_id(run_id))}
+    assert found == {"ingest_quarter": dg.DagsterRunStatus.FAILURE, "firm_quarter": starting}, "the worker's wait"
+
+
+def test_what_cannot_be_kept_alive_is_said_once_and_tried_again(
+    home: Path, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def tend() -> None:
+        tried.append(1)
+        if len(tried) == 4:
+            running.asked_to_stop.append(signal.SIGTERM)
+        raise FtmError("the disk is full")
+
+    tried: list[int] = []
+    monkeypatch.setattr(services, "TEND_S", 0.1)
+    ours = stand_ins(home, port)
+    with ours.running() as running:
+        ours.watch(running, tend)
+    assert len(tried) == 4
+    assert caplog.messages == ["the disk is full"]
+
+
+def test_a_daemon_that_was_stopped_in_order_does_not_seem_to_live(
+    home: Path, port: int, instance: dg.DagsterInstance
+) -> None:
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "BACKFILL", None, None))
+    with stand_ins(home, port).running(instance):
+        assert backfills.daemon_is_up(instance)
+    assert not backfills.daemon_is_up(instance)
 
 
 if __name__ == "__main__":

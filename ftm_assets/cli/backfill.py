@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import bar, spinner, stoppable, tracked
 from ftm_assets.errors import FtmError
+from ftm_assets.launcher.queue import RunQueue
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
@@ -42,45 +44,55 @@ def backfill(
         quarter = find_quarter(connection, quarter)
         chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
     runs.check_is_shown(quarter)
-    with (
-        open_instance(database) as (instance, defs),
-        runs.alone(instance, database, f"backfill {quarter}"),
-        stoppable(f"ftm backfill {quarter}"),
-    ):
+    with open_instance(database) as (instance, defs):
         if cancel:
             backfills.cancel(instance, quarter)
             console.print(f"Dagster ends the backfill of {quarter}; what is done stays")
             return
-        if reencode:
-            runs.reencode(defs, database, quarter)
-        keys = runs.firms_to_run(instance, database, quarter, chosen, every=every)
-        if backfills.daemon_is_up(instance):
-            failed = _by_daemon(defs, instance, quarter, keys)
-        else:
-            failed = _in_process(defs, instance, database, quarter, keys)
-        for run in failed:
-            errors.print(
-                f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red", soft_wrap=True
-            )
-        left = runs.firms_to_do(instance, database, quarter)
-        if left and not themes:
-            console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
-        else:
-            with spinner(f"{quarter} themes"):
-                forced = (themes or every) and not runs.wait_for_themes(instance, quarter)
-                if forced or runs.themes_to_do(instance, database, quarter):
-                    runs.run_themes(defs, instance, quarter)
+        by_daemon = backfills.daemon_is_up(instance)
+        with (
+            runs.alone(instance, database, f"backfill {quarter}"),
+            stoppable(f"ftm backfill {quarter}", "Dagster goes on without this command" if by_daemon else "stopped"),
+        ):
+            carry_out = _by_daemon if by_daemon else _in_process
+            failed = carry_out(defs, instance, database, Wanted(quarter, tuple(chosen), every, reencode))
+            for run in failed:
+                errors.print(
+                    f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red", soft_wrap=True
+                )
+            left = runs.firms_to_do(instance, database, quarter)
+            if left and not themes:
+                console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
+            else:
+                with spinner(f"{quarter} themes"):
+                    forced = (themes or every) and not backfills.wait_for_themes(instance, quarter)
+                    if forced or runs.themes_to_do(instance, database, quarter):
+                        runs.run_themes(defs, instance, quarter)
     show_status(database, [quarter], Format.table)
     if failed:
         raise typer.Exit(1)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """What a backfill is asked for: some firms or, with none named, all expected ones."""
+
+    quarter: str
+    chosen: tuple[str, ...]
+    every: bool
+    reencode: bool
+
+
 def _in_process(
-    defs: "dg.Definitions", instance: "dg.DagsterInstance", database: Database, quarter: str, keys: list[str]
+    defs: "dg.Definitions", instance: "dg.DagsterInstance", database: Database, wanted: Wanted
 ) -> "list[runs.FirmRun]":
     """The firms' runs that failed, after all were executed here."""
     from ftm_assets import runs
 
+    quarter = wanted.quarter
+    if wanted.reencode:
+        runs.reencode(defs, database, quarter)
+    keys = runs.firms_to_run(instance, database, quarter, wanted.chosen, every=wanted.every)
     if keys:
         runs.check_encoder(defs, database, quarter)
     done = tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms")
@@ -88,20 +100,33 @@ def _in_process(
 
 
 def _by_daemon(
-    defs: "dg.Definitions", instance: "dg.DagsterInstance", quarter: str, keys: list[str]
+    defs: "dg.Definitions", instance: "dg.DagsterInstance", database: Database, wanted: Wanted
 ) -> "list[runs.FirmRun]":
     """The firms' runs that failed, after Dagster has executed all: of the backfill under way, or else of a new one."""
-    from ftm_assets import backfills
+    from ftm_assets import backfills, runs
 
+    quarter, queue = wanted.quarter, RunQueue(database.dagster_url())
+    backfills.check_worker(queue.said()[0] if queue.holder() else None, database.settings)
+    with spinner(f"{quarter}: Dagster ends a backfill before this one"):
+        backfills.wait_for_canceled(instance, quarter)
     backfill_id = backfills.under_way(instance, quarter)
+    if wanted.reencode:
+        if backfill_id is not None:
+            raise backfills.OtherBackfill(quarter, backfill_id, "begin with new vectors")
+        runs.reencode(defs, database, quarter)
+    keys = runs.firms_to_run(instance, database, quarter, wanted.chosen, every=wanted.every)
     if backfill_id is None:
         if not keys:
             return []
         backfill_id = backfills.begin(defs, instance, quarter, keys)
+    elif missing := set(keys) - backfills.firms_of(instance, backfill_id):
+        raise backfills.OtherBackfill(quarter, backfill_id, f"hold {min(missing)}")
     console.print(f"Dagster carries out backfill {backfill_id}; Ctrl-C ends the looking on, not the backfill")
+    if queue.holder() is None:
+        errors.print("no GPU worker is running, and the runs wait for one; start it with: ftm worker")
     n_ended = 0
     with bar(backfills.n_firms(instance, backfill_id), f"{quarter} firms") as advance:
-        for progress in backfills.watch(instance, backfill_id):
+        for progress in backfills.watch(instance, backfill_id, quarter):
             advance(progress.n_ended - n_ended)
             n_ended = progress.n_ended
     return backfills.failures(instance, backfill_id)

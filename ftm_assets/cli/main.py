@@ -1,5 +1,7 @@
 """The `ftm` command."""
 
+import os
+import socket
 import sys
 from datetime import datetime
 from typing import Annotated
@@ -254,17 +256,29 @@ def up(
 
     Ctrl-C stops all but the first, once the runs in lanes have ended (FTM_GRACE); a second one hands them back at once.
     """
+    from ftm_assets.launcher.lock import SoleRight
     from ftm_assets.runs import dagster_environment, dagster_instance
-    from ftm_assets.services import Services
+    from ftm_assets.services import Services, end_stuck_runs
+
+    def tend() -> None:
+        database.keep_up()
+        right.keep()
+        end_stuck_runs(instance)
 
     database = _database()
     console.print(f"database: {database.location}", markup=False)
     settings = database.settings
     services = Services(settings.home, dagster_environment(database), host, port, worker, settings.grace)
-    with dagster_instance(database) as instance, services.running(instance) as running:
+    me = f"process {os.getpid()} on {socket.gethostname()}"
+    with (
+        dagster_instance(database) as instance,
+        # One daemon for a database: two would launch the same runs, and each would take the other's for abandoned.
+        SoleRight(database.dagster_url(), "ftm up", me) as right,
+        services.running(instance) as running,
+    ):
         logs = settings.home / "logs"
         console.print(f"Dagster UI: {services.address}   (logs in {logs}; Ctrl-C to stop)", markup=False)
-        services.watch(running, tend=database.keep_up)
+        services.watch(running, tend)
         console.print("stopping; runs that were begun may end first, a second Ctrl-C hands them back")
     console.print("stopped; the database runs on until: ftm down")
 

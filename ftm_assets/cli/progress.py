@@ -25,12 +25,12 @@ Item = TypeVar("Item")
 
 
 @contextmanager
-def stoppable(next_step: str) -> Iterator[None]:
-    """Ctrl-C ends the command with one line that says how to go on, and exit code 130."""
+def stoppable(next_step: str, happened: str = "stopped") -> Iterator[None]:
+    """Ctrl-C ends the command with one line that says what happened and how to go on, and exit code 130."""
     try:
         yield
     except KeyboardInterrupt:
-        errors.print(f"stopped; go on with: {next_step}")
+        errors.print(f"{happened}; go on with: {next_step}")
         raise typer.Exit(130) from None
 
 

@@ -10,7 +10,7 @@ import typer
 
 from ftm_assets.cli.display import Format, FormatOption, console, headings, show
 from ftm_assets.errors import FtmError
-from ftm_assets.launcher.queue import Error, Lane, RunQueue, Waiting, Worker
+from ftm_assets.launcher.queue import Error, LaneReport, RunQueue, Waiting, WorkerReport
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.database import Database
 
@@ -83,7 +83,7 @@ def _show_waiting(waiting: Waiting) -> None:
         console.print(f"the oldest waits for {waiting.oldest_s:.0f} s")
 
 
-def _show_worker(said: Worker, holder: str, now: datetime) -> None:
+def _show_worker(said: WorkerReport, holder: str, now: datetime) -> None:
     uptime_s = (now - said.started_at).total_seconds()
     console.print(f"worker: {holder}, {said.phase} for {uptime_s:.0f} s", markup=False)
     device = said.settings["FTM_DEVICE"]
@@ -100,7 +100,7 @@ def _show_errors(found: list[Error]) -> None:
         console.print(f"  {error.at.astimezone(UTC):%Y-%m-%d %H:%M:%S}{times} {error.said}", markup=False)
 
 
-def _status(lane: Lane, started_at: datetime, now: datetime) -> LaneStatus:
+def _status(lane: LaneReport, started_at: datetime, now: datetime) -> LaneStatus:
     for_s = (now - lane.since).total_seconds()
     busy_s = lane.busy_s + (for_s if lane.run_id else 0.0)
     return LaneStatus(

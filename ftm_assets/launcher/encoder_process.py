@@ -18,13 +18,17 @@ _SPAWN = get_context("spawn")
 class EncoderProcess:
     """The encoder process, started again when it ends.
 
-    What it dies of is remembered: a request over which it died three times is refused by the next process, and so is
+    It says every second that it lives, but for a batch or the load of a model; who is silent for longer is killed. What
+    it dies of is remembered: a request over which it died three times is refused by the next process, and so is
     every request after it died three times over its model, for a minute. Whoever asked is told, and others go on.
 
     address: the socket at which lanes ask it
     loaded:  the model, None until it is loaded
     n_loads: how often a model was loaded; 1 unless the process was killed
     """
+
+    silence_s = 600.0
+    loading_s = 3600.0  # It may come from a hub.
 
     def __init__(self, address: str, model: str, device: str) -> None:
         self.address = address
@@ -47,6 +51,8 @@ class EncoderProcess:
         arguments = (theirs, self._over, *self._arguments, Past(deadly, unloadable))
         self._process: BaseProcess = _SPAWN.Process(target=encoder_process, args=arguments, daemon=True)
         self._process.start()
+        self._heard_at = time.monotonic()
+        self._last_failure = ""
         self._pauses.started()
         self._start_at: float | None = None
         theirs.close()
@@ -69,17 +75,24 @@ class EncoderProcess:
             return
         has_ended = not self._process.is_alive()  # Asked first: what it said last is heard, too.
         while (message := receive(self._pipe)) is not None:
+            self._heard_at = time.monotonic()
             match message:
                 case Progress():
                     self._progress = message
+                    if message.n_texts:
+                        del self._deaths[LOADING]
                 case Loaded():
                     self.loaded = message
                     self.n_loads += 1
-                    del self._deaths[LOADING]
                 case Failed():
+                    self._last_failure = message.why
                     yield message.why
         if has_ended:
             yield f"{self._bury()}; it starts again"
+        elif time.monotonic() - self._heard_at > (self.loading_s if self._over.value == LOADING else self.silence_s):
+            self._heard_at = time.monotonic()
+            self._process.kill()
+            yield "the encoder process hangs and is killed"
 
     def _bury(self) -> str:
         self._pipe.close()
@@ -88,8 +101,10 @@ class EncoderProcess:
         over, self._over.value = self._over.value, b""
         if over:
             self._deaths[over] += 1
-        doing = " while it loaded the model" if over == LOADING else ""
+        doing = " while it loaded or tried its model" if over == LOADING else ""
         self._last_words = f"the encoder process ended{doing}, {ending(self._process.exitcode or 0)}"
+        if self._last_failure:
+            self._last_words += f", after: {self._last_failure}"
         return self._last_words
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ import ctypes
 import hashlib
 import os
 import socket
+import struct
 import sys
 import time
 from collections import deque
@@ -28,6 +29,7 @@ from ftm_assets.resources.encoder import Encoder, batches, open_encoder
 _ASK_AGAIN_S = 0.2
 _SAY_S = 1.0
 _LOAD_AGAIN_S = 60.0
+_CLIENT_TIMEOUT = struct.pack("ll", 5, 0)  # A struct timeval.
 DIGEST_SIZE = 40
 LOADING = b"loading"
 
@@ -214,7 +216,11 @@ class _Server:
         while True:
             for ready in wait([listener, *self.clients], timeout=0 if self.requests else _SAY_S):
                 if ready is listener:
-                    self.clients.append(Connection(listener.accept()[0].detach()))
+                    client = listener.accept()[0]
+                    # One that stands still in the middle of a message must not keep all others waiting.
+                    for direction in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                        client.setsockopt(socket.SOL_SOCKET, direction, _CLIENT_TIMEOUT)
+                    self.clients.append(Connection(client.detach()))
                 else:
                     self._receive(cast(Connection, ready))
             if self.requests:
@@ -249,6 +255,7 @@ class _Server:
         except Exception as error:  # Of whatever kind the model raises: it concerns this request alone.
             failed = Failed(f"{type(error).__name__} while {len(rows)} texts were encoded: {error}")
             self.worker.send(failed)
+            self._end_if_broken()
             self._answer(request.client, failed)
             return
         finally:
@@ -262,6 +269,18 @@ class _Server:
             self.requests.append(request)
         else:
             self._answer(request.client, request.vectors)
+
+    def _end_if_broken(self) -> None:
+        """End the process if it cannot encode anything any more, as after an illegal access to the GPU's memory.
+
+        Whoever asked asks the next process; what it died over is the model, not their texts.
+        """
+        self.over.value = LOADING
+        try:
+            self.encoder.encode(["All is well."])
+        except Exception:
+            os._exit(1)
+        self.over.value = b""
 
     def _answer(self, client: Connection, answer: object) -> None:
         try:

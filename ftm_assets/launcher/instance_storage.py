@@ -107,12 +107,15 @@ class PooledPostgresStorage(DagsterPostgresStorage):
     def __init__(
         self, postgres_url: str, should_autocreate_tables: bool = True, inst_data: ConfigurableClassData | None = None
     ) -> None:
-        super().__init__(postgres_url, should_autocreate_tables, inst_data)
+        self.postgres_url = postgres_url
+        self.should_autocreate_tables = should_autocreate_tables
+        self._inst_data = inst_data
         self._run_storage = _RunStorage(postgres_url, should_autocreate_tables)
         self._event_log_storage = _EventLogStorage(postgres_url, should_autocreate_tables)
         self._schedule_storage = _ScheduleStorage(postgres_url, should_autocreate_tables)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage.keep_a_connection()
+        super(DagsterPostgresStorage, self).__init__()  # Its own would open three storages without a pool.
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:

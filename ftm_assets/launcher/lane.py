@@ -64,14 +64,15 @@ def warm_parent(control: Connection, starter: int, address: str, preload: str) -
     here = os.getpid()
     while True:
         if control.poll(0.05):
-            number: int = control.recv()
+            wanted: int = control.recv()
             pid = os.fork()
             if pid == 0:
                 control.close()
-                os._exit(_lane(here, address, number))
-            numbers[pid] = number
+                os._exit(_lane(here, address, wanted))
+            numbers[pid] = wanted
         while numbers and (ended := os.waitpid(-1, os.WNOHANG))[0]:
-            control.send(Exited(numbers.pop(ended[0]), os.waitstatus_to_exitcode(ended[1])))
+            if number := numbers.pop(ended[0], 0):  # Else a child of what was preloaded.
+                control.send(Exited(number, os.waitstatus_to_exitcode(ended[1])))
 
 
 def _lane(parent: int, address: str, number: int) -> int:
@@ -100,7 +101,8 @@ def _serve(address: str, number: int) -> None:
         while True:
             run_id: str = worker.recv()
             try:
-                done = Done(execute(instance, run_id), "it was interrupted")
+                has_ended = execute(instance, run_id)
+                done = Done(has_ended, "" if has_ended else "it was interrupted")
             except Exception as error:
                 traceback.print_exc()
                 done = Done(False, str(error).strip().partition("\n")[0] or type(error).__name__)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from ftm_assets.errors import FtmError
-from ftm_assets.launcher.queue import Lane, Waiting, Worker
+from ftm_assets.launcher.queue import LaneReport, Waiting, WorkerReport
 
 
 class PortTaken(FtmError):
@@ -21,8 +21,8 @@ class PortTaken(FtmError):
 class Report:
     """The worker, its lanes and what waits for them at one moment."""
 
-    worker: Worker
-    lanes: Sequence[Lane]
+    worker: WorkerReport
+    lanes: Sequence[LaneReport]
     waiting: Waiting
 
 
@@ -58,7 +58,7 @@ def exposition(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _of(lane: Lane) -> str:
+def _of(lane: LaneReport) -> str:
     return f'{{lane="{lane.number}"}}'
 
 

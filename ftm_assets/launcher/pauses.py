@@ -3,6 +3,8 @@
 import time
 from dataclasses import dataclass, field
 
+_MANY = 30  # Whoever ends again and again does so for months; a float has its limits.
+
 
 @dataclass
 class Pauses:
@@ -25,4 +27,4 @@ class Pauses:
         """Seconds to wait now that it has ended: 0, 1, 3, 7, ... with each death that comes soon."""
         soon = time.monotonic() - self._started_at < self.sound_s
         self._n_deaths = self._n_deaths + 1 if soon else 1
-        return min(self.longest_s, 2.0 ** (self._n_deaths - 1) - 1)
+        return min(self.longest_s, 2.0 ** min(self._n_deaths - 1, _MANY) - 1)

@@ -1,8 +1,7 @@
 """The queue between Dagster and the GPU worker: what waits, who works on what, and what the worker says of itself.
 
 Its tables are in a schema of their own in the database of the Dagster instance, so that UI and daemon may live on
-another machine than the worker. A worker is alive as long as it holds an advisory lock: the server takes it back when
-the worker's connection ends, however the worker ended.
+another machine than the worker. A worker is alive as long as it holds the sole right to be one.
 """
 
 import hashlib
@@ -16,21 +15,12 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from ftm_assets.errors import FtmError
+from ftm_assets.launcher.lock import PATIENCE, SoleRight, holder_of, nobody_holds
 
 SCHEMA = "ftm_launcher"
-_LOCK = {"lock": "ftm worker"}
-# A machine that vanishes says no goodbye: after some 20 s without an answer the server ends its connection.
-_KEEPALIVES = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
+WORKER = "a GPU worker"
 _FREE = {"lane": None, "claimed_at": None}
 _N_ERRORS = 20
-_HOLDER = sa.text(
-    "SELECT activity.application_name FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid) "
-    "WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1 "
-    "AND activity.datname = current_database() AND locks.database = activity.datid "
-    "AND ((locks.classid::bigint << 32) | locks.objid::bigint) = hashtextextended(:lock, 0)"
-)
-# To be asked while the row in question is locked: whoever is worker then has not yet freed it, or has taken it.
-_NO_HOLDER = sa.text(f"NOT EXISTS ({_HOLDER.text})").bindparams(**_LOCK)
 
 
 class Base(DeclarativeBase):
@@ -61,8 +51,8 @@ class Launch(Base):
     __table_args__ = (sa.Index("launches_order", sa.desc("clicked"), sa.desc("priority"), "launched_at"),)
 
 
-class Worker(Base):
-    """The worker as it last said."""
+class WorkerReport(Base):
+    """What the worker last said of itself."""
 
     __tablename__ = "workers"
 
@@ -79,8 +69,8 @@ class Worker(Base):
     error_at: Mapped[datetime | None]
 
 
-class Lane(Base):
-    """A lane as the worker last said."""
+class LaneReport(Base):
+    """What the worker last said of a lane."""
 
     __tablename__ = "lanes"
 
@@ -112,11 +102,14 @@ class Waiting:
     oldest_s: float
 
 
-class SecondWorker(FtmError):
-    """Another worker holds the lock."""
+class OtherVersion(FtmError):
+    """The tables are another version's, and its worker lives."""
 
     def __init__(self, holder: str) -> None:
-        super().__init__(f"a GPU worker is running already: {holder}; stop it first, one worker owns the device")
+        super().__init__(
+            f"the GPU worker that is running ({holder}) is of another version of this package; update that machine, "
+            "or stop its worker"
+        )
 
 
 class RunQueue:
@@ -129,7 +122,7 @@ class RunQueue:
     def __init__(self, postgres_url: str) -> None:
         self.url = sa.make_url(postgres_url)
         self._engine = sa.create_engine(
-            self.url, pool_size=1, max_overflow=-1, pool_pre_ping=True, hide_parameters=True
+            self.url, pool_size=1, max_overflow=-1, pool_pre_ping=True, hide_parameters=True, connect_args=PATIENCE
         )
         self._has_tables = False
 
@@ -148,6 +141,8 @@ class RunQueue:
             connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), name)
             found = connection.scalar(sa.text("SELECT obj_description(to_regnamespace(:name), 'pg_namespace')"), name)
             if found != self._version():
+                if found is not None and (holder := self.holder()) is not None:
+                    raise OtherVersion(holder)
                 # Of another version, or none yet. Runs that wait in them are not lost: Dagster still has them as
                 # starting or started, and `SingleGpuRunLauncher.launch_again` and `resume_run` put them here anew.
                 connection.execute(sa.schema.DropSchema(SCHEMA, cascade=True, if_exists=True))
@@ -163,7 +158,8 @@ class RunQueue:
     def put(self, run_id: str, *, clicked: bool, priority: int) -> None:
         """Let a run wait for a lane. A run that is there already waits again, if its worker is no more."""
         new = insert(Launch).values(run_id=run_id, clicked=clicked, priority=priority)
-        again = new.on_conflict_do_update(index_elements=[Launch.run_id], set_=_FREE, where=_NO_HOLDER)
+        # Asked while the row is locked: whoever is worker then has not yet freed it, or has taken it.
+        again = new.on_conflict_do_update(index_elements=[Launch.run_id], set_=_FREE, where=nobody_holds(WORKER))
         with self._session() as session:
             session.execute(again)
 
@@ -190,15 +186,21 @@ class RunQueue:
         with self._session() as session:
             session.execute(sa.delete(Launch).where(Launch.run_id.in_(run_ids)))
 
-    def give_back(self, run_ids: Sequence[str] | None = None, *, counts: bool = True) -> int:
-        """Let runs of lanes that are no more wait again, by default all; how many they were.
+    def hold(self, run_id: str, lane: int) -> None:
+        """Say once more which lane has a run: while the worker had lost its lock, others may have freed it."""
+        held = sa.update(Launch).where(Launch.run_id == run_id).values(lane=lane)
+        with self._session() as session:
+            session.execute(held)
+
+    def give_back(self, run_ids: Sequence[str] | None = None, *, counts: bool = True) -> list[Launch]:
+        """Let runs of lanes that are no more wait again, by default all; these runs.
 
         counts: False if nothing went wrong, so that the attempt is none
         """
         left = Launch.lane.is_not(None) if run_ids is None else Launch.run_id.in_(run_ids)
         free = sa.update(Launch).where(left).values(_FREE | {"attempts": Launch.attempts - (0 if counts else 1)})
         with self._session() as session:
-            return len(session.scalars(free.returning(Launch.run_id)).all())
+            return list(session.scalars(free.returning(Launch)))
 
     def cancel(self, run_id: str) -> Launch | None:
         """Take a run that waits out of the queue, or mark it for the worker; its row, None if it has none."""
@@ -228,16 +230,17 @@ class RunQueue:
             n_runs, n_clicked, oldest_s = session.execute(counts.where(Launch.lane.is_(None))).one()
         return Waiting(n_runs, n_clicked, float(oldest_s))
 
-    def say(self, worker: Worker, lanes: Sequence[Lane]) -> None:
+    def say(self, worker: WorkerReport, lanes: Sequence[LaneReport]) -> None:
         """Replace what the worker says of itself."""
         with self._session() as session:
-            session.execute(sa.delete(Worker))
-            session.execute(sa.delete(Lane))
+            session.execute(sa.delete(WorkerReport))
+            session.execute(sa.delete(LaneReport))
             session.add_all([worker, *lanes])
 
     def complain(self, said: str, at: datetime) -> None:
         """Add to what went wrong; the same again is counted."""
         new = insert(Error).values(said=said, at=at)
+        # Asked while the row is locked: whoever is worker then has not yet freed it, or has taken it.
         again = new.on_conflict_do_update(index_elements=[Error.said], set_={"at": at, "n_times": Error.n_times + 1})
         last = sa.select(Error.said).order_by(Error.at.desc()).limit(_N_ERRORS)
         with self._session() as session:
@@ -249,36 +252,21 @@ class RunQueue:
         with self._session() as session:
             return list(session.scalars(sa.select(Error).order_by(Error.at.desc())))
 
-    def said(self) -> tuple[Worker | None, list[Lane]]:
+    def said(self) -> tuple[WorkerReport | None, list[LaneReport]]:
         """What a worker last said of itself; it may be gone by now."""
         with self._session() as session:
-            return session.scalars(sa.select(Worker)).first(), list(
-                session.scalars(sa.select(Lane).order_by(Lane.number))
-            )
+            worker = session.scalars(sa.select(WorkerReport)).first()
+            return worker, list(session.scalars(sa.select(LaneReport).order_by(LaneReport.number)))
 
     def holder(self) -> str | None:
         """The worker that is alive, in its own words; None if there is none."""
         with self._engine.connect() as connection:
-            found: str | None = connection.scalar(_HOLDER, _LOCK)
+            found: str | None = connection.scalar(holder_of(WORKER))
         return found
 
-    def lock(self, holder: str) -> sa.Connection:
-        """The sole right to work, as a connection of its own: it lasts as long as that is open.
-
-        holder: names this worker to those who come later
-        raises: SecondWorker
-        """
-        engine = sa.create_engine(
-            self.url,
-            poolclass=sa.NullPool,
-            isolation_level="AUTOCOMMIT",
-            connect_args={"application_name": holder, "options": _KEEPALIVES},
-        )
-        connection = engine.connect()
-        if connection.scalar(sa.text("SELECT pg_try_advisory_lock(hashtextextended(:lock, 0))"), _LOCK):
-            return connection
-        connection.close()
-        raise SecondWorker(self.holder() or "it has just gone; try again")
+    def lock(self, holder: str) -> SoleRight:
+        """The sole right to work; `holder` names this worker to those who come later. raises: Taken"""
+        return SoleRight(self.url, WORKER, holder)
 
     def dispose(self) -> None:
         """Close what is open."""

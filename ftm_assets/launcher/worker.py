@@ -32,6 +32,8 @@ import ftm_assets
 from ftm_assets.launcher import queue as q
 from ftm_assets.launcher.encoder_process import EncoderProcess
 from ftm_assets.launcher.lanes import Lanes, RunLeft
+from ftm_assets.launcher.lock import Taken
+from ftm_assets.launcher.machine import machine
 from ftm_assets.launcher.metrics import Report, serving
 from ftm_assets.launcher.retention import prune
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
@@ -42,7 +44,9 @@ CANCEL_TIMEOUT_S = 20.0
 _TICK_S = 0.1
 _HOUSEKEEPING_S = 1.0
 _DATABASE_AGAIN_S = 1.0
-_DATABASE_AWAY = (sa.exc.DBAPIError, DagsterPostgresException)
+_DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, DagsterPostgresException)
+_N_ERRORS, _ERROR_LENGTH = 20, 500
+_MOST_LANES = 16
 _LAUNCH_S = 10.0
 _PRUNE_S = 3600.0
 _LEAST_LANE_BYTES = 3 << 29
@@ -80,9 +84,9 @@ class WorkerOptions:
     @classmethod
     def of(cls, settings: Settings) -> "WorkerOptions":
         """The options that settings and this machine ask for."""
-        machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        n_cores, machine_bytes = machine()
         fitting = machine_bytes // _LEAST_LANE_BYTES
-        n_lanes = settings.lanes or max(1, min(len(os.sched_getaffinity(0)) + 2, fitting))
+        n_lanes = settings.lanes or max(1, min(n_cores + 2, fitting, _MOST_LANES))
         lane_bytes = settings.lane_memory << 20 or max(_LEAST_LANE_BYTES, machine_bytes // (4 * n_lanes))
         return cls(
             n_lanes,
@@ -99,7 +103,7 @@ class WorkerOptions:
 
 
 class Worker:
-    """One worker from its lock to its end. Not to be used twice. raises: SecondWorker if there is one already"""
+    """One worker from its lock to its end. Not to be used twice. raises: Taken if there is one already"""
 
     def __init__(self, queue: q.RunQueue, instance: DagsterInstance, options: WorkerOptions, folder: Path) -> None:
         self.queue = queue
@@ -118,7 +122,7 @@ class Worker:
             self.encoder.address,
         )
         self.left: deque[RunLeft] = deque()
-        self.errors: deque[tuple[str, datetime]] = deque()
+        self.errors: deque[tuple[str, datetime]] = deque(maxlen=_N_ERRORS)
         self.error_at: datetime | None = None
         self.stop_at: float | None = None
         self.code = self._fingerprint()
@@ -129,9 +133,11 @@ class Worker:
 
     def run(self) -> None:
         """Work until told to stop, or until the code has changed; runs in lanes may end."""
-        n_left = self.queue.give_back()
-        if n_left:
-            log.info("%s runs that a worker before this one has left go on", n_left)
+        left = self.queue.give_back()
+        if left:
+            log.info("%s runs that a worker before this one has left go on", len(left))
+        # What ends a whole worker again and again must have an end, too.
+        self.left.extend(RunLeft(launch, "Its worker ended.") for launch in left if launch.attempts >= MAX_ATTEMPTS)
         database_at, housekeeping_at = 0.0, 0.0
         while not self._is_through():
             wait([*self.lanes.waited(), *self.encoder.waited()], timeout=_TICK_S)
@@ -143,6 +149,8 @@ class Worker:
             if now < database_at:
                 continue
             try:
+                if now >= housekeeping_at or self.lock.is_in_doubt():
+                    self._keep_lock()
                 self._settle()
                 self._dispatch()
                 if now >= housekeeping_at:
@@ -199,10 +207,13 @@ class Worker:
                 launch = self.queue.take(lane.number)
                 if launch is None:
                     return
-                self.lanes.give(lane, launch)
+                holding = self.lanes.of_run(launch.run_id)
+                if holding is not None:
+                    self.queue.hold(launch.run_id, holding.number)
+                else:
+                    self.lanes.give(lane, launch)
 
     def _keep_house(self) -> None:
-        self._keep_lock()
         if time.monotonic() >= self.launch_again_at:
             self._launch_again()
         for run_id in self.queue.to_cancel():
@@ -221,12 +232,11 @@ class Worker:
         self.queue.say(self.report.worker, self.report.lanes)
 
     def _keep_lock(self) -> None:
-        try:
-            self.lock.scalar(sa.select(1))
-        except (sa.exc.DBAPIError, sa.exc.ResourceClosedError):
-            # The server was restarted. If another worker was faster, this one must end, and SecondWorker ends it.
-            self.lock.close()
-            self.lock = self.queue.lock(self.holder)
+        if self.lock.keep():
+            # The server was restarted. Meanwhile others saw no worker, and may have freed what is in lanes.
+            for lane in self.lanes.lanes:
+                if lane.launch is not None:
+                    self.queue.hold(lane.launch.run_id, lane.number)
 
     def _launch_again(self) -> None:
         launcher, long_ago = self.instance.run_launcher, datetime.now(UTC) - timedelta(seconds=_LAUNCH_S)
@@ -247,12 +257,15 @@ class Worker:
     def _note(self, error: str) -> None:
         log.warning(error)
         self.error_at = datetime.now(UTC)
-        self.errors.append((error, self.error_at))
+        said = error.replace("\0", "")[:_ERROR_LENGTH]
+        if self.errors and self.errors[-1][0] == said:
+            self.errors.pop()
+        self.errors.append((said, self.error_at))
 
     def _report(self) -> Report:
         now, monotonic = datetime.now(UTC), time.monotonic()
         encoder, progress = self.encoder.loaded, self.encoder.progress
-        worker = q.Worker(
+        worker = q.WorkerReport(
             holder=self.holder,
             phase="stopping" if self.is_stopping else "working",
             started_at=self.started_at,
@@ -266,7 +279,7 @@ class Worker:
             error_at=self.error_at,
         )
         lanes = [
-            q.Lane(
+            q.LaneReport(
                 number=lane.number,
                 pid=lane.pid,
                 run_id=lane.launch.run_id if lane.launch else None,
@@ -307,8 +320,8 @@ class Worker:
         try:
             self._keep_lock()
             self._settle()
-            self.lock.close()
-        except (q.SecondWorker, *_DATABASE_AWAY) as error:
+            self.lock.release()
+        except (Taken, *_DATABASE_AWAY) as error:
             log.warning("the next worker takes up what was in lanes: %s", error)
 
 
@@ -316,7 +329,7 @@ def work(queue: q.RunQueue, instance: DagsterInstance, options: WorkerOptions) -
     """Be the worker until SIGTERM or SIGINT; returns whether to start over, because the code has changed.
 
     SIGTERM is the notice that a spot machine goes.
-    raises: SecondWorker, PortTaken
+    raises: Taken, PortTaken
     """
     with TemporaryDirectory(prefix="ftm-worker-") as folder:
         worker = Worker(queue, instance, options, Path(folder))

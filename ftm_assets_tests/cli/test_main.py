@@ -3,14 +3,17 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import dagster as dg
 import psycopg
 import pytest
+from dagster._daemon.types import DaemonHeartbeat
 from typer.testing import CliRunner
 
+from ftm_assets import backfills
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
@@ -136,6 +139,22 @@ def test_an_encoder_that_is_nowhere_is_named_before_anything_is_run_or_dropped(
             ftm("backfill", "2021Q4", option)
     assert instance.get_runs_count() == n_runs
     assert json.loads(ftm("status", "-f", "json"))[0]["n_complete"] == 6
+
+
+def test_a_backfill_that_dagster_carries_out_is_joined_only_if_it_does_what_is_asked_for(
+    instance: dg.DagsterInstance, calls: Path, defs: dg.Definitions
+) -> None:
+    ftm("ingest", calls)
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "BACKFILL", None, None))
+    backfill_id = backfills.begin(defs, instance, "2021Q4", ["ACME-7"])
+    lacks = f"carries out backfill {backfill_id} of 2021Q4, which does not "
+    for options, what in ((["--firm", "crane"], "hold CRN-9"), (["--reencode"], "begin with new vectors")):
+        with pytest.raises(backfills.OtherBackfill, match=lacks + what):
+            ftm("backfill", "2021Q4", *options)
+
+    instance.wipe_daemon_heartbeats()
+    backfills.cancel(instance, "2021Q4")
+    assert "themes wait" not in ftm("backfill", "2021Q4"), "without a daemon the command does it all"
 
 
 def test_ctrl_c_stops_the_backfill_and_the_same_command_goes_on(

@@ -25,11 +25,11 @@ from dagster._core.launcher import LaunchRunContext
 
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
-from ftm_assets.launcher.queue import Launch, RunQueue, Worker
+from ftm_assets.launcher.queue import Launch, RunQueue, WorkerReport
 from ftm_assets.partitions import firm_quarter_key, firm_quarters
 from ftm_assets.runs import FIRM_ASSETS, dagster_environment, ingest_quarters
 from ftm_assets.services import MARK, processes_of
-from ftm_assets.settings import Settings
+from ftm_assets.settings import Settings, with_database
 from ftm_assets.storage.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.fakes import HashEncoder
@@ -169,6 +169,13 @@ class Box:
             self.signal(signal.SIGTERM)
             self.processes["worker"].wait(60)
 
+    def break_lock(self) -> None:
+        """End the connection that holds the worker's lock, as a restart of the server does."""
+        end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
+        with psycopg.connect(with_database(self.database.url(), "dagster"), autocommit=True) as connection:
+            connection.execute(end, [self.queue.holder()])
+        wait_for(lambda: self.queue.holder() is None, 5, "free lock")
+
     def signal(self, number: int) -> None:
         """Send a signal to the worker."""
         self.processes["worker"].send_signal(number)
@@ -195,7 +202,7 @@ class Box:
         return "\n".join((self.home / f"{name}.log").read_text(errors="replace").splitlines()[-40:])
 
     @property
-    def said(self) -> Worker:
+    def said(self) -> WorkerReport:
         """What the worker last said of itself."""
         worker, _ = self.queue.said()
         assert worker is not None

@@ -83,6 +83,34 @@ class Deadly(HashEncoder):
         return super().encode(texts)
 
 
+class Broken(HashEncoder):
+    """Like a GPU whose memory a process has accessed wrongly: nothing goes any more, until a new process comes.
+
+    It breaks over a certain text, once or, where the file is there, each time.
+    """
+
+    broken = False
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        mark = Path(os.environ[BATCHES])
+        if any("breaks" in text for text in texts) and not mark.with_suffix(".broke").exists():
+            type(self).broken = True
+            if not mark.exists():
+                mark.with_suffix(".broke").touch()
+        if self.broken:
+            raise RuntimeError("illegal memory access")
+        return super().encode(texts)
+
+
+class Hanging(HashEncoder):
+    """Never comes back from some texts."""
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if any("endless" in text for text in texts):
+            time.sleep(600)
+        return super().encode(texts)
+
+
 class TooLarge(Absent):
     """Its process is killed while it loads, as by the kernel for want of memory."""
 

@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -308,10 +309,66 @@ def test_a_model_that_kills_its_process_fails_requests_with_that_reason(
     with ThreadPoolExecutor(1) as threads:
         answer = threads.submit(served_at(address).encode, TEXTS)
         kept.until(answer.done)
-    with pytest.raises(EncoderFailed, match="the encoder process ended while it loaded the model, killed by SIGKILL"):
+    with pytest.raises(
+        EncoderFailed, match="the encoder process ended while it loaded or tried its model, killed by SIGKILL"
+    ):
         answer.result()
     assert len(kept.errors) == 3
     assert kept.process.n_loads == 0
+
+
+def test_a_process_that_cannot_encode_anything_any_more_is_replaced_and_the_request_answered(
+    keep: Callable[[str], Kept], address: str, recorded: Path
+) -> None:
+    kept = keep(ours("Broken"))
+    texts = [*TEXTS, "This breaks it."]
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(served_at(address).encode, texts)
+        kept.until(answer.done)
+    assert answer.result().tobytes() == HashEncoder().encode(texts).tobytes()
+    assert kept.process.n_loads == 2
+
+
+def test_what_is_broken_for_good_fails_requests_with_what_it_said(
+    keep: Callable[[str], Kept], address: str, recorded: Path
+) -> None:
+    recorded.touch()
+    kept = keep(ours("Broken"))
+    with ThreadPoolExecutor(1) as threads:
+        answer = threads.submit(served_at(address).encode, ["This breaks it."])
+        kept.until(answer.done)
+    with pytest.raises(EncoderFailed, match=r"ended while it loaded or tried its model, exit code 1, after: .*illegal"):
+        answer.result()
+
+
+def test_a_process_that_hangs_is_killed_and_its_request_refused_in_the_end(
+    keep: Callable[[str], Kept], address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EncoderProcess, "silence_s", 2.0)
+    kept = keep(ours("Hanging"))
+    with ThreadPoolExecutor(2) as threads:
+        well, ill = (threads.submit(served_at(address).encode, [text]) for text in ("well", "endless"))
+        kept.until(lambda: well.done() and ill.done())
+    assert well.result().shape == (1, 768)
+    with pytest.raises(EncoderFailed, match="died each time it encoded these 1 texts"):
+        ill.result()
+    assert kept.errors.count("the encoder process hangs and is killed") == 3
+
+
+def test_a_lane_that_stands_still_in_the_middle_of_a_request_does_not_keep_others_waiting(
+    serve: Callable[[str], Connection], address: str
+) -> None:
+    serve(HASH)
+    served = served_at(address)
+    served.encode(["warm"])
+    with socket.socket(socket.AF_UNIX) as still:
+        still.connect(address)
+        still.sendall(b"\0\0")  # Half of the length of what would come.
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert served.encode(TEXTS).shape == (100, 768)
+        assert time.monotonic() - started < 9
+        assert still.recv(1) == b"", "it may ask anew"
 
 
 def test_the_process_ends_with_the_worker_however_that_ends(address: str) -> None:

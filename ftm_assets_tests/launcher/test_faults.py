@@ -152,6 +152,42 @@ def test_a_run_that_is_resumed_while_it_is_in_a_lane_is_not_begun_twice(box: Box
     assert len(box.came(firm)) == 1
 
 
+def test_a_run_in_a_lane_is_not_begun_twice_when_the_worker_lost_its_lock_for_a_moment(box: Box) -> None:
+    box.work()
+    [firm] = box.firms(1)
+    box.order("hold", firm)
+    [run_id] = box.launch([firm])
+    box.wait_until_came(firm)
+
+    box.signal(signal.SIGSTOP)
+    box.break_lock()
+    box.queue.put(run_id, clicked=True, priority=0)  # As the monitor does, which sees no worker just now.
+    found = box.queue.find(run_id)
+    assert found and found.lane is None
+    box.signal(signal.SIGCONT)
+    wait_for(lambda: (launch := box.queue.find(run_id)) and launch.lane is not None, 10, "lane that holds it")
+    time.sleep(1)
+    box.withdraw(firm)
+
+    assert box.end([run_id]) == ["SUCCESS"]
+    assert len(box.came(firm)) == 1
+    assert box.queue.holder() is not None
+
+
+def test_a_run_that_ends_each_worker_fails_in_the_end(box: Box) -> None:
+    [firm] = box.firms(1)
+    box.work()
+    box.order("hold", firm)
+    [run_id] = box.launch([firm])
+    for n in (1, 2, 3):
+        box.wait_until_came(firm, n=n)
+        box.kill("worker")
+        box.hire()
+
+    assert box.end([run_id]) == ["FAILURE"]
+    assert "Its worker ended. This was attempt 3, the last." in box.events(run_id)
+
+
 def test_a_lane_that_dies_before_it_says_who_it_is_stops_nothing(box: Box) -> None:
     box.work()
     with socket.socket(socket.AF_UNIX) as lane:
@@ -205,6 +241,7 @@ def test_a_killed_postgres_costs_no_more_than_the_runs_in_flight(box: Box) -> No
     ended = box.end(run_ids)
     assert ended[2:] == ["SUCCESS"] * 6
     assert set(ended[:2]) <= {"SUCCESS", "FAILURE"}
+    assert [len(box.came(firm)) for firm in firms] == [1] * 8, "none twice"
     assert [box.processes[n].pid for n in ("worker", "daemon")] == pids
     assert box.processes["worker"].poll() is None
     assert box.processes["daemon"].poll() is None

@@ -22,7 +22,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def test_who_ends_soon_again_and_again_waits_longer_each_time_and_not_for_ever(clock: Clock) -> None:
     waits = Pauses(sound_s=10.0, longest_s=5.0, _started_at=clock.now)
-    assert [waits.ended() for _ in range(5)] == [0, 1, 3, 5, 5]
+    assert [waits.ended() for _ in range(2000)][:5] == [0, 1, 3, 5, 5]
 
 
 def test_who_had_gone_well_is_started_at_once(clock: Clock) -> None:

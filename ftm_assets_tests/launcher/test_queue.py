@@ -7,7 +7,8 @@ import dagster as dg
 import psycopg
 import pytest
 
-from ftm_assets.launcher.queue import SCHEMA, Lane, Launch, RunQueue, SecondWorker, Waiting, Worker
+from ftm_assets.launcher.lock import Taken
+from ftm_assets.launcher.queue import SCHEMA, LaneReport, Launch, OtherVersion, RunQueue, Waiting, WorkerReport
 from ftm_assets.settings import Settings
 from ftm_assets.storage.database import Database
 
@@ -43,7 +44,7 @@ def put(queue: RunQueue, *run_ids: str) -> None:
         queue.put(run_id, clicked=False, priority=0)
 
 
-def worker(**changes: object) -> Worker:
+def worker(**changes: object) -> WorkerReport:
     now = datetime(2021, 11, 1, tzinfo=UTC)
     facts: dict[str, object] = {
         "holder": "process 1",
@@ -58,10 +59,10 @@ def worker(**changes: object) -> Worker:
         "gpu_bytes": 0,
         "error_at": None,
     }
-    return Worker(**{**facts, **changes})
+    return WorkerReport(**{**facts, **changes})
 
 
-def lane(number: int, **changes: object) -> Lane:
+def lane(number: int, **changes: object) -> LaneReport:
     facts: dict[str, object] = {
         "number": number,
         "pid": 70 + number,
@@ -71,7 +72,7 @@ def lane(number: int, **changes: object) -> Lane:
         "busy_s": 0.0,
         "memory_bytes": 0,
     }
-    return Lane(**{**facts, **changes})
+    return LaneReport(**{**facts, **changes})
 
 
 def test_clicked_runs_come_first_then_urgent_ones_then_old_ones(queue: RunQueue) -> None:
@@ -140,15 +141,15 @@ def test_a_run_that_is_put_again_while_its_worker_lives_stays_in_its_lane(queue:
 def test_runs_of_lanes_that_are_no_more_wait_again_before_younger_ones(queue: RunQueue) -> None:
     put(queue, "first", "second", "third")
     queue.take(1), queue.take(2)
-    assert queue.give_back() == 2
-    assert queue.give_back() == 0, "all of them wait"
+    assert len(queue.give_back()) == 2
+    assert len(queue.give_back()) == 0, "all of them wait"
     assert take_all(queue) == ["first", "second", "third"]
 
 
 def test_only_the_named_runs_are_given_back(queue: RunQueue) -> None:
     put(queue, "first", "second")
     take_all(queue)
-    assert queue.give_back(["second", "unknown"]) == 1
+    assert len(queue.give_back(["second", "unknown"])) == 1
     assert take_all(queue) == ["second"]
 
 
@@ -200,23 +201,34 @@ def test_one_worker_has_the_lock_and_a_second_is_refused_by_its_name(queue: RunQ
     assert queue.holder() is None
     with queue.lock("process 1 on box"):
         assert new_queue().holder() == "process 1 on box"
-        with pytest.raises(SecondWorker, match="a GPU worker is running already: process 1 on box; stop it first"):
+        with pytest.raises(Taken, match="a GPU worker is running already: process 1 on box; there can be one"):
             new_queue().lock("process 2 on box")
         assert queue.holder() == "process 1 on box"
     assert queue.holder() is None
-    new_queue().lock("process 2 on box").close()
+    new_queue().lock("process 2 on box").release()
 
 
-def test_the_lock_goes_with_the_connection_however_it_ends(queue: RunQueue, database: Database) -> None:
+def test_the_lock_goes_with_the_connection_however_it_ends_and_is_taken_again_if_nobody_was_faster(
+    queue: RunQueue, database: Database
+) -> None:
     lock = queue.lock("process 1 on box")
-    with psycopg.connect(database.url(), autocommit=True) as admin:
-        killed = admin.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name = 'process 1 on box'"
-        ).fetchall()
-    assert killed == [(True,)]
-    assert queue.holder() is None
-    queue.lock("process 2 on box").close()
-    lock.invalidate()
+    assert (lock.is_in_doubt(), lock.keep()) == (False, False)
+
+    def end_connection() -> None:
+        ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'process %'"
+        with psycopg.connect(database.url(), autocommit=True) as admin:
+            assert admin.execute(ended).fetchall() == [(True,)]
+        assert queue.holder() is None
+
+    end_connection()
+    assert lock.is_in_doubt(), "before anybody asks"
+    assert lock.keep()
+    assert (lock.is_in_doubt(), queue.holder()) == (False, "process 1 on box")
+
+    end_connection()
+    with queue.lock("process 2 on box"), pytest.raises(Taken, match="process 2 on box"):
+        lock.keep()
+    assert lock.is_in_doubt()
 
 
 def test_locks_of_others_and_in_other_databases_are_no_worker(
@@ -226,7 +238,7 @@ def test_locks_of_others_and_in_other_databases_are_no_worker(
     with psycopg.connect(database.url()) as other, elsewhere.lock("process 1 on box"):
         other.execute("SELECT pg_advisory_lock(70)")
         assert queue.holder() is None
-        queue.lock("process 2 on box").close()
+        queue.lock("process 2 on box").release()
     elsewhere.dispose()
 
 
@@ -264,6 +276,28 @@ def test_many_who_come_first_make_the_tables_once(new_queue: QueueFactory, datab
             "SELECT table_name FROM information_schema.tables WHERE table_schema = %s ORDER BY 1", [SCHEMA]
         ).fetchall()
     assert tables == [("errors",), ("lanes",), ("launches",), ("workers",)]
+
+
+def test_tables_of_a_living_worker_of_another_version_are_left_alone(
+    new_queue: QueueFactory, database: Database
+) -> None:
+    put(new_queue(), "of the old version")
+    with psycopg.connect(database.url()) as connection:
+        connection.execute(f"COMMENT ON SCHEMA {SCHEMA} IS 'an older version'")
+    with new_queue().lock("process 1 on box"), pytest.raises(OtherVersion, match="process 1 on box"):
+        new_queue().find("of the old version")
+    with psycopg.connect(database.url()) as connection:
+        assert connection.execute(f"SELECT count(*) FROM {SCHEMA}.launches").fetchone() == (1,)
+
+
+def test_a_run_that_others_have_freed_is_held_again(queue: RunQueue) -> None:
+    put(queue, "run")
+    queue.take(2)
+    queue.give_back(["run"])
+    queue.hold("run", 2)
+    assert queue.take(1) is None
+    found = queue.find("run")
+    assert found and found.lane == 2
 
 
 def test_tables_of_another_version_are_made_anew(new_queue: QueueFactory, database: Database) -> None:
