@@ -404,16 +404,21 @@ def _pace(cost: Cost) -> str:
     )
 
 
-def main() -> None:
-    """Measure and print."""
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--firms", type=int, default=300, help="runs through the worker")
     parser.add_argument("--processes", type=int, default=8, help="runs with a process each")
     parser.add_argument("--sentences", type=int, default=40, help="sentences a firm")
     parser.add_argument("--light", action="store_true", help="no work, and the worker alone")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    chosen = parser.parse_args()
-    console = Console()
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    chosen = parser().parse_args()
+    console = Console(width=max(Console().width, 120))
     costs, work_s = [], None
     with tempfile.TemporaryDirectory() as folder:
         if not chosen.light:

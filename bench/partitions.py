@@ -180,13 +180,18 @@ def look(address: str, shots: Path | None, n_quarters: int) -> list[Opened]:
     return found
 
 
-def main() -> None:
-    """Measure and print the table."""
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--firms", type=int, default=3000)
     parser.add_argument("--quarters", type=int, nargs="+", default=[5, 20, 33, 52], help="windows to try")
     parser.add_argument("--screenshots", type=Path, help="a folder for a picture of each page")
-    chosen = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and print the table."""
+    chosen = parser().parse_args()
     windows = sorted(chosen.quarters)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home", chosen.firms, windows[-1])
@@ -207,7 +212,7 @@ def main() -> None:
     small, large = rows[windows[0]], rows[windows[-1]]
     ratios = [Opened(b.first_s / a.first_s, b.again_s / a.again_s) for a, b in zip(small, large, strict=True)]
     table.add_row("ratio", "", *(f"{figure}x" for figure in _figures(ratios)))
-    Console().print(table)
+    Console(width=max(Console().width, 120)).print(table)
 
 
 def _figures(found: Sequence[Opened]) -> list[str]:

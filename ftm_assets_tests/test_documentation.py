@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,9 @@ def read_command(program: str, arguments: list[str]) -> None:
             for word in arguments:
                 wanted = rf"^{word.partition('=')[0]} \?=" if "=" in word else rf"^{word}:"
                 assert re.search(wanted, makefile, re.MULTILINE), f"the Makefile has no {word}"
+        case "python":
+            assert arguments[0] == "-m"
+            import_module(arguments[1]).parser().parse_args(arguments[2:])
         case "export":
             for name in (word.partition("=")[0] for word in arguments):
                 assert name.removeprefix("FTM_").lower() in Settings.model_fields, f"{name} is no setting"

@@ -85,6 +85,24 @@ class Home:
             )
             return [row[0] for row in found]
 
+    def worker(self, what: str) -> int:
+        """A number that the worker says of itself."""
+        with psycopg.connect(with_database(self.url, "dagster")) as connection:
+            found = connection.execute(f"SELECT {what} FROM ftm_launcher.workers").fetchone()
+        assert found is not None
+        return int(found[0])
+
+    def worker_children(self) -> tuple[int, int]:
+        """The worker's two processes: the lanes' parent and the encoder."""
+        with psycopg.connect(with_database(self.url, "dagster")) as connection:
+            [holder] = connection.execute("SELECT holder FROM ftm_launcher.workers").fetchone() or [""]
+        worker = int(re.findall(r"process (\d+) ", holder)[0])
+        children = [int(pid) for pid in Path(f"/proc/{worker}/task/{worker}/children").read_text().split()]
+        spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+        for_lanes = [b"FTM_ENCODER_ADDRESS=" in Path(f"/proc/{pid}/environ").read_bytes() for pid in spawned]
+        assert sorted(for_lanes) == [False, True], spawned
+        return spawned[for_lanes.index(True)], spawned[for_lanes.index(False)]
+
     @contextmanager
     def lanes_held(self) -> Iterator[None]:
         """Lanes stand still, so that a person has the time to press a button while runs wait."""
@@ -291,6 +309,27 @@ def test_ftm_backfill_becomes_one_of_dagsters_and_survives_its_own_ctrl_c(home: 
     assert "Dagster carries out backfill" in said
     assert len(home.runs("SUCCESS")) == before + 17
     assert home.run("worker", "status").startswith("waiting: 0 runs")
+
+
+def test_with_the_real_model_kills_in_mid_backfill_change_no_row(home: Home, ui: str) -> None:
+    tables = ("sentences", "topics", "topic_sentences", "topic_summaries")
+    before = {table: home.hashes()[table] for table in tables}
+    home.run("drop", "2024Q2", "--yes")
+    home.run("ingest", str(SAMPLE), "--quarter", "2024Q2")
+    loads = home.worker("n_loads")
+    n_done = "SELECT count(*) FROM stages WHERE stage = 'topic_summaries' AND quarter = '2024Q2'"
+    backfill = home.start("backfill", "2024Q2")
+    try:
+        wait_for(lambda: home.query(n_done)[0][0] in range(2, 10), 120, "second firm")
+        lanes_parent, encoder = home.worker_children()
+        os.kill(encoder, signal.SIGKILL)
+        wait_for(lambda: home.query(n_done)[0][0] in range(5, 15), 120, "fifth firm")
+        os.kill(lanes_parent, signal.SIGKILL)
+        assert backfill.wait(240) == 0
+    finally:
+        backfill.kill()
+    assert {table: home.hashes()[table] for table in tables} == before
+    assert home.worker("n_loads") == loads + 1
 
 
 def test_a_check_asks_for_the_quarter(page: Page) -> None:

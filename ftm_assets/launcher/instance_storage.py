@@ -115,7 +115,8 @@ class PooledPostgresStorage(DagsterPostgresStorage):
         self._schedule_storage = _ScheduleStorage(postgres_url, should_autocreate_tables)
         for storage in (self._run_storage, self._event_log_storage, self._schedule_storage):
             storage.keep_a_connection()
-        super(DagsterPostgresStorage, self).__init__()  # Its own would open three storages without a pool.
+        # Its own would open three storages without a pool.
+        super(DagsterPostgresStorage, self).__init__()  # type: ignore[no-untyped-call]
 
     @classmethod
     def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]) -> Self:
