@@ -170,6 +170,7 @@ def look(address: str, shots: Path | None, n_quarters: int) -> list[Opened]:
         )
         page = browser.new_page(base_url=address, viewport={"width": 1500, "height": 1000})
         page.set_default_timeout(180_000)
+        expect.set_options(timeout=180_000)
         found = []
         for name, open_page in PAGES.items():
             found.append(opened(page, open_page))

@@ -250,7 +250,7 @@ def stop_services(home: Path, grace_s: float) -> bool:
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + grace_s + 3 * STOP_TIMEOUT_S
+        deadline = time.monotonic() + grace_s + 5 * STOP_TIMEOUT_S
         while _holder(home) == pid:
             if time.monotonic() > deadline:
                 raise FtmError(f"process {pid}, which keeps the services up, does not stop; end it with: kill -9 {pid}")

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
     lanes: int = Field(
-        0, ge=0, description="runs at a time in the GPU worker; 0: two more than cores, if memory allows"
+        0, ge=0, description="runs at a time in the GPU worker; 0: two more than cores if memory allows, 16 at most"
     )
     lane_runs: int = Field(200, ge=1, description="a lane's process is replaced after so many runs")
     lane_memory: int = Field(

@@ -84,8 +84,8 @@ def _show_waiting(waiting: Waiting) -> None:
 
 
 def _show_worker(said: WorkerReport, holder: str, now: datetime) -> None:
-    uptime_s = (now - said.started_at).total_seconds()
-    console.print(f"worker: {holder}, {said.phase} for {uptime_s:.0f} s", markup=False)
+    up_s, silent_s = ((now - at).total_seconds() for at in (said.started_at, said.said_at))
+    console.print(f"worker: {holder}, {said.phase}; up for {up_s:.0f} s, said this {silent_s:.0f} s ago", markup=False)
     device = said.settings["FTM_DEVICE"]
     console.print(f"model: {said.encoder or 'not loaded'} on {device}, loaded {said.n_loads} times", markup=False)
     rate = said.n_texts / said.encoding_s if said.encoding_s else 0.0

@@ -24,6 +24,8 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import pg_url_from_config, set_pg_statement_timeout
 
+from ftm_assets.launcher.lock import PATIENCE
+
 _SURE_S = 1.0
 
 
@@ -33,7 +35,9 @@ class _Pooled:
 
     def keep_a_connection(self) -> None:
         self._engine.dispose()
-        self._engine = sa.create_engine(self.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1)
+        self._engine = sa.create_engine(
+            self.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, connect_args=PATIENCE
+        )
         sa.event.listen(self._engine, "checkin", _note_use)
         sa.event.listen(self._engine, "checkout", self._try_first)
 

@@ -75,7 +75,7 @@ class Lane:
 
 
 class Lanes:
-    """The lanes and their warm parent. Every method returns at once.
+    """The lanes and their warm parent. No method waits for a run.
 
     folder:          where their socket is
     encoder_address: where they ask for vectors

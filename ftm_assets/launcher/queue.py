@@ -115,8 +115,8 @@ class OtherVersion(FtmError):
 class RunQueue:
     """The queue in a Dagster instance's database. Connections are opened when they are needed and kept.
 
-    Every method is one transaction and raises sqlalchemy.exc.OperationalError when the server is away. Not to be shared
-    with a forked child once it was used.
+    Every method raises sqlalchemy.exc.OperationalError when the server is away; those that write are one transaction
+    each. Not to be shared with a forked child once it was used.
     """
 
     def __init__(self, postgres_url: str) -> None:

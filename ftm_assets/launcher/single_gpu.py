@@ -156,7 +156,7 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
             self._put(context.dagster_run)
         else:
             self._instance.report_run_failed(
-                context.dagster_run, "The process of the run has gone; start the run again."
+                context.dagster_run, "The process of the run has gone; start the run again unless Dagster does."
             )
 
     def join(self, timeout: int = 30) -> None:

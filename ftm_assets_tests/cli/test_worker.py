@@ -30,6 +30,7 @@ def working(queue: RunQueue) -> Iterator[None]:
     now = datetime.now(UTC)
     said = worker(
         started_at=now - timedelta(seconds=100),
+        said_at=now - timedelta(seconds=3),
         encoder="all-MiniLM-L6-v2@0123456789abcdef",
         n_loads=1,
         n_texts=45_000,
@@ -54,7 +55,7 @@ def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
     said = ftm("worker", "status")
     for fact in (
         "waiting: 2 runs, 1 of them clicked",
-        "worker: process 70 on box, working for 100 s",
+        "worker: process 70 on box, working; up for 100 s, said this 3 s ago",
         "model: all-MiniLM-L6-v2@0123456789abcdef on auto, loaded 1 times",
         "texts: 45,000 encoded, 1,500 a second; GPU memory: 1.5 GiB",
         "last errors, UTC:\n  2021-11-01 09:02:00 (2 times) out of memory\n",
