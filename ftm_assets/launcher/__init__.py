@@ -1,1 +1,1 @@
-"""How runs are executed: Dagster's instance on pooled connections, logs of a run in its own files."""
+"""Who executes runs: a launcher for one GPU with its worker, and a Dagster instance that costs them little."""
