@@ -16,6 +16,8 @@ from ftm_assets.launcher.queue import WorkerReport
 from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.runs import FIRM_ASSETS, FirmRun, first_failure
 from ftm_assets.settings import Settings
+from ftm_assets.storage import stages
+from ftm_assets.storage.database import Database
 
 QUARTER_TAG = "ftm/quarter"
 # What must be the same for a worker as for who asks it for something.
@@ -89,6 +91,17 @@ def check_worker(said: WorkerReport | None, settings: Settings) -> None:
     for name in RESULT_SETTINGS:
         if said is not None and said.settings.get(name) != here[name]:
             raise WorkerDiffers(name, said.settings.get(name), here[name])
+
+
+def check_encoder(database: Database, quarter: str, said: WorkerReport | None) -> None:
+    """Compare the model that the worker has loaded with the quarter's, before a thousand runs find out.
+
+    raises: SecondEncoder
+    """
+    if said is not None and said.encoder is not None:
+        name, _, revision = said.encoder.rpartition("@")
+        with database.transaction() as connection:
+            stages.check_encoder(connection, quarter, name, revision)
 
 
 def under_way(instance: dg.DagsterInstance, quarter: str) -> str | None:

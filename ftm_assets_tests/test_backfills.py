@@ -3,6 +3,7 @@ import time
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 from dagster._daemon.types import DaemonHeartbeat
@@ -10,6 +11,9 @@ from dagster._daemon.types import DaemonHeartbeat
 from ftm_assets import backfills
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.settings import Settings
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.stages import SecondEncoder
+from ftm_assets.storage.transcripts import create_quarter
 from ftm_assets_tests.launcher.test_queue import worker
 
 QUARTER = "2021Q4"
@@ -142,6 +146,17 @@ def test_a_worker_that_would_do_something_else_is_noticed_before_it_does() -> No
     backfills.check_worker(worker(settings=Settings(lanes=7).of_worker()), here)
     with pytest.raises(backfills.WorkerDiffers, match="FTM_ENCODER=other, here it is all-MiniLM-L6-v2; restart"):
         backfills.check_worker(worker(settings=Settings(encoder="other").of_worker()), here)
+
+
+def test_a_quarter_of_another_encoder_is_noticed_before_its_runs_begin(database: Database) -> None:
+    with database.transaction() as connection:
+        create_quarter(connection, QUARTER)
+        connection.execute(sa.text("UPDATE quarters SET encoder = 'hash', encoder_revision = '1'"))
+    backfills.check_encoder(database, QUARTER, None)
+    backfills.check_encoder(database, QUARTER, worker(encoder=None))
+    backfills.check_encoder(database, QUARTER, worker(encoder="hash@1"))
+    with pytest.raises(SecondEncoder, match="hash"):
+        backfills.check_encoder(database, QUARTER, worker(encoder="other@1"))
 
 
 @pytest.mark.parametrize(("age_s", "is_up"), [(10, True), (100, False)])

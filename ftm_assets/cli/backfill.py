@@ -65,8 +65,8 @@ def backfill(
                 console.print(f"themes wait for {len(left)} firms; go on with: ftm backfill {quarter}")
             else:
                 with spinner(f"{quarter} themes"):
-                    forced = (themes or every) and not backfills.wait_for_themes(instance, quarter)
-                    if forced or runs.themes_to_do(instance, database, quarter):
+                    made_now = backfills.wait_for_themes(instance, quarter)
+                    if runs.themes_to_do(instance, database, quarter) or ((themes or every) and not made_now):
                         runs.run_themes(defs, instance, quarter)
     show_status(database, [quarter], Format.table)
     if failed:
@@ -106,7 +106,8 @@ def _by_daemon(
     from ftm_assets import backfills, runs
 
     quarter, queue = wanted.quarter, RunQueue(database.dagster_url())
-    backfills.check_worker(queue.said()[0] if queue.holder() else None, database.settings)
+    said = queue.said()[0] if queue.holder() else None
+    backfills.check_worker(said, database.settings)
     with spinner(f"{quarter}: Dagster ends a backfill before this one"):
         backfills.wait_for_canceled(instance, quarter)
     backfill_id = backfills.under_way(instance, quarter)
@@ -118,11 +119,12 @@ def _by_daemon(
     if backfill_id is None:
         if not keys:
             return []
+        backfills.check_encoder(database, quarter, said)
         backfill_id = backfills.begin(defs, instance, quarter, keys)
     elif missing := set(keys) - backfills.firms_of(instance, backfill_id):
         raise backfills.OtherBackfill(quarter, backfill_id, f"hold {min(missing)}")
     console.print(f"Dagster carries out backfill {backfill_id}; Ctrl-C ends the looking on, not the backfill")
-    if queue.holder() is None:
+    if said is None:
         errors.print("no GPU worker is running, and the runs wait for one; start it with: ftm worker")
     n_ended = 0
     with bar(backfills.n_firms(instance, backfill_id), f"{quarter} firms") as advance:
