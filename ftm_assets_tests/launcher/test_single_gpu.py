@@ -235,7 +235,7 @@ def test_a_run_whose_own_process_has_gone_fails_when_it_is_resumed(
     run = instance.add_run(dg.DagsterRun(job_name="ingest_quarter", status=Status.STARTED))
     launcher.resume_run(ResumeRunContext(run, None))
     assert status_of(instance, run.run_id) is Status.FAILURE
-    assert "The process of the run has gone; start the run again." in messages(instance, run.run_id)
+    assert "The process of the run has gone; start the run again unless Dagster does." in messages(instance, run.run_id)
     assert queue.find(run.run_id) is None
 
 
