@@ -305,6 +305,8 @@ def main() -> None:
     except FtmError as error:
         errors.print(f"error: {error}", markup=False, style="red", soft_wrap=True)
         sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(130)
 
 
 def _database() -> Database:
