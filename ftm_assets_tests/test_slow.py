@@ -85,6 +85,13 @@ class Home:
             )
             return [row[0] for row in found]
 
+    def firm_of(self, run_id: str) -> str:
+        """The firm that a run is about."""
+        with psycopg.connect(with_database(self.url, "dagster")) as connection:
+            named = "SELECT value FROM run_tags WHERE run_id = %s AND key = 'dagster/partition/firm'"
+            [firm] = connection.execute(named, [run_id]).fetchone() or [""]
+        return str(firm)
+
     def worker(self, what: str) -> int:
         """A number that the worker says of itself."""
         with psycopg.connect(with_database(self.url, "dagster")) as connection:
@@ -235,7 +242,10 @@ def test_the_lineage_shows_the_five_assets(page: Page) -> None:
         expect(page.get_by_text(asset, exact=True).first).to_be_visible()
 
 
-@pytest.mark.parametrize(("firm", "shown"), [("BWUC-810001", "every_sentence_embedded"), ("WXCT-812330", "no call in")])
+CLICKED = {"BWUC-810001": "every_sentence_embedded", "WXCT-812330": "no call in"}
+
+
+@pytest.mark.parametrize(("firm", "shown"), CLICKED.items())
 def test_a_firm_is_materialized_by_clicking_and_tells_what_it_found(page: Page, firm: str, shown: str) -> None:
     page.goto(f"/assets/firm_sentences?view=partitions&partition={firm}%7C2024Q2")
     page.get_by_role("button", name="Materialize").first.click()
@@ -278,7 +288,8 @@ def test_a_quarter_is_backfilled_one_run_terminated_and_only_that_one_done_again
     launch_backfill(page, only_missing=False)
     with home.lanes_held():
         wait_for(lambda: len(home.runs("QUEUED", "STARTING", "STARTED", "SUCCESS")) == 18, 120, "run of each firm")
-        unlucky = home.runs("QUEUED", "STARTING")[0]
+        # To Dagster, a firm with sentences from a click is not missing, whatever its topics are.
+        unlucky = next(run for run in home.runs("QUEUED", "STARTING") if home.firm_of(run) not in CLICKED)
         page.goto(f"/runs/{unlucky}")
         page.get_by_role("button", name="Terminate").click()
         dialog = page.locator(".dagster-dialog")
