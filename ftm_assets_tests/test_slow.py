@@ -314,7 +314,8 @@ def test_a_quarter_is_backfilled_one_run_terminated_and_only_that_one_done_again
     wait_for(lambda: home.n_succeeded() == before + 1, 120, "run of the one that was terminated")
     assert home.status("2024Q2")["n_complete"] == 17, "all firms with a call; Wexcombe holds none"
     page.goto("/assets/topic_summaries?view=partitions")
-    expect(page.get_by_text("2024Q2").first).to_be_visible()
+    expect(page.get_by_text(re.compile(r"Failed \(0\)"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(re.compile(r"Materialized \([1-9]\d*\)"))).to_be_visible()
     page.screenshot(path=tmp_path / "partitions.png")
 
 
