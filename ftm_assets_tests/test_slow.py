@@ -295,7 +295,7 @@ def test_a_quarter_is_backfilled_one_run_terminated_and_only_that_one_done_again
     launch_backfill(page, only_missing=False)
     with home.lanes_held():
         wait_for(lambda: len(home.runs("QUEUED", "STARTING", "STARTED", "SUCCESS")) == 18, 120, "run of each firm")
-        # To Dagster, a firm with sentences from a click is not missing, whatever its topics are.
+        # One of whose assets none is there yet.
         unlucky = next(run for run in home.runs("QUEUED", "STARTING") if home.firm_of(run) not in CLICKED)
         page.goto(f"/runs/{unlucky}")
         page.get_by_role("button", name="Terminate").click()
