@@ -28,7 +28,7 @@ def worker(context: typer.Context) -> None:
     """
     if context.invoked_subcommand is not None:
         return
-    from ftm_assets.launcher.worker import WorkerOptions, work
+    from ftm_assets.launcher.worker import work
     from ftm_assets.runs import dagster_instance
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
@@ -36,7 +36,7 @@ def worker(context: typer.Context) -> None:
     database = Database(read_settings())
     with dagster_instance(database) as instance:
         queue = RunQueue(database.dagster_url())
-        start_over = work(queue, instance, WorkerOptions.of(database.settings))
+        start_over = work(queue, instance, database.settings)
     if start_over:
         os.execv(sys.executable, [sys.executable, *sys.argv])  # noqa: S606 the same command again
 

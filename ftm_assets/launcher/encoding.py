@@ -239,7 +239,7 @@ class _Server:
         if texts is None or isinstance(loaded, Failed):
             self._answer(client, loaded)
             return
-        digest = hashlib.sha256("\0".join(texts).encode()).hexdigest()[:DIGEST_SIZE].encode()
+        digest = hashlib.sha256("\0".join(texts).encode(errors="surrogatepass")).hexdigest()[:DIGEST_SIZE].encode()
         if digest in self.past.deadly:
             self._answer(client, Failed(f"the encoder process died each time it encoded these {len(texts)} texts"))
             return

@@ -27,9 +27,20 @@ _LANE_ENVIRONMENT = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 _FORK_AGAIN_S = 1.0
+_MOST_LANES = 16
+_LEAST_LANE_BYTES = 3 << 29
 
 
 Waitable: TypeAlias = Connection | socket.socket | int
+
+
+def fitting_lanes(n: int, growth_mb: int, n_cores: int, machine_bytes: int) -> tuple[int, int]:
+    """How many lanes, and by how many bytes each may grow; what is 0 is derived from the machine.
+
+    Two more than cores, because a lane also waits; as many as memory allows; and no more than Postgres has connections.
+    """
+    n = n or max(1, min(n_cores + 2, machine_bytes // _LEAST_LANE_BYTES, _MOST_LANES))
+    return n, growth_mb << 20 or max(_LEAST_LANE_BYTES, machine_bytes // (4 * n))
 
 
 @dataclass(frozen=True)
@@ -141,6 +152,7 @@ class Lanes:
     def _orphaned(self, how: str) -> Iterator[RunLeft]:
         why = f"The lanes' parent ended, {how}, and they with it."
         self.complaints.append(why)
+        self._control.close()
         self._start_parent_at = time.monotonic() + self._pauses.ended()
         for lane in self.lanes:
             yield from self._ended(lane, why)

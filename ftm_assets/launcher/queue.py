@@ -19,7 +19,6 @@ from ftm_assets.launcher.lock import PATIENCE, SoleRight, holder_of, nobody_hold
 
 SCHEMA = "ftm_launcher"
 WORKER = "a GPU worker"
-_FREE = {"lane": None, "claimed_at": None}
 _N_ERRORS = 20
 
 
@@ -44,7 +43,6 @@ class Launch(Base):
     priority: Mapped[int]
     launched_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
     lane: Mapped[int | None]
-    claimed_at: Mapped[datetime | None]
     attempts: Mapped[int] = mapped_column(server_default="0")
     cancel: Mapped[bool] = mapped_column(server_default=sa.false())
 
@@ -159,7 +157,9 @@ class RunQueue:
         """Let a run wait for a lane. A run that is there already waits again, if its worker is no more."""
         new = insert(Launch).values(run_id=run_id, clicked=clicked, priority=priority)
         # Asked while the row is locked: whoever is worker then has not yet freed it, or has taken it.
-        again = new.on_conflict_do_update(index_elements=[Launch.run_id], set_=_FREE, where=nobody_holds(WORKER))
+        again = new.on_conflict_do_update(
+            index_elements=[Launch.run_id], set_={"lane": None}, where=nobody_holds(WORKER)
+        )
         with self._session() as session:
             session.execute(again)
 
@@ -175,7 +175,7 @@ class RunQueue:
         taken = (
             sa.update(Launch)
             .where(Launch.run_id == first.scalar_subquery())
-            .values(lane=lane, claimed_at=sa.func.clock_timestamp(), attempts=Launch.attempts + 1)
+            .values(lane=lane, attempts=Launch.attempts + 1)
             .returning(Launch)
         )
         with self._session() as session:
@@ -198,7 +198,7 @@ class RunQueue:
         counts: False if nothing went wrong, so that the attempt is none
         """
         left = Launch.lane.is_not(None) if run_ids is None else Launch.run_id.in_(run_ids)
-        free = sa.update(Launch).where(left).values(_FREE | {"attempts": Launch.attempts - (0 if counts else 1)})
+        free = sa.update(Launch).where(left).values(lane=None, attempts=Launch.attempts - (0 if counts else 1))
         with self._session() as session:
             return list(session.scalars(free.returning(Launch)))
 

@@ -17,7 +17,6 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -31,7 +30,7 @@ from dagster_postgres.utils import DagsterPostgresException
 import ftm_assets
 from ftm_assets.launcher import queue as q
 from ftm_assets.launcher.encoder_process import EncoderProcess
-from ftm_assets.launcher.lanes import Lanes, RunLeft
+from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
 from ftm_assets.launcher.lock import Taken
 from ftm_assets.launcher.machine import machine
 from ftm_assets.launcher.metrics import Report, serving
@@ -46,81 +45,25 @@ _HOUSEKEEPING_S = 1.0
 _DATABASE_AGAIN_S = 1.0
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, DagsterPostgresException)
 _N_ERRORS, _ERROR_LENGTH = 20, 500
-_MOST_LANES = 16
 _LAUNCH_S = 10.0
 _PRUNE_S = 3600.0
-_LEAST_LANE_BYTES = 3 << 29
 
 log = logging.getLogger("ftm.worker")
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What differs from one worker to the next.
-
-    n_lanes:    processes that execute runs
-    lane_runs:  a lane is replaced after so many runs, so that what leaks does not add up
-    lane_bytes: one that has grown by more is replaced after its run, by twice as much is killed in it
-    grace_s:    how long runs may go on once the worker is told to stop, before they are handed back
-    encoder:    model, see `FTM_ENCODER`
-    device:     where the model is, see `FTM_DEVICE`
-    preload:    module that the lanes' parent imports before it forks
-    metrics_port: where metrics are served, 0: nowhere
-    event_days:   after which the event log is thinned out, 0: never
-    told:         settings as `ftm worker status` compares them
-    """
-
-    n_lanes: int
-    lane_runs: int
-    lane_bytes: int
-    grace_s: float
-    encoder: str
-    device: str
-    preload: str
-    metrics_port: int
-    event_days: int
-    told: dict[str, str]
-
-    @classmethod
-    def of(cls, settings: Settings) -> "WorkerOptions":
-        """The options that settings and this machine ask for."""
-        n_cores, machine_bytes = machine()
-        fitting = machine_bytes // _LEAST_LANE_BYTES
-        n_lanes = settings.lanes or max(1, min(n_cores + 2, fitting, _MOST_LANES))
-        lane_bytes = settings.lane_memory << 20 or max(_LEAST_LANE_BYTES, machine_bytes // (4 * n_lanes))
-        return cls(
-            n_lanes,
-            settings.lane_runs,
-            lane_bytes,
-            settings.grace,
-            settings.encoder,
-            settings.device,
-            settings.preload,
-            settings.metrics_port,
-            settings.event_days,
-            settings.of_worker(),
-        )
 
 
 class Worker:
     """One worker from its lock to its end. Not to be used twice. raises: Taken if there is one already"""
 
-    def __init__(self, queue: q.RunQueue, instance: DagsterInstance, options: WorkerOptions, folder: Path) -> None:
+    def __init__(self, queue: q.RunQueue, instance: DagsterInstance, settings: Settings, folder: Path) -> None:
         self.queue = queue
         self.instance = instance
-        self.options = options
+        self.settings = settings
         self.holder = f"process {os.getpid()} on {socket.gethostname()}"
         self.lock = queue.lock(self.holder)
         self.started_at = datetime.now(UTC)
-        self.encoder = EncoderProcess(str(folder / "encoder"), options.encoder, options.device)
-        self.lanes = Lanes(
-            folder,
-            options.n_lanes,
-            options.preload,
-            options.lane_runs,
-            options.lane_bytes,
-            self.encoder.address,
-        )
+        self.encoder = EncoderProcess(str(folder / "encoder"), settings.encoder, settings.device)
+        n_lanes, lane_bytes = fitting_lanes(settings.lanes, settings.lane_memory, *machine())
+        self.lanes = Lanes(folder, n_lanes, settings.preload, settings.lane_runs, lane_bytes, self.encoder.address)
         self.left: deque[RunLeft] = deque()
         self.errors: deque[tuple[str, datetime]] = deque(maxlen=_N_ERRORS)
         self.error_at: datetime | None = None
@@ -162,7 +105,7 @@ class Worker:
 
     def stop(self) -> None:
         """Begin no run; end when those in lanes have ended, or after the grace time. Said twice: end at once."""
-        self.stop_at = time.monotonic() + (self.options.grace_s if self.stop_at is None else 0.0)
+        self.stop_at = time.monotonic() + (self.settings.grace if self.stop_at is None else 0.0)
 
     @property
     def is_stopping(self) -> bool:
@@ -222,7 +165,7 @@ class Worker:
         if not self.is_outdated and self._fingerprint() != self.code:
             log.info("the code has changed: the worker starts over once the runs in lanes have ended")
             self.is_outdated = True
-        if self.options.event_days and time.monotonic() >= self.prune_at:
+        if self.settings.event_days and time.monotonic() >= self.prune_at:
             self.prune_at = time.monotonic() + _PRUNE_S
             threading.Thread(target=self._prune, daemon=True).start()
         while self.errors:
@@ -270,7 +213,7 @@ class Worker:
             phase="stopping" if self.is_stopping else "working",
             started_at=self.started_at,
             said_at=now,
-            settings=self.options.told,
+            settings=self.settings.of_worker(),
             encoder=f"{encoder.name}@{encoder.revision}" if encoder else None,
             n_loads=self.encoder.n_loads,
             n_texts=progress.n_texts,
@@ -294,7 +237,7 @@ class Worker:
 
     def _prune(self) -> None:
         try:
-            n_deleted = prune(self.queue.url, self.options.event_days)
+            n_deleted = prune(self.queue.url, self.settings.event_days)
         except sa.exc.DBAPIError as error:  # An hour later it is tried again.
             log.warning("the event log was not thinned out: %s", error)
         else:
@@ -325,18 +268,18 @@ class Worker:
             log.warning("the next worker takes up what was in lanes: %s", error)
 
 
-def work(queue: q.RunQueue, instance: DagsterInstance, options: WorkerOptions) -> bool:
+def work(queue: q.RunQueue, instance: DagsterInstance, settings: Settings) -> bool:
     """Be the worker until SIGTERM or SIGINT; returns whether to start over, because the code has changed.
 
     SIGTERM is the notice that a spot machine goes.
     raises: Taken, PortTaken
     """
     with TemporaryDirectory(prefix="ftm-worker-") as folder:
-        worker = Worker(queue, instance, options, Path(folder))
+        worker = Worker(queue, instance, settings, Path(folder))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: worker.stop())
         try:
-            with serving(options.metrics_port, lambda: worker.report):
+            with serving(settings.metrics_port, lambda: worker.report):
                 worker.run()
         finally:
             worker.close()

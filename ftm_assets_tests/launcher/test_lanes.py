@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus as Status
 
-from ftm_assets.launcher.lanes import Lanes, RunLeft
+from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
 from ftm_assets.launcher.queue import Launch
 from ftm_assets.services import MARK, processes_of
 from ftm_assets_tests.launcher import jobs
@@ -65,6 +65,25 @@ def start(instance: dg.DagsterInstance, tmp_path: Path) -> Iterator[Callable[...
     yield start
     for lanes in started:
         lanes.lanes.close()
+
+
+GB = 1 << 30
+
+
+@pytest.mark.parametrize(
+    ("n", "growth_mb", "n_cores", "machine_bytes", "found"),
+    [
+        (0, 0, 2, 24 * GB, (4, 3 * GB // 2)),
+        (0, 0, 8, 6 * GB, (4, 3 * GB // 2)),
+        (0, 0, 1, GB, (1, 3 * GB // 2)),
+        (0, 0, 64, 512 * GB, (16, 8 * GB)),
+        (3, 100, 64, 512 * GB, (3, 100 << 20)),
+    ],
+)
+def test_there_are_as_many_lanes_as_the_machine_bears(
+    n: int, growth_mb: int, n_cores: int, machine_bytes: int, found: tuple[int, int]
+) -> None:
+    assert fitting_lanes(n, growth_mb, n_cores, machine_bytes) == found
 
 
 def test_a_lane_executes_one_run_after_another_in_one_process_with_one_thread(
