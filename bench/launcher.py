@@ -15,15 +15,13 @@ import json
 import os
 import random
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,11 +40,13 @@ from ftm_assets.services import processes_of
 from ftm_assets.settings import Settings, with_database
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
+from ftm_assets_tests.live import answers, ask, free_port, wait_for
 
 ROOT = Path(__file__).parents[1]
 FTM = str(Path(sys.executable).parent / "ftm")
 QUARTER = "2024Q1"
 N_CLICKS = 7
+LOOK_S = 0.2  # Rarely, because whoever looks takes time of what is measured.
 N_DONE = "SELECT count(*) FROM runs JOIN run_tags USING (run_id) WHERE key = 'dagster/backfill' AND status = 'SUCCESS'"
 ALIVE = "SELECT 1 FROM daemon_heartbeats WHERE daemon_type = 'BACKFILL'"
 READY_LANES = "SELECT 1 FROM ftm_launcher.lanes WHERE pid > 0"
@@ -179,32 +179,15 @@ class Home:
         up = subprocess.Popen([FTM, *arguments], env={**os.environ, **self.settings}, stdout=subprocess.DEVNULL)
         try:
             with psycopg.connect(with_database(self.url, "dagster"), autocommit=True) as dagster:
-                wait_for("daemon", lambda: dagster.execute(ALIVE).fetchone(), 120)
-                wait_for("webserver", self.answers, 120)
+                wait_for(lambda: dagster.execute(ALIVE).fetchone(), 120, "daemon", LOOK_S)
+                wait_for(lambda: answers(self.port), 120, "webserver", LOOK_S)
                 if self.with_worker:
-                    wait_for("lane", lambda: dagster.execute(READY_LANES).fetchone(), 120)
+                    wait_for(lambda: dagster.execute(READY_LANES).fetchone(), 120, "lane", LOOK_S)
                 yield dagster
         finally:
             up.send_signal(signal.SIGINT)
             up.wait()
             self.ftm("down")
-
-    def ask(self, query: str, **variables: object) -> Any:
-        """The webserver's answer to a query of GraphQL."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
-            return json.load(answer)["data"]
-
-    def answers(self) -> bool:
-        """Whether the webserver does."""
-        with suppress(OSError):
-            return bool(self.ask("{ version }"))
-        return False
 
     def backfill(self, n_firms: int) -> None:
         """Materialize all firms as the dialog of their job does."""
@@ -212,7 +195,7 @@ class Home:
             "assetSelection": [{"path": [asset]} for asset in stages.STAGES],
             "partitionNames": [f"{firm_key(number)}|{QUARTER}" for number in range(1, n_firms + 1)],
         }
-        launched = self.ask(BACKFILL, p=parameters)["launchPartitionBackfill"]
+        launched = ask(self.port, BACKFILL, p=parameters)["launchPartitionBackfill"]
         assert launched["__typename"] == "LaunchBackfillSuccess", launched
 
     def click(self, dagster: "psycopg.Connection[Any]", number: int) -> float:
@@ -230,17 +213,10 @@ class Home:
             "runConfigData": "{}",
         }
         started = time.monotonic()
-        run_id = self.ask(CLICK, p=parameters)["launchRun"]["run"]["runId"]
+        run_id = ask(self.port, CLICK, p=parameters)["launchRun"]["run"]["runId"]
         done = "SELECT 1 FROM runs WHERE run_id = %s AND status = 'SUCCESS'"
-        wait_for("end of a click", lambda: dagster.execute(done, [run_id]).fetchone(), 20, look_every_s=0.02)
+        wait_for(lambda: dagster.execute(done, [run_id]).fetchone(), 20, "end of a click", look_every_s=0.02)
         return time.monotonic() - started
-
-
-def free_port() -> int:
-    """One of loopback's that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def write_calls(path: Path, n_firms: int, n_sentences: int, day: str = "2024-02-01") -> None:
@@ -294,23 +270,14 @@ def _cpu_seconds(pid: int) -> float:
     return 0.0
 
 
-def wait_for(what: str, condition: Callable[[], object], timeout_s: float, look_every_s: float = 0.2) -> None:
-    """Return when the condition holds. raises: TimeoutError"""
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"no {what} within {timeout_s:.0f} s")
-        time.sleep(look_every_s)
-
-
 def measure(home: Home, n_firms: int) -> Cost:
     """Backfill all firms of a home through its daemon, click on some, and count."""
     with home.up() as dagster:
         asked_at = time.time()
         home.backfill(n_firms)
-        wait_for("first run", lambda: dagster.execute(BEGUN).fetchone(), 180)
+        wait_for(lambda: dagster.execute(BEGUN).fetchone(), 180, "first run", LOOK_S)
         before = cpu_seconds(home.path)
-        wait_for("last run", lambda: dagster.execute(N_DONE).fetchone() == (n_firms,), 7200)
+        wait_for(lambda: dagster.execute(N_DONE).fetchone() == (n_firms,), 7200, "last run", LOOK_S)
         cpu_s = {part: total - before.get(part, 0.0) for part, total in cpu_seconds(home.path).items()}
         with dagster.cursor(row_factory=psycopg.rows.dict_row) as cursor:
             runs = cursor.execute(RUNS).fetchone()

@@ -10,7 +10,6 @@ smallest.
 
 import argparse
 import os
-import shutil
 import signal
 import statistics
 import subprocess
@@ -22,18 +21,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 from rich.console import Console
 from rich.table import Table
 
-from bench.launcher import FTM, free_port, write_calls
+from bench.launcher import FTM, write_calls
 from ftm_assets.partitions import FIRM
 from ftm_assets.settings import with_database
+from ftm_assets_tests.live import browsing, free_port
 
 FIRST_YEAR = 2015
 SHARE = 0.75
 N_AGAIN = 5
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+TIMEOUT_S = 180.0
 # Of the firm-quarter that was made, with other names in their place.
 COPY_EVENTS = """
     INSERT INTO event_logs (run_id, event, dagster_event_type, timestamp, step_key, asset_key, partition)
@@ -163,21 +163,13 @@ def opened(page: Page, open_page: Callable[[Page], None]) -> Opened:
 
 def look(address: str, shots: Path | None, n_quarters: int) -> list[Opened]:
     """All pages in one browser."""
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        page = browser.new_page(base_url=address, viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(180_000)
-        expect.set_options(timeout=180_000)
-        found = []
+    found = []
+    with browsing(address, TIMEOUT_S) as page:
         for name, open_page in PAGES.items():
             found.append(opened(page, open_page))
             if shots is not None:
                 page.wait_for_timeout(2000)
                 page.screenshot(path=shots / f"{name}-{n_quarters}.png")
-        browser.close()
     return found
 
 
@@ -193,6 +185,7 @@ def parser() -> argparse.ArgumentParser:
 def main() -> None:
     """Measure and print the table."""
     chosen = parser().parse_args()
+    expect.set_options(timeout=1000 * TIMEOUT_S)
     windows = sorted(chosen.quarters)
     with tempfile.TemporaryDirectory() as folder:
         home = Home(Path(folder) / "home", chosen.firms, windows[-1])

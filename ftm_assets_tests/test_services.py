@@ -30,6 +30,7 @@ from ftm_assets.services import (
     processes_of,
     stop_services,
 )
+from ftm_assets_tests.live import free_port, wait_for
 
 WEBSERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 SLEEP = "/bin/sleep"
@@ -77,9 +78,7 @@ def up(home: str, port: str, answers: str) -> None:
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 @pytest.fixture
@@ -111,13 +110,6 @@ def start(home: Path, port: int) -> Iterator[Callable[..., subprocess.Popen[str]
     for process in started:
         process.kill()
         process.communicate()
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_down_ends_all_and_the_second_time_there_is_nothing_to_end(

@@ -3,44 +3,38 @@
 import json
 import os
 import re
-import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import psycopg
 import pytest
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from ftm_assets.settings import with_database
+from ftm_assets_tests import live
 from ftm_assets_tests.conftest import SAMPLE
+from ftm_assets_tests.live import browsing, digests, free_port, worker_child
 
 pytestmark = pytest.mark.slow
 
 FTM = str(Path(sys.executable).parent / "ftm")
 QUARTER = "2024Q1"
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-# One row a table; what differs between two runs of the same calls is left out.
-HASHES = {
-    table: f"SELECT md5(string_agg(r::text, '|' ORDER BY r::text)) FROM (SELECT {columns} FROM {table}) AS r"
-    for table, columns in {
-        "calls": "transcript_id, content_hash",
-        "components": "*",
-        "sentences": "*",
-        "topics": "*",
-        "topic_sentences": "*",
-        "topic_summaries": "*",
-        "themes": "*",
-        "theme_topics": "*",
-        "stages": "quarter, company_id, stage, content_hash, built_from, versions",
-    }.items()
+wait_for = partial(live.wait_for, look_every_s=0.5)
+# What differs between two runs of the same calls is left out.
+MADE = {table: f"SELECT * FROM {table}" for table in ("sentences", "topics", "topic_sentences", "topic_summaries")}
+ROWS = {
+    **MADE,
+    "calls": "SELECT transcript_id, content_hash FROM calls",
+    "components": "SELECT * FROM components",
+    "themes": "SELECT * FROM themes",
+    "theme_topics": "SELECT * FROM theme_topics",
+    "stages": "SELECT quarter, company_id, stage, content_hash, built_from, versions FROM stages",
 }
 
 
@@ -106,16 +100,13 @@ class Home:
         assert found is not None
         return int(found[0])
 
-    def worker_children(self) -> tuple[int, int]:
-        """The worker's two processes: the lanes' parent and the encoder."""
+    def kill_worker_child(self, kind: str) -> None:
+        """SIGKILL to the `parent` of the lanes, or to the `encoder` process."""
         with psycopg.connect(with_database(self.url, "dagster")) as connection:
             [holder] = connection.execute("SELECT holder FROM ftm_launcher.workers").fetchone() or [""]
-        worker = int(re.findall(r"process (\d+) ", holder)[0])
-        children = [int(pid) for pid in Path(f"/proc/{worker}/task/{worker}/children").read_text().split()]
-        spawned = [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-        for_lanes = [b"FTM_ENCODER_ADDRESS=" in Path(f"/proc/{pid}/environ").read_bytes() for pid in spawned]
-        assert sorted(for_lanes) == [False, True], spawned
-        return spawned[for_lanes.index(True)], spawned[for_lanes.index(False)]
+        pid = worker_child(int(re.findall(r"process (\d+) ", holder)[0]), kind)
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
 
     @contextmanager
     def lanes_held(self) -> Iterator[None]:
@@ -135,8 +126,8 @@ class Home:
             for pid in pids:
                 os.kill(pid, signal.SIGCONT)
 
-    def hashes(self) -> dict[str, object]:
-        return {table: self.query(sql)[0][0] for table, sql in HASHES.items()}
+    def digests(self, rows: Mapping[str, str] = ROWS) -> dict[str, object]:
+        return digests(self.url, rows)
 
     def status(self, quarter: str) -> dict[str, object]:
         [status] = json.loads(self.run("status", quarter, "--format", "json"))
@@ -152,13 +143,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     home.run("backfill", QUARTER)
     yield home
     home.run("down")
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
-        time.sleep(0.5)
 
 
 def test_a_killed_backfill_goes_on_where_it_was(home: Home, tmp_path: Path) -> None:
@@ -179,7 +163,7 @@ def test_a_killed_backfill_goes_on_where_it_was(home: Home, tmp_path: Path) -> N
     again = other.query("SELECT company_id, written_at FROM stages WHERE stage = 'topic_summaries' ORDER BY 1")
     assert set(written) <= set(again), "finished firms were left alone"
     assert len(again) == 18
-    assert other.hashes() == home.hashes(), "nothing lost, nothing twice"
+    assert other.digests() == home.digests(), "nothing lost, nothing twice"
     with psycopg.connect(with_database(other.url, "dagster")) as connection:
         statuses: dict[str, int] = dict(connection.execute("SELECT status, count(*) FROM runs GROUP BY 1").fetchall())
     # The kill may also have come between two runs, then none of them failed.
@@ -207,9 +191,7 @@ def test_a_quarter_outside_the_window_is_not_lost_and_comes_back_as_it_was(home:
 @pytest.fixture(scope="module")
 def ui(home: Home) -> Iterator[str]:
     """The address of `ftm up`, which is stopped by SIGINT as by Ctrl-C, and leaves no process behind."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     up = home.start("up", "--port", str(port))
     address = f"http://127.0.0.1:{port}"
 
@@ -230,17 +212,8 @@ def ui(home: Home) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def page(ui: str) -> Iterator[Page]:
-    if CHROMIUM is None:
-        pytest.skip("no Chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM,
-            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
-        )
-        page = browser.new_page(base_url=ui, viewport={"width": 1500, "height": 1000})
-        page.set_default_timeout(30_000)
+    with browsing(ui, timeout_s=30) as page:
         yield page
-        browser.close()
 
 
 def test_the_lineage_shows_the_five_assets(page: Page) -> None:
@@ -340,9 +313,12 @@ def test_ftm_backfill_becomes_one_of_dagsters_and_survives_its_own_ctrl_c(home: 
     assert home.run("worker", "status").startswith("waiting: 0 runs")
 
 
-def test_with_the_real_model_kills_in_mid_backfill_change_no_row(home: Home, ui: str) -> None:
-    tables = ("sentences", "topics", "topic_sentences", "topic_summaries")
-    before = {table: home.hashes()[table] for table in tables}
+def test_kills_in_mid_backfill_change_no_row_of_what_a_command_makes_in_its_own_process(
+    home: Home, ui: str, tmp_path: Path
+) -> None:
+    alone = Home(tmp_path / ".ftm")
+    alone.run("ingest", str(SAMPLE), "--quarter", "2024Q2")
+    alone.run("backfill", "2024Q2")
     home.run("drop", "2024Q2", "--yes")
     home.run("ingest", str(SAMPLE), "--quarter", "2024Q2")
     loads = home.worker("n_loads")
@@ -350,15 +326,16 @@ def test_with_the_real_model_kills_in_mid_backfill_change_no_row(home: Home, ui:
     backfill = home.start("backfill", "2024Q2")
     try:
         wait_for(lambda: home.query(n_done)[0][0] in range(2, 10), 120, "second firm")
-        lanes_parent, encoder = home.worker_children()
-        os.kill(encoder, signal.SIGKILL)
+        home.kill_worker_child("encoder")
         wait_for(lambda: home.query(n_done)[0][0] in range(5, 15), 120, "fifth firm")
-        os.kill(lanes_parent, signal.SIGKILL)
+        home.kill_worker_child("parent")
         assert backfill.wait(240) == 0
     finally:
         backfill.kill()
-    assert {table: home.hashes()[table] for table in tables} == before
+    of_quarter = {table: f"{query} WHERE quarter = '2024Q2'" for table, query in MADE.items()}
+    assert home.digests(of_quarter) == alone.digests(of_quarter)
     assert home.worker("n_loads") == loads + 1
+    alone.run("down")
 
 
 def test_a_check_asks_for_the_quarter(page: Page) -> None:

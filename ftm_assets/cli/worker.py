@@ -47,6 +47,7 @@ class LaneStatus:
 
     lane: int
     pid: int
+    state: str
     run: str
     for_s: float
     n_runs: int
@@ -73,7 +74,7 @@ def status(form: FormatOption = Format.table) -> None:
         for name, here in settings.of_worker().items():
             if (its := said.settings.get(name)) != here:
                 console.print(f"it was started with {name}={its}, here it is {here}: restart it", markup=False)
-    columns = headings("lane pid run for_s n_runs busy_share memory_mb")
+    columns = headings("lane pid state run for_s n_runs busy_share memory_mb")
     show([_status(lane, said.started_at, now) for lane in lanes], columns, form)
 
 
@@ -106,6 +107,7 @@ def _status(lane: LaneReport, started_at: datetime, now: datetime) -> LaneStatus
     return LaneStatus(
         lane.number,
         lane.pid,
+        "busy" if lane.run_id else "idle" if lane.pid else "starting",
         lane.run_id or "",
         for_s,
         lane.n_runs,

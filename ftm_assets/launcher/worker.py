@@ -224,7 +224,7 @@ class Worker:
         lanes = [
             q.LaneReport(
                 number=lane.number,
-                pid=lane.pid,
+                pid=lane.pid if lane.connection is not None else 0,
                 run_id=lane.launch.run_id if lane.launch else None,
                 since=now - timedelta(seconds=monotonic - lane.since),
                 n_runs=lane.n_runs,

@@ -40,6 +40,7 @@ def working(queue: RunQueue) -> Iterator[None]:
     lanes = [
         lane(1, run_id="run-of-acme", since=now - timedelta(seconds=20), n_runs=7, busy_s=30.0, memory_bytes=5 << 20),
         lane(2, since=now, busy_s=10.0),
+        lane(3, pid=0, since=now),
     ]
     queue.put("waits", clicked=False, priority=0)
     queue.put("clicked", clicked=True, priority=0)
@@ -68,12 +69,13 @@ def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
 
 @pytest.mark.usefixtures("working")
 def test_scripts_get_the_lanes_alone() -> None:
-    first, second = json.loads(ftm("worker", "status", "-f", "json"))
+    first, second, third = json.loads(ftm("worker", "status", "-f", "json"))
     assert (first["lane"], first["run"], first["n_runs"], first["memory_mb"]) == (1, "run-of-acme", 7, 5)
     assert first["busy_share"] == pytest.approx(0.5, abs=0.05), "30 s before and 20 s of 100 s now"
+    assert [lane["state"] for lane in (first, second, third)] == ["busy", "idle", "starting"]
     assert (second["run"], second["busy_share"]) == ("", pytest.approx(0.1, abs=0.02))
     rows = list(csv.DictReader(io.StringIO(ftm("worker", "status", "-f", "csv"))))
-    assert [row["lane"] for row in rows] == ["1", "2"]
+    assert [row["lane"] for row in rows] == ["1", "2", "3"]
 
 
 @pytest.mark.usefixtures("working")

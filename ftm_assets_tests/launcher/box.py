@@ -5,12 +5,10 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cached_property
@@ -33,6 +31,7 @@ from ftm_assets.settings import Settings, with_database
 from ftm_assets.storage.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.fakes import HashEncoder
+from ftm_assets_tests.live import answers, ask, children, digests, free_port, read_proc, wait_for, worker_child
 from ftm_assets_tests.sources import COLUMNS
 
 MODULE = "ftm_assets_tests.launcher.fault_graph"
@@ -47,29 +46,15 @@ PER_SUBJECT = 8
 N_SENTENCES = PER_SUBJECT * len(SUBJECTS)
 FINISHED = {dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED}
 UNFINISHED = [s for s in dg.DagsterRunStatus if s not in FINISHED]
-# What a quarter holds, one row a table, without when it was written.
-HASHES = {
-    table: "SELECT md5(string_agg(r::text, '|' ORDER BY r::text)) FROM "
-    f"(SELECT {columns} FROM {table} WHERE quarter = %s{but}) AS r"
-    for table, columns, but in [
-        ("sentences", "*", ""),
-        ("topics", "*", ""),
-        ("topic_sentences", "*", ""),
-        ("topic_summaries", "*", ""),
-        (
-            "stages",
-            "quarter, company_id, stage, content_hash, built_from, versions",
-            " AND stage <> 'transcripts'",
-        ),
-    ]
+# What a quarter holds, without when it was written.
+ROWS = {
+    **{
+        table: f"SELECT * FROM {table} WHERE quarter = %s"
+        for table in ("sentences", "topics", "topic_sentences", "topic_summaries")
+    },
+    "stages": "SELECT quarter, company_id, stage, content_hash, built_from, versions FROM stages "
+    "WHERE quarter = %s AND stage <> 'transcripts'",
 }
-
-
-def wait_for(condition: Callable[[], object], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"no {what} within {timeout_s} s"
-        time.sleep(0.05)
 
 
 class Box:
@@ -86,7 +71,7 @@ class Box:
         self.queue = RunQueue(self.database.dagster_url())
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.options: dict[str, str] = {}
-        self.port = _free_port()
+        self.port = free_port()
         defs = build_definitions(self.database, HashEncoder(), KeywordSummarizer())
         self._ingest(defs)
         self._job = defs.resolve_job_def("firm_quarter")
@@ -222,7 +207,7 @@ class Box:
     def lane_pids(self) -> list[int]:
         """Processes of the lanes that are alive."""
         parent = self.parent_pid()
-        return _children(parent) if parent else []
+        return children(parent) if parent else []
 
     def parent_pid(self) -> int | None:
         """The lanes' warm parent; None while there is none."""
@@ -233,19 +218,13 @@ class Box:
         return self._child("encoder")
 
     def _child(self, kind: str) -> int | None:
-        if not self.works():
-            return None
-        for pid in _children(self.processes["worker"].pid):
-            is_parent = b"FTM_ENCODER_ADDRESS=" in _read(pid, "environ")
-            if b"spawn_main" in _read(pid, "cmdline") and is_parent == (kind == "parent"):
-                return pid
-        return None
+        return worker_child(self.processes["worker"].pid, kind) if self.works() else None
 
     def encoder_address(self) -> str:
         """The socket of the encoder process."""
         parent = self.parent_pid()
         assert parent is not None
-        variables = dict(v.split(b"=", 1) for v in _read(parent, "environ").split(b"\0") if b"=" in v)
+        variables = dict(v.split(b"=", 1) for v in read_proc(parent, "environ").split(b"\0") if b"=" in v)
         return os.fsdecode(variables[b"FTM_ENCODER_ADDRESS"])
 
     def n_loads(self) -> int:
@@ -381,22 +360,7 @@ class Box:
 
     def ask(self, query: str, **variables: object) -> Any:
         """The webserver's answer to a query of GraphQL."""
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/graphql",
-            json.dumps({"query": query, "variables": variables}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=60) as answer:
-            found = json.load(answer)
-        assert "errors" not in found, found
-        return found["data"]
-
-    def answers(self) -> bool:
-        with suppress(OSError):
-            self.ask("{ version }")
-            return True
-        return False
+        return ask(self.port, query, **variables)
 
     def status(self, run_id: str) -> str:
         run = self.instance.get_run_by_id(run_id)
@@ -442,7 +406,7 @@ class Box:
             return connection.execute(sql, values).fetchall()
 
     def hashes(self, quarter: str) -> dict[str, object]:
-        return {table: self.rows(sql, quarter)[0][0] for table, sql in HASHES.items()}
+        return digests(self.database.url(), ROWS, quarter)
 
     def materialized(self, quarter: str) -> set[str]:
         """Firms all of whose assets Dagster calls materialized."""
@@ -495,9 +459,9 @@ class Box:
             self.kill("worker")
 
     def clean(self) -> None:
-        """No orders."""
+        """No orders, and nobody came to any firm."""
         for file in self.orders.iterdir():
-            if file.name != "loads" and not file.name.endswith(".came"):
+            if file.name != "loads":
                 file.unlink()
 
     def close(self) -> None:
@@ -536,25 +500,6 @@ def _call(number: int, day: str) -> Iterator[tuple[object, ...]]:
     return ((*head, order, "Presenter Speech", "Ann Lee", "Executives", text) for order, text in enumerate(texts))
 
 
-def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
-def _read(pid: int, name: str) -> bytes:
-    with suppress(OSError):
-        return Path(f"/proc/{pid}/{name}").read_bytes()
-    return b""
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-    return port
-
-
 @contextmanager
 def running_box(path: Path) -> Iterator[Box]:
     """A box whose webserver answers and whose daemon runs; everything is stopped at the end of the block."""
@@ -567,7 +512,7 @@ def running_box(path: Path) -> Iterator[Box]:
     try:
         box.start("webserver")
         box.start("daemon")
-        wait_for(box.answers, 60, "webserver")
+        wait_for(lambda: answers(box.port), 60, "webserver")
         assert box.run_of_the_ui
         yield box
     finally:

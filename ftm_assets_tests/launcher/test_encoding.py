@@ -30,6 +30,7 @@ from ftm_assets.resources.encoder import SentenceTransformerEncoder, batches
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.launcher import encoders
 from ftm_assets_tests.launcher.encoders import Recording
+from ftm_assets_tests.live import wait_for
 
 HASH = "ftm_assets_tests.fakes:HashEncoder"
 TEXTS = [f"Our costs rose {n} percent" + " again" * (n % 7) for n in range(100)]
@@ -83,13 +84,6 @@ def served_at(address: str) -> ServedEncoder:
 
 def ours(encoder: str) -> str:
     return f"{encoders.__name__}:{encoder}"
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_served_vectors_are_those_of_the_encoder_itself_to_the_last_bit(

@@ -1,50 +1,18 @@
-"""What the launcher survives: each test breaks something of a box that works: real daemon, webserver, Postgres.
-
-After each of them no run hangs, what Dagster calls materialized has its rows, and no row is there twice: `Box.check`.
-"""
+"""What the launcher survives: each test breaks something of a box that works, and `Box.check` looks at what is left."""
 
 import os
-import random
 import signal
 import socket
-import subprocess
-import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 
-from ftm_assets.launcher.encoding import ServedEncoder
-from ftm_assets_tests.launcher.box import MANY, N_MANY, N_SENTENCES, QUARTER, Box, running_box, wait_for
+from ftm_assets_tests.launcher.box import N_SENTENCES, QUARTER, Box
+from ftm_assets_tests.live import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
-
-CHAOS_S = 60
-MANY_FIRMS = [f"F{number:04}" for number in range(N_MANY)]
-
-
-@pytest.fixture(scope="module")
-def shared_box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    with running_box(tmp_path_factory.mktemp("box") / ".ftm") as box:
-        yield box
-
-
-@pytest.fixture
-def box(shared_box: Box) -> Iterator[Box]:
-    """The box with daemon and webserver; a test says which worker it wants. At its end all must be in order."""
-    shared_box.clean()
-    shared_box.start("daemon")
-    yield shared_box
-    shared_box.clean()
-    try:
-        shared_box.check()
-    except BaseException:
-        shared_box.give_up()
-        raise
 
 
 def test_a_killed_lane_costs_its_run_a_second_attempt(box: Box) -> None:
@@ -285,89 +253,6 @@ def test_runs_that_outlast_the_grace_time_are_handed_back_and_go_on(box: Box) ->
     assert box.end(run_ids) == ["SUCCESS"] * 2
 
 
-def test_a_running_run_is_terminated_and_its_lane_lives_on(box: Box) -> None:
-    box.work()
-    loads, (firm, other) = box.n_loads(), box.firms(2)
-    box.order("hold", firm)
-    [run_id] = box.launch([firm])
-    box.wait_until_came(firm)
-    lanes = set(box.lane_pids())
-
-    box.terminate(run_id)
-
-    assert box.end([run_id], 10) == ["CANCELED"]
-    assert firm not in box.materialized(QUARTER)
-    assert box.end(box.launch([other])) == ["SUCCESS"]
-    assert set(box.lane_pids()) == lanes
-    assert box.n_loads() == loads
-
-
-@pytest.mark.parametrize("terminate", [Box.terminate, Box.terminate_by_launcher])
-def test_a_run_that_waits_for_a_lane_is_terminated_without_one(box: Box, terminate: Callable[[Box, str], None]) -> None:
-    box.work()
-    firms = box.firms(3)
-    box.order("hold", *firms[:2])
-    held = box.launch(firms[:2])
-    box.wait_until_came(*firms[:2])
-    [run_id] = box.launch(firms[2:])
-    box.wait_for_status(run_id, "STARTING")
-    wait_for(lambda: box.queue.find(run_id), 5, "launch")
-
-    terminate(box, run_id)
-
-    assert box.end([run_id], 1) == ["CANCELED"]
-    box.withdraw(*firms)
-    assert box.end(held) == ["SUCCESS"] * 2
-    assert not box.came(firms[2])
-
-
-def test_a_run_in_dagsters_queue_is_terminated_before_the_daemon_sees_it(box: Box) -> None:
-    box.work()
-    [firm] = box.firms(1)
-    box.processes["daemon"].send_signal(signal.SIGSTOP)
-    [run_id] = box.launch([firm])
-
-    box.terminate(run_id)
-    box.processes["daemon"].send_signal(signal.SIGCONT)
-
-    assert box.end([run_id], 5) == ["CANCELED"]
-    assert not box.came(firm)
-
-
-@pytest.mark.parametrize("terminate", [Box.terminate, Box.terminate_by_launcher])
-def test_a_run_that_its_lane_has_not_begun_is_terminated(box: Box, terminate: Callable[[Box, str], None]) -> None:
-    box.work()
-    [firm, other] = box.firms(2)
-    lanes = box.lane_pids()
-    for pid in lanes:
-        os.kill(pid, signal.SIGSTOP)
-    [run_id] = box.launch([firm])
-    box.wait_for_claim(run_id)
-
-    terminate(box, run_id)
-    time.sleep(2)  # The worker interrupts, and the lane does not listen.
-    for pid in lanes:
-        os.kill(pid, signal.SIGCONT)
-
-    assert box.end([run_id], 10) == ["CANCELED"]
-    assert not box.came(firm)
-    assert box.end(box.launch([other])) == ["SUCCESS"]
-
-
-def test_a_run_that_does_not_listen_is_terminated_with_its_lane(box: Box) -> None:
-    box.work()
-    [firm] = box.firms(1)
-    box.order("hold", firm)
-    [run_id] = box.launch([firm])
-    box.wait_until_came(firm)
-    os.kill(box.came(firm)[0], signal.SIGSTOP)
-
-    box.terminate(run_id)
-
-    assert box.end([run_id], 40) == ["CANCELED"]
-    assert "its lane was killed" in box.events(run_id)
-
-
 def test_a_claim_that_a_dead_worker_left_behind_is_taken_up(box: Box) -> None:
     box.work()
     firms = box.firms(2)
@@ -383,51 +268,6 @@ def test_a_claim_that_a_dead_worker_left_behind_is_taken_up(box: Box) -> None:
 
     assert box.end(run_ids) == ["SUCCESS"] * 2
     assert [len(box.came(firm)) for firm in firms] == [1, 1]
-
-
-def test_a_run_claimed_by_a_dead_worker_is_terminated_without_waiting_for_the_next(box: Box) -> None:
-    box.work()
-    [firm] = box.firms(1)
-    for pid in box.lane_pids():
-        os.kill(pid, signal.SIGSTOP)
-    [run_id] = box.launch([firm])
-    box.wait_for_claim(run_id)
-    box.kill("worker")
-
-    box.terminate_by_launcher(run_id)
-
-    assert box.end([run_id], 5) == ["CANCELED"]
-    box.work()
-    wait_for(box.queue_is_empty, 10, "empty queue")
-    assert not box.came(firm)
-
-
-def test_a_cancelled_backfill_is_resumed_where_it_was(box: Box) -> None:
-    box.work()
-    loads, firms = box.n_loads(), box.firms(12)
-    box.order("hold", *firms[6:])
-    backfill_id = box.backfill(firms)
-    wait_for(lambda: sum(bool(box.came(firm)) for firm in firms[6:]) == 2, 90, "two held firms")
-
-    box.ask("mutation($b: String!) { cancelPartitionBackfill(backfillId: $b) { __typename } }", b=backfill_id)
-    wait_for(lambda: sum(s == "STARTED" for s in _statuses(box, backfill_id)) == 0, 60, "end of the held runs")
-    box.end([run.run_id for run in box.backfill_runs(backfill_id)], 10)
-
-    assert set(_statuses(box, backfill_id)) == {"SUCCESS", "CANCELED"}
-    assert sum(bool(box.came(firm)) for firm in firms[6:]) == 2, "none of those that waited has begun"
-    done = box.materialized(QUARTER) & set(firms)
-    assert done == set(firms[:6])
-    box.withdraw(*firms)
-    again = box.backfill(firms[6:])
-    wait_for(lambda: set(firms) <= box.materialized(QUARTER), 90, "resumed backfill")
-
-    wait_for(lambda: set(_statuses(box, again)) == {"SUCCESS"}, 10, "end of its runs")
-    assert box.backfill_status(backfill_id) == "CANCELED"
-    assert box.n_loads() == loads
-
-
-def _statuses(box: Box, backfill_id: str) -> list[str]:
-    return [run.status.value for run in box.backfill_runs(backfill_id)]
 
 
 def test_a_run_that_leaks_is_ended_and_says_why(box: Box) -> None:
@@ -466,90 +306,6 @@ def test_a_step_that_raises_fails_its_run_at_once(box: Box) -> None:
     assert box.end([run_id]) == ["FAILURE"]
     assert "as it was ordered" in box.events(run_id)
     assert len(box.came(firm)) == 1
-
-
-def test_a_huge_request_does_not_keep_small_ones_waiting(box: Box) -> None:
-    box.work()
-    firms = box.firms(6)
-    encoder = ServedEncoder(box.encoder_address())
-    texts = [f"Text number {number} of very many of them." for number in range(100_000)]
-    shapes: list[tuple[int, ...]] = []
-    huge = threading.Thread(target=lambda: shapes.append(encoder.encode(texts).shape))
-    small = ServedEncoder(box.encoder_address())
-    huge.start()
-    waited_s = []
-    run_ids = box.launch(firms)
-    while huge.is_alive():
-        started = time.monotonic()
-        small.encode(["One short text."])
-        waited_s.append(time.monotonic() - started)
-        time.sleep(0.1)
-    huge.join()
-
-    assert shapes == [(100_000, 768)]
-    assert len(waited_s) > 5, "small requests were answered meanwhile"
-    assert sorted(waited_s)[len(waited_s) // 2] < 0.2
-    assert box.end(run_ids) == ["SUCCESS"] * 6
-
-
-def test_runs_wait_for_a_worker_and_say_so(box: Box) -> None:
-    box.rest()
-    firms = box.firms(3)
-    run_ids = box.launch(firms)
-
-    said = "No GPU worker is running; the run waits for one"
-    wait_for(lambda: all(said in box.events(run_id) for run_id in run_ids), 20, "reason in each log")
-    assert {box.status(run_id) for run_id in run_ids} == {"STARTING"}
-    box.work()
-
-    assert box.end(run_ids) == ["SUCCESS"] * 3
-
-
-def test_a_click_is_next_also_when_a_backfill_has_filled_the_queue(box: Box) -> None:
-    box.work()
-    first, firms, [clicked] = box.firms(2), box.firms(51), box.firms(1)
-    box.order("hold", *first)
-    held = box.launch(first)
-    box.wait_until_came(*first)
-    backfill = box.launch(firms, **{"dagster/backfill": "abcdefgh"})
-    wait_for(lambda: sum(box.status(run_id) == "STARTING" for run_id in backfill) == 50, 60, "full queue")
-
-    [run_id] = box.launch([clicked])
-    wait_for(lambda: box.queue.find(run_id), 5, "launch of the click")
-    box.withdraw(*first)
-
-    assert box.end([*held, run_id, *backfill]) == ["SUCCESS"] * 54
-    begun = {record.dagster_run.run_id: record.start_time or 0.0 for record in box.instance.get_run_records()}
-    assert all(begun[run_id] <= begun[other] for other in backfill)
-
-
-def test_thousands_that_wait_for_a_worker_do_not_keep_a_quarter_from_being_loaded(box: Box) -> None:
-    box.rest()
-    run_ids = box.launch(box.firms(53), **{"dagster/backfill": "abcdefgh"})
-    wait_for(lambda: sum(box.status(run_id) == "STARTING" for run_id in run_ids) == 50, 60, "full queue")
-
-    source = {"ops": {"transcripts": {"config": {"source": str(box.home / "calls.csv")}}}}
-    loaded = box.click("ingest_quarter", {"dagster/partition": QUARTER}, source)
-
-    assert box.end([loaded], 90) == ["SUCCESS"]
-    assert box.n_unfinished(run_ids) == len(run_ids)
-    box.work()
-    assert box.end(run_ids) == ["SUCCESS"] * len(run_ids)
-
-
-def test_a_second_worker_is_refused_and_told_who_is_there(box: Box) -> None:
-    box.work()
-    second = subprocess.run(
-        [Path(sys.executable).parent / "ftm", "worker"],
-        env={**os.environ, **box.environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-    assert second.returncode == 1
-    assert f"process {box.processes['worker'].pid} on " in second.stderr
-    assert box.end(box.launch(box.firms(1))) == ["SUCCESS"]
 
 
 def test_a_model_that_cannot_be_loaded_fails_runs_with_that_reason(box: Box) -> None:
@@ -597,67 +353,3 @@ def test_changed_code_is_taken_over_between_runs(box: Box) -> None:
     assert box.said.started_at > started_at
     assert box.processes["worker"].pid == pid, "ftm up sees no end of it"
     assert box.n_loads() == loads + 1
-
-
-@pytest.fixture(scope="module")
-def undisturbed(shared_box: Box) -> dict[str, object]:
-    """Hashes of a quarter whose firms were all launched within a second and left alone."""
-    box = shared_box
-    box.clean()
-    box.start("daemon")
-    box.work(FTM_LANES="3")
-    loads = box.n_loads()
-    run_ids = box.create(MANY_FIRMS, MANY)
-    took_s = box.launch_at_once(run_ids)
-    assert box.end(run_ids, 120) == ["SUCCESS"] * N_MANY
-    assert took_s < 1
-    assert box.n_loads() == loads
-    begun = [box.events(run_id).count("Started process for run") for run_id in run_ids]
-    assert begun == [1] * N_MANY, "each once"
-    return box.hashes(MANY)
-
-
-def test_two_hundred_launches_within_a_second_all_end_each_once(box: Box, undisturbed: dict[str, object]) -> None:
-    assert box.materialized(MANY) == set(MANY_FIRMS)
-    assert None not in undisturbed.values()
-
-
-def test_random_kills_change_no_row(box: Box, undisturbed: dict[str, object]) -> None:
-    box.forget(MANY)
-    assert set(box.hashes(MANY).values()) == {None}
-    box.work(FTM_LANES="3")
-    dice = random.Random(3)
-    run_ids = box.launch(MANY_FIRMS, MANY)
-    kills: list[str] = []
-    deadline = time.monotonic() + CHAOS_S
-    while time.monotonic() < deadline and box.n_unfinished(run_ids):
-        victim = dice.choice(["lane"] * 4 + ["encoder"] * 2 + ["parent", "worker", "daemon"])
-        _kill(box, victim, dice)
-        kills.append(victim)
-        time.sleep(dice.uniform(2, 4))
-    box.start("daemon")
-    box.work(FTM_LANES="3")
-    ended = box.end(run_ids, 120)
-
-    assert set(ended) <= {"SUCCESS", "FAILURE"}
-    again = [firm for firm, status in zip(MANY_FIRMS, ended, strict=True) if status == "FAILURE"]
-    assert len(again) < N_MANY / 10, "few are killed three times"
-    assert box.end(box.launch(again, MANY), 60) == ["SUCCESS"] * len(again)
-    assert box.hashes(MANY) == undisturbed
-    assert len(kills) >= 5, kills
-
-
-def _kill(box: Box, victim: str, dice: random.Random) -> None:
-    """Kill it, and start again what nobody else would."""
-    if victim == "worker":
-        box.kill("worker")
-        box.hire(FTM_LANES="3")
-    elif victim == "daemon":
-        box.kill("daemon")
-        box.start("daemon")
-    else:
-        only = {"encoder": box.encoder_pid(), "parent": box.parent_pid()}
-        pid = dice.choice(box.lane_pids() or [None]) if victim == "lane" else only[victim]
-        with suppress(ProcessLookupError):
-            if pid is not None:
-                os.kill(pid, signal.SIGKILL)

@@ -9,6 +9,7 @@ import pytest
 from ftm_assets.launcher.metrics import PortTaken, Report, exposition, serving
 from ftm_assets.launcher.queue import Waiting
 from ftm_assets_tests.launcher.test_queue import lane, worker
+from ftm_assets_tests.live import free_port
 
 NOW = datetime(2021, 11, 1, 12, tzinfo=UTC)
 
@@ -62,12 +63,6 @@ def test_a_worker_that_stops_and_one_that_had_an_error_say_so() -> None:
     assert (well["ftm_worker_stopping"], well["ftm_worker_last_error_time_seconds"]) == (0, 0)
     ill = parse(exposition(report(phase="stopping", error_at=NOW)))
     assert (ill["ftm_worker_stopping"], ill["ftm_worker_last_error_time_seconds"]) == (1, NOW.timestamp())
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_metrics_are_served_on_loopback_while_the_worker_works() -> None:
