@@ -276,18 +276,12 @@ def processes_of(home: Path) -> list[int]:
 def end_abandoned_runs(instance: "dg.DagsterInstance") -> None:
     """End runs whose processes are gone, which else would count as running for ever and keep others waiting.
 
-    To be called while no daemon is up: then all runs that have begun are such, but for those of commands and of
-    the worker, which look after them.
+    To be called while no daemon is up: then all runs that have begun in a process of their own are such.
     """
     from dagster import DagsterRunStatus, RunsFilter
 
-    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher, is_of_command
-
-    launcher = instance.run_launcher
     begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-    for run in instance.get_runs(RunsFilter(statuses=begun)):
-        if is_of_command(run) or (isinstance(launcher, SingleGpuRunLauncher) and launcher.needs_worker(run)):
-            continue
+    for run in _with_processes(instance, RunsFilter(statuses=begun)):
         if run.status is DagsterRunStatus.CANCELING:
             # Dagster might run a failed one again.
             instance.report_run_canceled(run, "The process that executed this run was killed.")
@@ -306,17 +300,21 @@ def end_stuck_runs(instance: "dg.DagsterInstance") -> None:
     from dagster._core.launcher import WorkerStatus
     from dagster._core.storage.tags import GRPC_INFO_TAG
 
-    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher, is_of_command
-
-    launcher, long_ago = instance.run_launcher, datetime.now(UTC) - timedelta(seconds=STUCK_S)
-    if not isinstance(launcher, SingleGpuRunLauncher):
-        return
-    for run in instance.get_runs(RunsFilter(statuses=[DagsterRunStatus.STARTING], updated_before=long_ago)):
-        if launcher.needs_worker(run) or is_of_command(run):
-            continue
-        health = launcher.check_run_worker_health(run)
+    long_ago = datetime.now(UTC) - timedelta(seconds=STUCK_S)
+    for run in _with_processes(instance, RunsFilter(statuses=[DagsterRunStatus.STARTING], updated_before=long_ago)):
+        health = instance.run_launcher.check_run_worker_health(run)
         if GRPC_INFO_TAG not in run.tags or health.status is not WorkerStatus.RUNNING:
             instance.report_run_failed(run, "The run's process never began: who should have started it has gone.")
+
+
+def _with_processes(instance: "dg.DagsterInstance", wanted: "dg.RunsFilter") -> "list[dg.DagsterRun]":
+    """Of the wanted runs those that a code server of ours started: none of commands, of the worker, of a cluster."""
+    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher, is_of_command
+
+    launcher = instance.run_launcher
+    if not isinstance(launcher, SingleGpuRunLauncher):
+        return []  # Its runs outlive us, or die as it says.
+    return [run for run in instance.get_runs(wanted) if not is_of_command(run) and not launcher.needs_worker(run)]
 
 
 def _check_address(host: str, port: int) -> None:

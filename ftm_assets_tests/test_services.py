@@ -415,6 +415,14 @@ def test_runs_whose_processes_are_gone_are_ended_and_all_others_left_alone(insta
     assert "The process that executed this run was killed; start it again unless Dagster does." in said
 
 
+def test_runs_of_another_launcher_are_left_to_it(instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = instance.add_run(dg.DagsterRun(job_name="ingest_quarter", status=dg.DagsterRunStatus.STARTED))
+    monkeypatch.setattr(instance, "_run_launcher", dg.DefaultRunLauncher())
+    end_abandoned_runs(instance)
+    found = instance.get_run_by_id(run.run_id)
+    assert found and found.status is dg.DagsterRunStatus.STARTED
+
+
 def test_they_are_ended_before_the_daemon_starts(home: Path, port: int, instance: dg.DagsterInstance) -> None:
     run = instance.add_run(dg.DagsterRun(job_name="ingest_quarter", status=dg.DagsterRunStatus.STARTED))
     with stand_ins(home, port).running(instance):

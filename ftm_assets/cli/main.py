@@ -260,11 +260,6 @@ def up(
     from ftm_assets.runs import dagster_environment, dagster_instance
     from ftm_assets.services import Services, end_stuck_runs
 
-    def tend() -> None:
-        database.keep_up()
-        right.keep()
-        end_stuck_runs(instance)
-
     database = _database()
     console.print(f"database: {database.location}", markup=False)
     settings = database.settings
@@ -278,6 +273,12 @@ def up(
     ):
         logs = settings.home / "logs"
         console.print(f"Dagster UI: {services.address}   (logs in {logs}; Ctrl-C to stop)", markup=False)
+
+        def tend() -> None:
+            database.keep_up()
+            right.keep()
+            end_stuck_runs(instance)
+
         services.watch(running, tend)
         console.print("stopping; runs that were begun may end first, a second Ctrl-C hands them back")
     console.print("stopped; the database runs on until: ftm down")

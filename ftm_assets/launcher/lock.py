@@ -2,6 +2,7 @@
 however the holder ended. No heartbeat has to be written, and none can starve.
 """
 
+from contextlib import suppress
 from multiprocessing.connection import wait
 from types import TracebackType
 from typing import Self
@@ -88,7 +89,9 @@ class SoleRight:
         return False
 
     def release(self) -> None:
-        """Let others have it."""
+        """Let others have it, who may ask for it at once: the end of a connection is noticed a moment later only."""
+        with suppress(sa.exc.DBAPIError, sa.exc.ResourceClosedError):  # Then it is gone already.
+            self._connection.scalar(sa.text("SELECT pg_advisory_unlock_all()"))
         self._connection.close()
 
     def __enter__(self) -> Self:

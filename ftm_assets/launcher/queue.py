@@ -240,7 +240,6 @@ class RunQueue:
     def complain(self, said: str, at: datetime) -> None:
         """Add to what went wrong; the same again is counted."""
         new = insert(Error).values(said=said, at=at)
-        # Asked while the row is locked: whoever is worker then has not yet freed it, or has taken it.
         again = new.on_conflict_do_update(index_elements=[Error.said], set_={"at": at, "n_times": Error.n_times + 1})
         last = sa.select(Error.said).order_by(Error.at.desc()).limit(_N_ERRORS)
         with self._session() as session:

@@ -81,6 +81,7 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
         """Put the run into the queue, or start its process."""
         if self.needs_worker(context.dagster_run):
             self._put(context.dagster_run)
+            self._say_if_nobody_comes(context.dagster_run)
         else:
             self._processes.launch_run(context)
 
@@ -97,6 +98,8 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
     def _put(self, run: DagsterRun) -> None:
         clicked = BACKFILL_ID_TAG not in run.tags
         self._queue.put(run.run_id, clicked=clicked, priority=_priority(run))
+
+    def _say_if_nobody_comes(self, run: DagsterRun) -> None:
         if self._queue.holder() is None:
             self._instance.report_engine_event(
                 "No GPU worker is running; the run waits for one. Start it with: ftm worker", run, cls=type(self)
@@ -154,6 +157,7 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
         """Let the run wait for a lane again; one whose own process has gone can only fail."""
         if self.needs_worker(context.dagster_run):
             self._put(context.dagster_run)
+            self._say_if_nobody_comes(context.dagster_run)
         else:
             self._instance.report_run_failed(
                 context.dagster_run, "The process of the run has gone; start the run again unless Dagster does."

@@ -79,8 +79,6 @@ class Worker:
         left = self.queue.give_back()
         if left:
             log.info("%s runs that a worker before this one has left go on", len(left))
-        # What ends a whole worker again and again must have an end, too.
-        self.left.extend(RunLeft(launch, "Its worker ended.") for launch in left if launch.attempts >= MAX_ATTEMPTS)
         database_at, housekeeping_at = 0.0, 0.0
         while not self._is_through():
             wait([*self.lanes.waited(), *self.encoder.waited()], timeout=_TICK_S)
@@ -139,7 +137,7 @@ class Worker:
         if left.launch.attempts >= MAX_ATTEMPTS and not self.is_stopping:
             # Another run of the same would end the same way.
             self.instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
-            self.instance.report_run_failed(run, f"{left.why} This was attempt {left.launch.attempts}, the last.")
+            self.instance.report_run_failed(run, f"{left.why} This was attempt {MAX_ATTEMPTS}, the last.")
             return True
         self.instance.report_engine_event(f"{left.why} The run goes on in another lane.", run, cls=type(self))
         return False
@@ -153,6 +151,9 @@ class Worker:
                 holding = self.lanes.of_run(launch.run_id)
                 if holding is not None:
                     self.queue.hold(launch.run_id, holding.number)
+                elif launch.attempts > MAX_ATTEMPTS:
+                    # What ends a whole worker again and again must have an end, too.
+                    self.left.append(RunLeft(launch, "Its worker ended."))
                 else:
                     self.lanes.give(lane, launch)
 

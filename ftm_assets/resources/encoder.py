@@ -111,19 +111,7 @@ def open_encoder(spec: str, device: str) -> Encoder:
     """
     if not is_import_path(spec):
         return SentenceTransformerEncoder(spec, device)
-    try:
-        encoder = imported(spec)
-    except Exception as error:  # Whatever a module of somebody else's may raise.
-        raise EncoderMissing(
-            f"encoder {spec!r} cannot be loaded ({type(error).__name__}: {error}); install its module or put its "
-            "folder on PYTHONPATH, and name an Encoder or what returns one when called without arguments"
-        ) from error
-    if isinstance(encoder, str) or not callable(getattr(encoder, "encode", None)):
-        raise EncoderMissing(
-            f"encoder {spec!r} is a {type(encoder).__name__}; it needs `name`, `revision` and `encode` as "
-            "ftm_assets.resources.encoder.Encoder has them"
-        )
-    return cast(Encoder, encoder)
+    return cast(Encoder, imported(spec, "encoder", Encoder, EncoderMissing))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from datetime import date
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, SourceFirm, calendar_quarter
 from ftm_assets.errors import FtmError
@@ -16,7 +16,6 @@ class NoSuchSource(FtmError):
     """No transcript source goes by this name."""
 
 
-@runtime_checkable
 class TranscriptSource(Protocol):
     """Anything that knows which firms held calls, and can hand out the calls of a quarter."""
 
@@ -62,7 +61,7 @@ def open_source(
         return CsvSource(Path(spec).expanduser(), columns or {}, event_types)
     if columns:
         raise NoSuchSource(f"a column map is for CSV files; {spec!r} knows its own columns, so leave the map out")
-    return _imported(spec)
+    return cast(TranscriptSource, imported(spec, "transcript source", TranscriptSource, NoSuchSource))
 
 
 def quarters_of(source: TranscriptSource) -> dict[str, int]:
@@ -74,19 +73,3 @@ def quarters_of(source: TranscriptSource) -> dict[str, int]:
     if not days:
         raise NoCallsFound(source)
     return dict(sorted(Counter(map(calendar_quarter, days)).items()))
-
-
-def _imported(spec: str) -> TranscriptSource:
-    try:
-        source = imported(spec)
-    except Exception as error:  # Whatever a module of somebody else's may raise.
-        raise NoSuchSource(
-            f"transcript source {spec!r} cannot be loaded ({type(error).__name__}: {error}); install its module or put "
-            "its folder on PYTHONPATH, and name a TranscriptSource or what returns one when called without arguments"
-        ) from error
-    if not isinstance(source, TranscriptSource):
-        raise NoSuchSource(
-            f"transcript source {spec!r} is a {type(source).__name__}; it needs `name`, `firms` and `read` as "
-            "ftm_assets.resources.transcripts.TranscriptSource has them"
-        )
-    return source

@@ -142,7 +142,8 @@ def test_a_run_in_a_lane_is_not_begun_twice_when_the_worker_lost_its_lock_for_a_
     assert box.queue.holder() is not None
 
 
-def test_a_run_that_ends_each_worker_fails_in_the_end(box: Box) -> None:
+@pytest.mark.parametrize("freed_by", ["worker", "launcher"])
+def test_a_run_that_ends_each_worker_fails_in_the_end(box: Box, freed_by: str) -> None:
     [firm] = box.firms(1)
     box.work()
     box.order("hold", firm)
@@ -150,6 +151,9 @@ def test_a_run_that_ends_each_worker_fails_in_the_end(box: Box) -> None:
     for n in (1, 2, 3):
         box.wait_until_came(firm, n=n)
         box.kill("worker")
+        if freed_by == "launcher":
+            wait_for(lambda: box.queue.holder() is None, 10, "death of the worker")
+            box.queue.put(run_id, clicked=True, priority=0)
         box.hire()
 
     assert box.end([run_id]) == ["FAILURE"]
