@@ -89,9 +89,14 @@ def without_marks(text: str) -> str:
     return _MARK.sub(" ", text)
 
 
+def names_amount(text: str) -> bool:
+    """Whether the sentence names money, a percentage or another large figure."""
+    return _AMOUNT.search(text) is not None
+
+
 def boilerplate_reason(text: str, min_words: int) -> str | None:
     """Why a sentence says nothing about the firm; None if it may, and always if it names an amount."""
-    if _AMOUNT.search(text):
+    if names_amount(text):
         return None
     said = " ".join(without_marks(text.translate(_PLAIN)).split())
     for reason, pattern in _BOILERPLATE.items():

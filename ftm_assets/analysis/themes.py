@@ -11,54 +11,53 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ftm_assets.analysis.clustering import (
-    MIN_DOCUMENTS,
-    BERTopicModel,
-    ClusterSettings,
-    TopicModel,
-    TopicModelResult,
-    label,
-)
+from ftm_assets.analysis.bertopic_model import QUARTER, BERTopicModel
+from ftm_assets.analysis.clustering import MIN_DOCUMENTS, ClusterSettings, TopicModel, TopicModelResult, label
+from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.vectors import centroids, unit_rows
-from ftm_assets.errors import FtmError
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
-N_EXEMPLARS = 3  # Best sentences of a topic whose mean stands for it.
+COMMONPLACE = "its topics have no words in common but those of every call"
+N_EXEMPLARS = 5  # Best sentences of a topic whose mean vector stands for it.
+N_SPOKEN = 8  # Best sentences of a topic whose words name its theme.
 _COSINE_DIGITS = 6
 
-
-class MixedSummaries(FtmError):
-    """Vectors of keyword summaries and of written ones say different things, and cannot be clustered together."""
-
-    def __init__(self, quarter: str, n_written: int, n_topics: int) -> None:
-        super().__init__(
-            f"theme_input is 'keywords', but {n_written} of {n_topics} summaries of {quarter} were written by a model; "
-            "use theme_input 'exemplars'"
-        )
+ThemeInput = Literal["exemplars", "keywords", "llm"]
 
 
 class ThemeSettings(ClusterSettings, frozen=True):
     """Clustering across firms: broader than within one, and growing with the quarter."""
 
-    n_neighbors: int = Field(30, ge=2, le=200, description="UMAP: neighbours that shape the reduced space")
-    n_components: int = Field(15, ge=2, le=100, description="UMAP: dimensions of the reduced space")
-    min_dist: float = Field(0.05, ge=0, lt=1, description="UMAP: smallest distance between reduced points")
-    cluster_selection: Literal["leaf", "eom"] = Field(
-        "eom", description="HDBSCAN: fine (leaf) or stable (eom) clusters"
+    n_neighbors: int = Field(25, ge=2, le=200, description="communities: nearest neighbours that a topic is joined to")
+    granularity: float = Field(
+        0.1, gt=0, le=10, description="communities: resolution over the square root of the topics; more, smaller themes"
     )
+    keyword_support: float = Field(
+        0.15, ge=0, le=1, description="communities: least share of a theme's firms that say a keyword of it"
+    )
+    n_refits: int = Field(
+        5, ge=0, le=50, description="communities: times that all is done again to see which themes are stable"
+    )
+    min_stability: float = Field(0.5, ge=0, le=1, description="stability below which a theme is called unstable")
     min_theme_size: int | None = Field(
         None,
         ge=2,
         description="fewest topics that make a theme; empty: a third of the square root of the topics, at least 5",
     )
-    theme_input: Literal["exemplars", "keywords"] = Field(
-        "exemplars", description="the vector of a topic: mean of its best sentences, or its keyword summary"
+    theme_input: ThemeInput = Field(
+        "exemplars",
+        description="the vector of a topic: mean of its best sentences, or its summary by keywords or language model",
     )
-    min_firms: int = Field(2, ge=1, description="fewest firms of a theme")
+    min_firms: int | None = Field(
+        None, ge=1, description="fewest firms of a theme; empty: a third of the root of the firms, at least 2"
+    )
     max_firm_share: float = Field(
         0.4, gt=0, le=1, description="largest share of a theme's topics that one firm may hold"
+    )
+    min_keywords_said: float = Field(
+        1.2, ge=0, description="fewest keywords of a theme that its topics name, on average"
     )
     match_threshold: float = Field(
         0.8, ge=0, le=1, description="cosine from which a theme keeps the id of an earlier run"
@@ -69,15 +68,19 @@ class ThemeSettings(ClusterSettings, frozen=True):
         # The number of themes of a fixed size grows with the firms; with the root it grows with the root.
         return self.min_theme_size or max(5, round(math.sqrt(n_topics) / 3))
 
+    def fewest_firms(self, n_firms: int) -> int:
+        """Fewest firms that make a theme in a quarter of `n_firms`."""
+        return self.min_firms or max(2, round(math.sqrt(n_firms) / 3))
+
 
 @dataclass(frozen=True, slots=True)
 class QuarterTopic:
-    """One topic of the quarter, as it enters the themes."""
+    """One topic of the quarter, as it enters the themes. `terms` are those of its best sentences."""
 
     company_id: int
     topic_number: int
     label: str
-    keywords: tuple[str, ...]
+    terms: tuple[str, ...]
 
 
 Members = frozenset[tuple[int, int]]  # company id and topic number
@@ -128,6 +131,11 @@ class QuarterTopics:
         """Hash of what went in, firm by firm."""
         return inputs_hash(self.firm_hashes)
 
+    def input_of(self, wanted: ThemeInput) -> ThemeInput:
+        """What is clustered: what is wanted if all topics have it, since two kinds of text cannot be compared."""
+        n_wanted = {"keywords": self.n_by_keywords, "llm": len(self.topics) - self.n_by_keywords}
+        return wanted if n_wanted.get(wanted) == len(self.topics) else "exemplars"
+
     def comparable(self) -> KnownThemes:
         """The themes known before; made with another encoder, they tell nothing but which numbers are taken."""
         return self.known if self.known.encoder == self.encoder else KnownThemes(next_number=self.known.next_number)
@@ -140,7 +148,13 @@ def inputs_hash(firm_hashes: Mapping[int, str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Theme:
-    """A theme; `top_firm_share` is the largest share of its topics that one firm holds."""
+    """A theme.
+
+    top_firm_share: largest share of its topics that one firm holds
+    concentration:  Herfindahl index of its topics over its firms, 1 for a single firm
+    stability:      how well it comes back under other seeds and without a tenth of the firms, 0 to 1; None where
+                    nobody looked
+    """
 
     theme_number: int
     label: str
@@ -148,6 +162,8 @@ class Theme:
     n_firms: int
     n_topics: int
     top_firm_share: float
+    concentration: float
+    stability: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +184,7 @@ class Themes:
     centroids: (k, d) float32, row i belongs to themes[i]
     rejected:  reason -> clusters that broke a rule of the settings
     n_noise:   topics in no cluster at all
+    versions:  settings, encoder and the kind of text that was clustered
     """
 
     quarter: str
@@ -196,30 +213,73 @@ class Themes:
 DEFAULTS = ThemeSettings()
 
 
-def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, model: TopicModel | None = None) -> Themes:
-    """Themes of a quarter; a cluster that breaks a rule is counted with the reason, and its topics stay without theme.
+@dataclass(frozen=True)
+class Cluster:
+    """Topics that may make a theme.
 
-    raises: MixedSummaries if `theme_input` is keywords and some summaries are not made of keywords
+    similarities: cosine of each topic to the mean of all
+    stability:    as in `Theme`
     """
-    if settings.theme_input == "keywords" and quarter.n_by_keywords < len(quarter.topics):
-        raise MixedSummaries(quarter.quarter, len(quarter.topics) - quarter.n_by_keywords, len(quarter.topics))
-    vectors = quarter.exemplars if settings.theme_input == "exemplars" else quarter.summaries
-    found = _cluster(quarter, vectors, settings, model)
+
+    topics: tuple[QuarterTopic, ...]
+    similarities: tuple[float, ...]
+    keywords: tuple[str, ...]
+    stability: float | None = None
+
+    @property
+    def members(self) -> Members:
+        """Its topics."""
+        return frozenset((topic.company_id, topic.topic_number) for topic in self.topics)
+
+    @property
+    def firms(self) -> Counter[int]:
+        """Company id -> how many of its topics are here."""
+        return Counter(topic.company_id for topic in self.topics)
+
+    @property
+    def keywords_said(self) -> float:
+        """How many of the keywords a topic names, on average."""
+        keywords = set(self.keywords)
+        return sum(len(keywords.intersection(topic.terms)) for topic in self.topics) / len(self.topics)
+
+    def theme(self, number: int) -> Theme:
+        """The theme that it is, under this number."""
+        n, counts = len(self.topics), self.firms.values()
+        return Theme(
+            theme_number=number,
+            label=label(self.keywords),
+            keywords=self.keywords,
+            n_firms=len(counts),
+            n_topics=n,
+            top_firm_share=max(counts) / n,
+            concentration=sum(count**2 for count in counts) / n**2,
+            stability=self.stability,
+        )
+
+    def theme_topics(self, number: int) -> list[ThemeTopic]:
+        """Its topics as those of the theme of this number."""
+        return [
+            ThemeTopic(topic.company_id, topic.topic_number, topic.label, number, similarity)
+            for topic, similarity in zip(self.topics, self.similarities, strict=True)
+        ]
+
+
+def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, model: TopicModel | None = None) -> Themes:
+    """Themes of a quarter. A cluster that breaks a rule is counted with the reason; its topics stay without theme."""
+    theme_input = quarter.input_of(settings.theme_input)
+    vectors = quarter.exemplars if theme_input == "exemplars" else quarter.summaries
+    found = _fit(quarter, vectors, settings, model)
     centres = centroids(vectors, found.assignments)
-    clusters = [np.flatnonzero(found.assignments == number).tolist() for number in range(len(centres))]
-    reasons = [rejection([quarter.topics[i].company_id for i in rows], settings) for rows in clusters]
-    kept = [number for number, reason in enumerate(reasons) if reason is None]
-    members = [
-        frozenset((quarter.topics[i].company_id, quarter.topics[i].topic_number) for i in rows) for rows in clusters
-    ]
-    numbers = match_themes(centres[kept], quarter.comparable(), settings.match_threshold, [members[k] for k in kept])
-    named = list(zip(numbers, kept, strict=True))
+    clusters = _clusters(quarter, vectors, found, centres)
+    reasons = [rejection(cluster, settings, len(quarter.firm_hashes)) for cluster in clusters]
+    kept = [row for row, reason in enumerate(reasons) if reason is None]
+    members = [clusters[row].members for row in kept]
+    numbers = match_themes(centres[kept], quarter.comparable(), settings.match_threshold, members)
+    named = [(clusters[row], number) for row, number in zip(kept, numbers, strict=True)]
     return Themes(
         quarter=quarter.quarter,
-        themes=tuple(_theme(quarter, number, found.keywords[k], clusters[k]) for number, k in named),
-        members=tuple(
-            member for number, k in named for member in _members(quarter, number, clusters[k], vectors, centres[k])
-        ),
+        themes=tuple(cluster.theme(number) for cluster, number in named),
+        members=tuple(topic for cluster, number in named for topic in cluster.theme_topics(number)),
         centroids=centres[kept],
         rejected=Counter(reason for reason in reasons if reason is not None),
         n_noise=int((found.assignments < 0).sum()),
@@ -227,43 +287,55 @@ def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, mode
         n_expected=quarter.n_expected,
         n_topics=len(quarter.topics),
         as_of=quarter.as_of,
-        versions={"settings": settings.model_dump(), "encoder": quarter.encoder},
+        versions={"settings": settings.model_dump(), "encoder": quarter.encoder, "theme_input": theme_input},
     )
 
 
-def _cluster(
+def _fit(
     quarter: QuarterTopics, vectors: np.ndarray, settings: ThemeSettings, model: TopicModel | None
 ) -> TopicModelResult:
     n = len(quarter.topics)
     smallest = settings.smallest_theme(n)
     if n < max(smallest, MIN_DOCUMENTS):
         return TopicModelResult(np.full(n, -1), np.zeros(n, np.float32), ())
-    model = model or BERTopicModel(settings, smallest, str.splitlines)
-    return model.fit_transform(["\n".join(topic.keywords) for topic in quarter.topics], vectors)
+    firms = [topic.company_id for topic in quarter.topics]
+    model = model or topic_model(settings, smallest, firms)
+    return model.fit_transform([topic.terms for topic in quarter.topics], vectors)
 
 
-def _theme(quarter: QuarterTopics, number: int, keywords: tuple[str, ...], rows: Sequence[int]) -> Theme:
-    firms = Counter(quarter.topics[row].company_id for row in rows)
-    return Theme(number, label(keywords), keywords, len(firms), len(rows), max(firms.values()) / len(rows))
+def topic_model(settings: ThemeSettings, smallest: int, firms: Sequence[int]) -> TopicModel:
+    """The model that the settings name, for topics of these firms."""
+    if settings.model == "bertopic":
+        return BERTopicModel(settings, QUARTER, smallest)
+    return CommunityModel(settings, smallest, firms, settings.n_refits)
 
 
-def _members(
-    quarter: QuarterTopics, number: int, rows: Sequence[int], vectors: np.ndarray, centre: np.ndarray
-) -> list[ThemeTopic]:
-    nearness = np.round(vectors[rows].astype(np.float64) @ centre.astype(np.float64), 6).tolist()
-    topics = [quarter.topics[row] for row in rows]
-    return [
-        ThemeTopic(topic.company_id, topic.topic_number, topic.label, number, cosine)
-        for topic, cosine in zip(topics, nearness, strict=True)
-    ]
+def _clusters(
+    quarter: QuarterTopics, vectors: np.ndarray, found: TopicModelResult, centres: np.ndarray
+) -> list[Cluster]:
+    clusters = []
+    for number, keywords in enumerate(found.keywords):
+        rows = np.flatnonzero(found.assignments == number)
+        cosines = vectors[rows].astype(np.float64) @ centres[number].astype(np.float64)
+        clusters.append(
+            Cluster(
+                tuple(quarter.topics[row] for row in rows.tolist()),
+                tuple(np.round(cosines, _COSINE_DIGITS).tolist()),
+                keywords,
+                None if found.stability is None else float(found.stability[number]),
+            )
+        )
+    return clusters
 
 
-def rejection(company_ids: Sequence[int], settings: ThemeSettings) -> str | None:
-    """Why topics of these firms make no theme, or None if they do."""
-    firms = Counter(company_ids)
-    if len(firms) < settings.min_firms:
-        return ONE_FIRM if len(firms) == 1 else f"fewer than {settings.min_firms} firms"
-    return DOMINATED if max(firms.values()) / len(company_ids) > settings.max_firm_share else None
+def rejection(cluster: Cluster, settings: ThemeSettings, n_firms: int) -> str | None:
+    """Why the cluster is no theme of a quarter of `n_firms`, or None if it is one."""
+    counts, fewest = cluster.firms.values(), settings.fewest_firms(n_firms)
+    if len(counts) < fewest:
+        return ONE_FIRM if len(counts) == 1 else f"fewer than {fewest} firms"
+    if max(counts) / len(cluster.topics) > settings.max_firm_share:
+        return DOMINATED
+    return COMMONPLACE if cluster.keywords_said < settings.min_keywords_said else None
 
 
 def match_themes(

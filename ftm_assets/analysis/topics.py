@@ -1,18 +1,22 @@
 """Topics of one firm in one quarter: which of its sentences belong together, and what they are about."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from pydantic import Field
 
-from ftm_assets.analysis.clustering import BERTopicModel, ClusterSettings, TopicModel, TopicModelResult
+from ftm_assets.analysis.bertopic_model import FIRM, BERTopicModel
+from ftm_assets.analysis.clustering import ClusterSettings, TopicModel, TopicModelResult
+from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.vectors import centroids
 from ftm_assets.analysis.words import terms
+
+_TERM_WEIGHT, _MOST_TERMS = 0.04, 8
 
 
 class TopicSettings(ClusterSettings, frozen=True):
@@ -38,7 +42,7 @@ class TopicSentence:
 
     raw_topic:    as clustered, -1 for noise
     topic_number: after any re-assignment of noise, None for what stays outside
-    rank:         1 for the sentence nearest to the topic's centroid, None outside
+    rank:         1 for the sentence that stands for the topic best, None outside
     """
 
     sentence_id: str
@@ -76,7 +80,7 @@ class Topics:
         return outside / max(1, len(self.members))
 
     def exemplars(self, topic_number: int, n: int) -> tuple[str, ...]:
-        """Ids of the n sentences nearest to the topic's centroid, nearest first."""
+        """Ids of the n sentences that stand for the topic best, the best first."""
         ranked = sorted((m.rank, m.sentence_id) for m in self.members if m.topic_number == topic_number and m.rank)
         return tuple(sentence_id for _, sentence_id in ranked[:n])
 
@@ -87,20 +91,34 @@ DEFAULTS = TopicSettings()
 def fit_topics(sentences: Sentences, settings: TopicSettings = DEFAULTS, model: TopicModel | None = None) -> Topics:
     """Topics of a firm's modelled sentences. Too few sentences give no topics and the reason, never an error."""
     modelled = sentences.modelled()
-    if len(modelled) < settings.min_sentences:
-        n = len(modelled)
+    said = [terms(row.text, sentences.names) for row in modelled.rows]
+    n = len(said)
+    if n < settings.min_sentences:
         reason = sentences.reason or f"{n} modelled sentences, {settings.min_sentences} needed for topics"
-        nothing = TopicModelResult(np.full(n, -1), np.zeros(n, np.float32), ())
-        return _topics(sentences, nothing, settings, reason)
-    model = model or BERTopicModel(settings, settings.min_topic_size, partial(terms, names=sentences.names))
-    found = model.fit_transform([row.text for row in modelled.rows], modelled.embeddings)
-    return _topics(sentences, found, settings, None if found.keywords else "no group of sentences was dense enough")
+        return _topics(sentences, said, TopicModelResult(np.full(n, -1), np.zeros(n, np.float32), ()), settings, reason)
+    found = (model or topic_model(settings)).fit_transform(said, modelled.embeddings)
+    nothing = None if found.keywords else "no group of sentences hangs together"
+    return _topics(sentences, said, found, settings, nothing)
 
 
-def _topics(sentences: Sentences, found: TopicModelResult, settings: TopicSettings, reason: str | None) -> Topics:
+def topic_model(settings: TopicSettings) -> TopicModel:
+    """The model that the settings name."""
+    if settings.model == "bertopic":
+        return BERTopicModel(settings, FIRM, settings.min_topic_size)
+    return CommunityModel(settings, settings.min_topic_size)
+
+
+def _topics(
+    sentences: Sentences,
+    said: Sequence[Sequence[str]],
+    found: TopicModelResult,
+    settings: TopicSettings,
+    reason: str | None,
+) -> Topics:
     modelled = sentences.modelled()
     centres = centroids(modelled.embeddings, found.assignments)
-    ranks = ranks_within(modelled.embeddings, centres, found.assignments)
+    richness = np.array([len(set(of_sentence)) for of_sentence in said], np.int64)
+    ranks = ranks_within(modelled.embeddings, centres, found.assignments, richness)
     return Topics(
         topics=tuple(
             Topic(number, label, words, size)
@@ -121,14 +139,21 @@ def _topics(sentences: Sentences, found: TopicModelResult, settings: TopicSettin
     )
 
 
-def ranks_within(embeddings: np.ndarray, centres: np.ndarray, assignments: np.ndarray) -> np.ndarray:
-    """Rank of each row within its cluster by cosine to the centroid: 1 is nearest, 0 stands for noise.
+def ranks_within(
+    embeddings: np.ndarray, centres: np.ndarray, assignments: np.ndarray, richness: np.ndarray
+) -> np.ndarray:
+    """Rank of each row within its cluster: 1 stands for it best, 0 is noise. The first row wins between equals.
 
-    embeddings: (n, d)    centres: (k, d)    assignments: (n,) int in -1..k-1    returns: (n,) int64
+    Nearness to the centroid alone would prefer sentences that say little; each term weighs as much as .04 of cosine.
+
+    embeddings: (n, d)    centres: (k, d)    assignments: (n,) int in -1..k-1
+    richness:   (n,) int, different terms of each row; more than eight count as eight
+    returns:    (n,) int64
     """
     ranks = np.zeros(len(assignments), np.int64)
     for number in range(len(centres)):
         rows = np.flatnonzero(assignments == number)
         nearness = np.round(embeddings[rows].astype(np.float64) @ centres[number].astype(np.float64), 6)
-        ranks[rows[np.argsort(-nearness, kind="stable")]] = np.arange(1, len(rows) + 1)
+        merit = nearness + _TERM_WEIGHT * np.minimum(richness[rows], _MOST_TERMS)
+        ranks[rows[np.argsort(-np.round(merit, 6), kind="stable")]] = np.arange(1, len(rows) + 1)
     return ranks

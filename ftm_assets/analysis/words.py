@@ -2,12 +2,15 @@
 
 import re
 from collections.abc import Collection, Iterable
+from functools import cache
+from importlib.resources import files
 from itertools import pairwise
 
 from ftm_assets.analysis.boilerplate import without_marks
 
 # Shorter ones ("Al", "Ed", "Bo") are too often words of their own.
 MIN_NAME_CHARS = 3
+COMMON_WORDS_FILE = "common_words.txt"
 
 # Words of grammar, verbs that mean little by themselves, and numerals. A list of our own, because the usual ones count
 # "interest", "mine", "system", "amount" and "fire" among them, and firms talk about just those.
@@ -60,12 +63,28 @@ _NAME = re.compile(r"[^\W\d_]+")
 def terms(text: str, names: Collection[str] = ()) -> list[str]:
     """Words of the text that may name a topic, and pairs of them that were spoken side by side.
 
-    Stop words, spoken fillers, numbers, single letters and transcriber marks go. So do the names: lower-case
-    tokens as from `name_tokens`, matched whole. What goes still stands between its neighbours: they make no pair.
+    Stop words, spoken fillers, numbers, single letters and transcriber marks go, and what nearly every firm says, as
+    in `common_words`. So do the names: lower-case tokens as from `name_tokens`, matched whole. What goes still stands
+    between its neighbours: they make no pair.
     """
+    common = common_words()
+    return [term for term in all_terms(text, names) if term not in common]
+
+
+def all_terms(text: str, names: Collection[str] = ()) -> list[str]:
+    """As `terms`, with what nearly every firm says."""
     words = _words(text, names)
     pairs = (f"{one} {other}" for one, other in pairwise(words) if one and other and one != other)
     return [*filter(None, words), *pairs]
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """Words that 70 % of the firms of the baseline said, and pairs of words that half of them said.
+
+    See `commonplaces` for the baseline.
+    """
+    return frozenset(files("ftm_assets.analysis").joinpath(COMMON_WORDS_FILE).read_text().splitlines())
 
 
 def _words(text: str, names: Collection[str]) -> list[str]:

@@ -57,9 +57,11 @@ def theme_rules(context: dg.AssetCheckExecutionContext, database: dg.ResourcePar
     """Every published theme has enough firms, and none is one firm's, counted anew from its topics."""
     with database.transaction() as connection:
         settings = theme_settings(connection, context.partition_key)
+        coverage = theme_coverage(connection, context.partition_key)
+        fewest = settings.fewest_firms(coverage.n_expected - len(coverage.missing))
         broken = [
             theme.theme_id
             for theme in themes_of_quarter(connection, context.partition_key)
-            if theme.n_firms < settings.min_firms or theme.top_firm_share > settings.max_firm_share
+            if theme.n_firms < fewest or theme.top_firm_share > settings.max_firm_share
         ]
     return dg.AssetCheckResult(passed=not broken, metadata={"breaking the rules": broken[:N_SHOWN]})

@@ -9,8 +9,17 @@ from pgvector.sqlalchemy import Vector
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.engine import Connection
 
-from ftm_assets.analysis.themes import N_EXEMPLARS, KnownThemes, QuarterTopic, QuarterTopics, Themes, ThemeSettings
+from ftm_assets.analysis.themes import (
+    N_EXEMPLARS,
+    N_SPOKEN,
+    KnownThemes,
+    QuarterTopic,
+    QuarterTopics,
+    Themes,
+    ThemeSettings,
+)
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
+from ftm_assets.analysis.words import name_tokens, terms
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.copy import copy_rows
 from ftm_assets.storage.stages import binary, link_topics, lock, vectors_of
@@ -94,7 +103,6 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
             t.Topic.company_id,
             t.Topic.topic_number,
             t.Topic.label,
-            t.Topic.keywords,
             t.TopicSummary.source,
             binary(t.TopicSummary.embedding).label("summary"),
             binary(_exemplar_mean()).label("exemplar"),
@@ -103,12 +111,15 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
         .order_by(t.Topic.company_id, t.Topic.topic_number)
     ).all()
+    said = _terms_said(connection, quarter)
     as_of = connection.scalar(
         sa.select(sa.func.max(t.Call.available_at)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
     )
     return QuarterTopics(
         quarter=quarter,
-        topics=tuple(QuarterTopic(r.company_id, r.topic_number, r.label, tuple(r.keywords)) for r in rows),
+        topics=tuple(
+            QuarterTopic(r.company_id, r.topic_number, r.label, said[r.company_id, r.topic_number]) for r in rows
+        ),
         exemplars=unit_rows(vectors_of([r.exemplar for r in rows])),
         summaries=vectors_of([r.summary for r in rows]),
         firm_hashes=firms,
@@ -252,11 +263,14 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
     copy_rows(
         connection,
         t.Theme.__table__,  # type: ignore[arg-type]
-        "quarter run_number theme_number label keywords n_firms n_topics top_firm_share centroid".split(),
+        (
+            "quarter run_number theme_number label keywords n_firms n_topics top_firm_share concentration stability "
+            "centroid"
+        ).split(),
         (
             (
                 *(quarter, run_number, theme.theme_number, theme.label, list(theme.keywords)),
-                *(theme.n_firms, theme.n_topics, theme.top_firm_share, centroid),
+                *(theme.n_firms, theme.n_topics, theme.top_firm_share, theme.concentration, theme.stability, centroid),
             )
             for theme, centroid in zip(themes.themes, themes.centroids, strict=True)
         ),
@@ -318,6 +332,36 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
         members=tuple(frozenset(topics) for topics in members.values()),
         encoder=run.versions.get("encoder"),
     )
+
+
+def _terms_said(connection: Connection, quarter: str) -> dict[tuple[int, int | None], tuple[str, ...]]:
+    """Company id and topic number -> terms of the topic's N_SPOKEN best sentences, each once a sentence."""
+    speakers = connection.execute(
+        sa.select(t.Call.company_id, t.FirmQuarter.name, sa.func.array_agg(t.Component.person.distinct()))
+        .join(
+            t.Component, (t.Component.quarter == t.Call.quarter) & (t.Component.transcript_id == t.Call.transcript_id)
+        )
+        .join(
+            t.FirmQuarter,
+            (t.FirmQuarter.quarter == t.Call.quarter) & (t.FirmQuarter.company_id == t.Call.company_id),
+        )
+        .where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
+        .group_by(t.Call.company_id, t.FirmQuarter.name)
+    )
+    names = {company_id: name_tokens(persons, name) for company_id, name, persons in speakers}
+    sentences = connection.execute(
+        sa.select(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.Sentence.text)
+        .join(
+            t.Sentence,
+            (t.Sentence.quarter == t.TopicSentence.quarter) & (t.Sentence.sentence_id == t.TopicSentence.sentence_id),
+        )
+        .where(t.TopicSentence.quarter == quarter, t.TopicSentence.rank <= N_SPOKEN)
+        .order_by(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.TopicSentence.rank)
+    )
+    said: dict[tuple[int, int | None], list[str]] = {}
+    for firm, number, text in sentences:
+        said.setdefault((firm, number), []).extend(dict.fromkeys(terms(text, names[firm])))
+    return {topic: tuple(of_topic) for topic, of_topic in said.items()}
 
 
 def _exemplar_mean() -> sa.ScalarSelect[Any]:

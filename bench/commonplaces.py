@@ -1,0 +1,66 @@
+"""Builds the baseline of commonplaces that the package ships: python -m bench.commonplaces CSV [CSV ...]
+
+Counts in how many firms each word and each run of four words occurs in calls up to a day, and writes those of many
+firms. Firms that said little until then would make everything look rare, and are left out.
+"""
+
+import argparse
+from collections import Counter, defaultdict
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+import ftm_assets.analysis
+from ftm_assets.analysis.commonplaces import RUNS_FILE, find_runs
+from ftm_assets.analysis.sentences import Turn, split_turns
+from ftm_assets.analysis.transcripts import Component, calendar_quarter
+from ftm_assets.analysis.words import COMMON_WORDS_FILE, all_terms, name_tokens
+from ftm_assets.resources.csv_source import CsvSource
+
+LAST_DAY = date(2020, 2, 29)  # Before the pandemic.
+MIN_SENTENCES = 250
+RUN_SHARE, WORD_SHARE, PAIR_SHARE = 0.05, 0.7, 0.5
+
+Firm = tuple[frozenset[str], list[str]]
+
+
+def firms_until(files: list[Path], last_day: date = LAST_DAY) -> list[Firm]:
+    """Names and sentences of each firm that said enough up to that day."""
+    turns: dict[int, list[Turn]] = defaultdict(list)
+    names: dict[int, str] = {}
+    for source in map(CsvSource, files):
+        days = {day for firm in source.firms(date.min, last_day) for day in firm.call_dates}
+        for quarter in sorted({calendar_quarter(day) for day in days}):
+            for row in source.read(quarter):
+                if isinstance(row, Component) and row.call_date <= last_day:
+                    names[row.company_id] = row.company_name
+                    of_call = (row.transcript_id, row.component_order, row.type_name, row.speaker_type, row.person)
+                    turns[row.company_id].append(Turn(*of_call, row.text))
+    firms = [
+        (
+            name_tokens((turn.person for turn in of_firm), names[company_id]),
+            [sentence.text for sentence in split_turns(company_id, of_firm)],
+        )
+        for company_id, of_firm in sorted(turns.items())
+    ]
+    return [firm for firm in firms if len(firm[1]) >= MIN_SENTENCES]
+
+
+def common_words(firms: list[Firm]) -> list[str]:
+    """Words and pairs of words that most firms said, in order of the alphabet."""
+    said = Counter(
+        term for names, sentences in firms for term in {term for text in sentences for term in all_terms(text, names)}
+    )
+    return sorted(term for term, n in said.items() if n >= (PAIR_SHARE if " " in term else WORD_SHARE) * len(firms))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description="Build the baseline of commonplaces from calls of the past.")
+    parser.add_argument("files", nargs="+", type=Path, help="CSV files of calls, columns as in README.md")
+    found = firms_until(parser.parse_args().files)
+    folder = Path(ftm_assets.analysis.__file__).parent
+    runs, words = find_runs(found, RUN_SHARE), common_words(found)
+    np.save(folder / RUNS_FILE, runs)
+    (folder / COMMON_WORDS_FILE).write_text("\n".join([*words, ""]))
+    print(f"{len(found)} firms: {len(runs):,} runs of words, {len(words)} words and pairs")  # noqa: T201

@@ -1,0 +1,70 @@
+"""What a table of topic models compares: coherence, diversity, stability, agreement with a known truth."""
+
+from collections.abc import Collection, Iterable, Sequence, Set
+from itertools import combinations
+
+import numpy as np
+from scipy.sparse import csr_matrix
+
+WINDOW = 110  # Words; as in Röder et al. 2015.
+N_WORDS = 10
+
+
+def words_of(keywords: Sequence[str], n: int = N_WORDS) -> list[str]:
+    """The first n different words of the keywords, in order; a keyword of two words counts as both."""
+    return list(dict.fromkeys(word for keyword in keywords for word in keyword.split()))[:n]
+
+
+class Coherence:
+    """Normalized pointwise mutual information of words in sliding windows (Bouma 2009, Lau et al. 2014).
+
+    texts:      tokens of each text of the reference corpus; no window crosses from one text to the next
+    vocabulary: the words that will be asked about
+    """
+
+    def __init__(self, texts: Iterable[Sequence[str]], vocabulary: Collection[str], window: int = WINDOW) -> None:
+        self._column = {word: column for column, word in enumerate(sorted(vocabulary))}
+        rows: list[int] = []
+        columns: list[int] = []
+        self._n_windows = 0
+        for text in texts:
+            n = max(1, len(text) - window + 1)
+            for place, token in enumerate(text):
+                if (column := self._column.get(token)) is not None:
+                    # Every window that holds this place.
+                    held = range(max(0, place - window + 1), min(place, n - 1) + 1)
+                    rows += [self._n_windows + start for start in held]
+                    columns += [column] * len(held)
+            self._n_windows += n
+        shape = (self._n_windows, len(self._column))
+        held_by = csr_matrix((np.ones(len(rows), np.float64), (rows, columns)), shape)
+        held_by.data[:] = 1  # A word that a window holds twice counts once.
+        self._together = (held_by.T @ held_by).toarray()
+
+    def npmi(self, words: Sequence[str]) -> float:
+        """Mean over the pairs of words, -1 to 1; a pair that no window holds counts -1. nan with fewer than two."""
+        pairs = list(combinations([self._column[word] for word in words], 2))
+        return float(np.mean([self._of_pair(one, other) for one, other in pairs])) if pairs else float("nan")
+
+    def _of_pair(self, one: int, other: int) -> float:
+        together = self._together[one, other] / self._n_windows
+        if not together:
+            return -1.0
+        apart = self._together[one, one] * self._together[other, other] / self._n_windows**2
+        return 1.0 if together == 1 else float(np.log(together / apart) / -np.log(together))
+
+
+def diversity(groups: Sequence[Sequence[str]], n: int = N_WORDS) -> float:
+    """Share of different ones among the first n keywords of all groups (Dieng et al. 2020)."""
+    first = [keyword for keywords in groups for keyword in keywords[:n]]
+    return len(set(first)) / len(first) if first else float("nan")
+
+
+def survival(before: Sequence[Set[object]], after: Sequence[Set[object]]) -> float:
+    """Mean over the sets before of the best Jaccard similarity with a set after (Hennig 2007). nan without any.
+
+    Where fewer members took part afterwards, leave the others out of `before`.
+    """
+    if not before:
+        return float("nan")
+    return float(np.mean([max((len(a & b) / len(a | b) for b in after), default=0.0) for a in before if a]))

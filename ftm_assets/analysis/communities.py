@@ -1,0 +1,189 @@
+"""Clusters as communities of a graph of nearest neighbours, kept where many runs agree.
+
+Within each run, the Louvain algorithm (Blondel et al. 2008, arXiv:0803.0476) divides the graph. The runs differ in
+their seed and in what they leave out, and what they agree on is the result (evidence accumulation, Fred & Jain 2005):
+neighbours that are in one community in most of the runs that hold both. Only pairs of neighbours are counted, so memory
+grows with the rows and not with their square.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+from scipy.sparse import csr_matrix, triu
+from scipy.sparse.csgraph import connected_components
+
+from ftm_assets.analysis.clustering import (
+    MIN_DOCUMENTS,
+    ClusterSettings,
+    TopicModelResult,
+    nearest_neighbours,
+    telling_terms,
+)
+from ftm_assets.analysis.vectors import unit_rows
+
+_ABSENT = -1
+LEFT_OUT = -2
+_LEAST_WEIGHT = 1e-3  # Neighbours all the same.
+
+
+def warm_up() -> None:
+    """Import what a fit needs, so that the next one in this process, or in a fork of it, begins at once."""
+    vectors = unit_rows(np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32))
+    CommunityModel(ClusterSettings(), min_size=5).fit_transform([["said"]] * len(vectors), vectors)
+
+
+@dataclass(frozen=True)
+class CommunityModel:
+    """A `TopicModel` of communities that many runs agree on.
+
+    Deterministic: exact neighbours in float64, every step seeded, one thread.
+
+    min_size: fewest documents of a cluster
+    groups:   who speaks in each document: a run leaves out all documents of a group or none, and keywords are counted
+              by group; None: each document stands alone
+    n_refits: how often everything is done again for the clusters' stability, with other seeds and without another part
+              of the groups
+    """
+
+    settings: ClusterSettings
+    min_size: int
+    groups: Sequence[int] | None = None
+    n_refits: int = 0
+
+    def fit_transform(self, documents: Sequence[Sequence[str]], embeddings: np.ndarray) -> TopicModelResult:
+        """See `TopicModel`. raises: ValueError with fewer than four documents"""
+        n = len(documents)
+        if n < MIN_DOCUMENTS:
+            raise ValueError(f"{n} documents are too few to cluster")
+        settings, parts = self.settings, self._parts(n)
+        graph = neighbour_graph(embeddings, settings.n_neighbors)
+        runs = self._runs(graph, parts, np.ones(n, bool), settings.seed)
+        assignments = largest_first(agreed(graph, runs, settings.agreement), self.min_size)
+        refits = []
+        for refit in range(self.n_refits):
+            kept = parts != refit % settings.n_runs
+            again = agreed(graph, self._runs(graph, parts, kept, settings.seed + 1 + refit), settings.agreement)
+            refits.append(np.where(kept, largest_first(again, self.min_size), LEFT_OUT))
+        return TopicModelResult(
+            assignments,
+            firmness(assignments, runs),
+            telling_terms(
+                documents,
+                assignments,
+                settings.n_keywords,
+                settings.keyword_support,
+                range(n) if self.groups is None else self.groups,
+            ),
+            stability(assignments, refits) if refits else None,
+        )
+
+    def _runs(self, graph: csr_matrix, parts: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
+        resolution = self.settings.granularity * math.sqrt(kept.sum())
+        n_runs = self.settings.n_runs
+        seeds = [(seed * n_runs + run) % 2**32 for run in range(n_runs)]
+        return [communities(graph, kept & (parts != run), resolution, seeds[run]) for run in range(n_runs)]
+
+    def _parts(self, n: int) -> np.ndarray:
+        """The part of each row, by its group alone, so that who comes or goes moves nobody else."""
+        if self.groups is None:
+            return np.arange(n) % self.settings.n_runs
+        digests = (blake2b(str(group).encode(), digest_size=8).digest() for group in self.groups)
+        return np.array([int.from_bytes(digest, "big") % self.settings.n_runs for digest in digests])
+
+
+def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
+    """Rows joined to their nearest ones, either way; the weight is the fourth power of their cosine.
+
+    The mean of all rows, what every one of them says, is taken off first (Mu & Viswanath 2018, arXiv:1702.01417).
+
+    embeddings: (n, d) float32 of unit length    returns: (n, n) float64, symmetric, nothing on the diagonal
+    """
+    n = len(embeddings)
+    centred = unit_rows(embeddings - embeddings.mean(axis=0, dtype=np.float64))
+    indices, distances = nearest_neighbours(centred, min(n_neighbors + 1, n))
+    starts = np.repeat(np.arange(n), indices.shape[1] - 1)
+    weights = np.maximum(1 - distances[:, 1:].ravel().astype(np.float64), _LEAST_WEIGHT) ** 4
+    directed = csr_matrix((weights, (starts, indices[:, 1:].ravel())), (n, n))
+    return directed.maximum(directed.T).tocsr()
+
+
+def communities(graph: csr_matrix, present: np.ndarray, resolution: float, seed: int) -> np.ndarray:
+    """The community of each row that is present, -1 for the others: (n,) int32."""
+    # Its Leiden draws on the C library's rand(), which no seed reaches: one graph, other communities each time.
+    from sknetwork.clustering import Louvain
+
+    found = np.full(graph.shape[0], _ABSENT, np.int32)
+    rows = np.flatnonzero(present)
+    part = graph[rows][:, rows].tocsr()
+    if part.nnz:
+        louvain = Louvain(
+            resolution=resolution, random_state=seed, shuffle_nodes=True, return_probs=False, return_aggregate=False
+        )
+        found[rows] = louvain.fit_predict(part)
+    return found
+
+
+def agreed(graph: csr_matrix, runs: Sequence[np.ndarray], agreement: float) -> np.ndarray:
+    """Rows that hang together by neighbours which share a community in more than that part of the runs: (n,) int32."""
+    edges = triu(graph, k=1).tocoo()
+    together, held = np.zeros(edges.nnz), np.zeros(edges.nnz)
+    for run in runs:
+        one, other = run[edges.row], run[edges.col]
+        both = (one != _ABSENT) & (other != _ABSENT)
+        held += both
+        together += both & (one == other)
+    joined = together > agreement * np.maximum(held, 1)
+    pairs = csr_matrix((joined[joined], (edges.row[joined], edges.col[joined])), graph.shape)
+    found: np.ndarray = connected_components(pairs, directed=False)[1]
+    return found
+
+
+def largest_first(found: np.ndarray, min_size: int) -> np.ndarray:
+    """Clusters numbered by size, of equals the one with the lower first row; smaller ones are -1: (n,) int64."""
+    numbers, first, sizes = np.unique(found, return_index=True, return_counts=True)
+    order = np.lexsort((first, -sizes))
+    order = order[sizes[order] >= min_size]
+    new = np.full(len(numbers), -1, np.int64)
+    new[order] = np.arange(len(order))
+    return new[np.searchsorted(numbers, found)]
+
+
+def firmness(assignments: np.ndarray, runs: Sequence[np.ndarray]) -> np.ndarray:
+    """Share of the runs, of those that hold it, in which a row is where most of its cluster is; 0 for outliers.
+
+    returns: (n,) float32
+    """
+    k = int(assignments.max(initial=-1)) + 1
+    inside, held = np.zeros(len(assignments)), np.zeros(len(assignments))
+    for run in runs:
+        rows = np.flatnonzero((assignments >= 0) & (run != _ABSENT))
+        if len(rows):
+            counts = np.zeros((k, run.max() + 1), np.int64)
+            np.add.at(counts, (assignments[rows], run[rows]), 1)
+            inside[rows] += run[rows] == counts.argmax(axis=1)[assignments[rows]]
+            held[rows] += 1
+    return (inside / np.maximum(held, 1)).astype(np.float32)
+
+
+def stability(assignments: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over other clusterings of each cluster's best Jaccard similarity there (Hennig 2007).
+
+    others:  (n,) int each; -1 for outliers, LEFT_OUT for rows that it was not given, which count nowhere
+    returns: (k,) float64 in 0..1
+    """
+    k = int(assignments.max(initial=-1)) + 1
+    best = np.zeros((len(others), k))
+    for place, other in enumerate(others):
+        given = other != LEFT_OUT
+        here, there = assignments[given], other[given]
+        inside, clustered = here >= 0, there >= 0
+        counts = np.zeros((k, int(there.max(initial=-1)) + 1))
+        np.add.at(counts, (here[inside & clustered], there[inside & clustered]), 1)
+        sizes = np.bincount(here[inside], minlength=k)[:, None]
+        unions = sizes + np.bincount(there[clustered], minlength=counts.shape[1]) - counts
+        best[place] = (counts / np.maximum(unions, 1)).max(axis=1, initial=0)
+    found: np.ndarray = best.mean(axis=0)
+    return found
