@@ -1,0 +1,88 @@
+"""Calls of a quarter as sentences with vectors, read from a CSV file without a database; vectors are kept for next time."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.sentences import CallDay, FirmTurns, Sentences, Turn, split_turns
+from ftm_assets.analysis.transcripts import Component
+from ftm_assets.analysis.words import all_terms
+from ftm_assets.resources.csv_source import CsvSource
+from ftm_assets.resources.encoder import Encoder
+from ftm_assets.settings import read_settings
+
+
+@dataclass(frozen=True)
+class FirmCorpus:
+    """A firm's turns and sentences."""
+
+    turns: FirmTurns
+    sentences: Sentences
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The firms of a quarter, in order of company id."""
+
+    quarter: str
+    firms: tuple[FirmCorpus, ...]
+
+    @property
+    def n_sentences(self) -> int:
+        """Sentences of all firms, boilerplate included, operators not."""
+        return sum(len(firm.sentences) for firm in self.firms)
+
+    @cached_property
+    def tokens(self) -> list[list[str]]:
+        """The words of each turn, in order; stop words, numbers and the like are left out."""
+        return [
+            [term for term in all_terms(turn.text) if " " not in term] for firm in self.firms for turn in firm.turns.turns
+        ]
+
+    def without(self, left_out: Sequence[int]) -> "Corpus":
+        """The corpus without these companies."""
+        kept = tuple(firm for firm in self.firms if firm.turns.company_id not in left_out)
+        return Corpus(self.quarter, kept)
+
+
+def read_corpus(file: Path, quarter: str, encoder: Encoder) -> Corpus:
+    """The calls of a quarter in the file, encoded."""
+    rows: dict[int, list[Component]] = defaultdict(list)
+    for row in CsvSource(file).read(quarter):
+        if isinstance(row, Component):
+            rows[row.company_id].append(row)
+    return Corpus(quarter, tuple(_firm(rows[company_id], encoder) for company_id in sorted(rows)))
+
+
+def _firm(rows: Sequence[Component], encoder: Encoder) -> FirmCorpus:
+    ordered = sorted(rows, key=lambda row: (row.call_date, row.transcript_id, row.component_order))
+    turns = FirmTurns(
+        ordered[0].company_id,
+        ordered[0].company_name,
+        tuple(dict.fromkeys(CallDay(row.transcript_id, row.call_date) for row in ordered)),
+        tuple(
+            Turn(row.transcript_id, row.component_order, row.type_name, row.speaker_type, row.person, row.text)
+            for row in ordered
+        ),
+        built_from="",
+    )
+    sentences = split_turns(turns)
+    vectors = _vectors([sentence.text for sentence in sentences], encoder)
+    return FirmCorpus(turns, Sentences.of(turns, sentences, vectors, (encoder.name, encoder.revision)))
+
+
+def _vectors(texts: Sequence[str], encoder: Encoder) -> np.ndarray:
+    """Vectors of the texts; encoding takes most of the time, so they are kept in FTM_HOME."""
+    file = read_settings().home / "bench" / f"{content_hash(encoder.name, encoder.revision, texts)}.npy"
+    if file.is_file():
+        kept: np.ndarray = np.load(file)
+        return kept
+    file.parent.mkdir(parents=True, exist_ok=True)
+    vectors = encoder.encode(texts)
+    np.save(file, vectors)
+    return vectors
