@@ -14,8 +14,10 @@ from ftm_assets.storage.queries import ThemeRow
 WIDTH = 980
 N_LARGEST = 20
 LABEL_CHARS = 44
+N_NAMED = 20
+NAME_CHARS = 18
 
-INK, FAINT, RULE = "#23282d", "#7c848c", "#e4e6e8"
+INK, FAINT, RULE, GROUND = "#23282d", "#7c848c", "#e4e6e8", "#f8f9fa"
 VOICE_COLOURS = {"remark": "#31546b", "answer": "#7ea3b8", "question": "#d19a5b", "unknown": "#c4c8cc"}
 STABILITY_COLOURS = [(0.0, "#c8643c"), (0.5, "#e3c98f"), (1.0, "#2f6f62")]
 NOT_MEASURED = "#a9b4bd"
@@ -97,8 +99,25 @@ def map_figure(themes: Sequence[ThemeRow], centroids: np.ndarray) -> go.Figure:
                 **colour,
             },
         )
-    figure.update_xaxes(showticklabels=False, zeroline=False, showgrid=True, gridcolor=RULE)
-    figure.update_yaxes(showticklabels=False, zeroline=False, showgrid=True, gridcolor=RULE, scaleanchor="x")
+    named = range(min(N_NAMED, len(themes)))
+    figure.add_scatter(
+        x=places[named, 0].tolist(),
+        y=places[named, 1].tolist(),
+        mode="text",
+        # Above and below in turn: themes of about as many firms that lie together do not write over each other.
+        text=[f"{'' if i % 2 else '<br><br>'}{_first_words(themes[i])}{'<br><br>' if i % 2 else ''}" for i in named],
+        textposition=["top center" if i % 2 else "bottom center" for i in named],
+        textfont={"size": 11, "color": FAINT},
+        hoverinfo="skip",
+        showlegend=False,
+    )
+    figure.update_layout(plot_bgcolor=GROUND)
+    figure.update_xaxes(showticklabels=False, zeroline=False, showgrid=False)
+    low, high = places[:, 1].min(initial=0), places[:, 1].max(initial=0)
+    margin = 0.15 * (high - low) or 1
+    figure.update_yaxes(
+        showticklabels=False, zeroline=False, showgrid=False, scaleanchor="x", range=[low - margin, high + margin]
+    )
     return _plain(figure, 520)
 
 
@@ -138,12 +157,21 @@ def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figu
         row=1,
         col=2,
     )
-    figure.add_vline(x=max_firm_share, line={"color": FAINT, "width": 1, "dash": "dot"}, row=1, col=2)
+    figure.add_shape(
+        type="line",
+        x0=max_firm_share,
+        x1=max_firm_share,
+        y0=0,
+        y1=1,
+        xref="x2",
+        yref="y2 domain",
+        line={"color": FAINT, "width": 1, "dash": "dot"},
+    )
     figure.update_layout(showlegend=False, bargap=0.4)
-    names = [f"{escape(_short(theme.label))}  <b>{theme.theme_number}</b>" for theme in shown]
-    figure.update_yaxes(autorange="reversed", tickvals=rows, ticktext=names, showgrid=False)
+    names = [f"{escape(_short(theme.label, LABEL_CHARS))}  <b>{theme.theme_number}</b>\u2002" for theme in shown]
+    figure.update_yaxes(autorange="reversed", tickvals=rows, ticktext=names, showgrid=False, zeroline=False)
     figure.update_xaxes(visible=False, row=1, col=1)
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", gridcolor=RULE, row=1, col=2)
+    figure.update_xaxes(tickformat=".0%", rangemode="tozero", gridcolor=RULE, zerolinecolor=RULE, row=1, col=2)
     figure.update_annotations(font={"size": 13, "color": FAINT})
     return _plain(figure, 90 + 24 * len(shown), top=36)
 
@@ -177,5 +205,9 @@ def _described(theme: ThemeRow) -> str:
     )
 
 
-def _short(label: str) -> str:
-    return label if len(label) <= LABEL_CHARS else label[: LABEL_CHARS - 1].rstrip(" ,") + "\u2026"
+def _first_words(theme: ThemeRow) -> str:
+    return escape(_short(theme.label.split(",")[0], NAME_CHARS))
+
+
+def _short(label: str, n_chars: int) -> str:
+    return label if len(label) <= n_chars else label[: n_chars - 1].rstrip(" ,") + "\u2026"

@@ -81,7 +81,7 @@ def unstable(theme: ThemeRow) -> bool:
 
 def percent(share: float) -> str:
     """A share to read; a small one keeps a digit."""
-    return f"{share:.0%}" if share >= 0.1 or not share else f"{share:.1%}"
+    return f"{share:.1%}" if 0 < share < 0.0995 else f"{share:.0%}"
 
 
 def pretty(value: object) -> str:
