@@ -1,3 +1,4 @@
+import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -13,6 +14,7 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.funnel import Funnel, FunnelCounts
 from ftm_assets.storage.queries import ThemeRow
 from ftm_assets.storage.report import QuarterReport, read_report
+from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.storage.builders import TEXTS, THEME_SETTINGS, firm, firms, put, put_themes, sentences_of
 from ftm_assets_tests.storage.builders import themes_of as found_now
 from ftm_assets_tests.storage.rows import QUARTER
@@ -222,3 +224,11 @@ def test_figures_of_any_number_of_themes_can_be_drawn(n_themes: int) -> None:
     figures: list[go.Figure] = [map_figure(themes, centroids), largest_figure(themes, 0.4)]
     assert all("Plotly.newPlot" in html_of(figure, "any") for figure in figures)
     assert len(figures[1].data[0].x) == min(20, n_themes)
+
+
+def test_what_is_no_code_is_shipped_too() -> None:
+    package = ROOT / "ftm_assets"
+    shipped = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["ftm_assets"]
+    matched = {path for pattern in shipped for path in package.glob(pattern)}
+    there = {path for path in package.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    assert there == matched
