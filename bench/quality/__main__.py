@@ -66,7 +66,9 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
     """The rows of one column of the table."""
     found = find(model, corpus, 0)
     others = [find(model, corpus, seed) for seed in range(1, n_seeds)]
-    n_modelled = corpus.n_sentences if model.name.startswith("stock") else sum(len(f.sentences.modelled()) for f in corpus.firms)
+    n_modelled = (
+        corpus.n_sentences if model.name.startswith("stock") else sum(len(f.sentences.modelled()) for f in corpus.firms)
+    )
     in_topics = frozenset().union(*(topic.sentence_ids for topic in found.topics))
     in_themes = frozenset().union(*(found.sentences_of(theme) for theme in found.themes))
     placed = frozenset().union(*(theme.topics for theme in found.themes))
@@ -80,7 +82,8 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
         "  noise": f"{1 - len(in_topics) / n_modelled:.3f}",
         "  npmi": _mean(coherence.npmi(words_of(topic.keywords)) for topic in found.topics),
         "  diversity within a firm": _mean(
-            diversity([t.keywords for t in found.topics if t.company_id == firm.turns.company_id]) for firm in corpus.firms
+            diversity([t.keywords for t in found.topics if t.company_id == firm.turns.company_id])
+            for firm in corpus.firms
         ),
         "  survive seeds": _mean(
             survival([t.sentence_ids for t in found.topics], [t.sentence_ids for t in other.topics]) for other in others
@@ -129,9 +132,7 @@ class LabelChecks:
     def __init__(self, corpus: Corpus, found: Found) -> None:
         self._found = found
         self._firms = {firm.turns.company_id: firm for firm in corpus.firms}
-        self._words = {
-            row.sentence_id: row.text.lower() for firm in corpus.firms for row in firm.sentences.rows
-        }
+        self._words = {row.sentence_id: row.text.lower() for firm in corpus.firms for row in firm.sentences.rows}
 
     def of_topics(self) -> dict[str, str]:
         """Share of the topics' labels with each fault."""
@@ -223,7 +224,9 @@ def main() -> None:
         corpus = read_corpus(asked.file, quarter, encoder)
         models = [stock(encoder), ours("bertopic"), ours("communities")]
         columns = {model.name: measure(model, corpus, asked.seeds, passages) for model in models}
-        table = Table(title=f"{quarter}: {len(corpus.firms)} firms, {corpus.n_sentences:,} sentences", title_justify="left")
+        table = Table(
+            title=f"{quarter}: {len(corpus.firms)} firms, {corpus.n_sentences:,} sentences", title_justify="left"
+        )
         table.add_column("")
         for name in columns:
             table.add_column(name, justify="right")

@@ -41,7 +41,9 @@ class Corpus:
     def tokens(self) -> list[list[str]]:
         """The words of each turn, in order; stop words, numbers and the like are left out."""
         return [
-            [term for term in all_terms(turn.text) if " " not in term] for firm in self.firms for turn in firm.turns.turns
+            [term for term in all_terms(turn.text) if " " not in term]
+            for firm in self.firms
+            for turn in firm.turns.turns
         ]
 
     def without(self, left_out: Sequence[int]) -> "Corpus":
@@ -71,7 +73,7 @@ def _firm(rows: Sequence[Component], encoder: Encoder) -> FirmCorpus:
         ),
         built_from="",
     )
-    sentences = split_turns(turns)
+    sentences = split_turns(turns.company_id, turns.turns, names=turns.names)
     vectors = _vectors([sentence.text for sentence in sentences], encoder)
     return FirmCorpus(turns, Sentences.of(turns, sentences, vectors, (encoder.name, encoder.revision)))
 

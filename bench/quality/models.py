@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from bench.quality.corpus import Corpus, FirmCorpus
-from ftm_assets.analysis.clustering import label
 from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopic, QuarterTopics, ThemeSettings, find_themes
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.analysis.vectors import unit_rows
@@ -70,7 +69,10 @@ def ours(kind: str) -> Model:
 
 
 def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
-    rows = {row.sentence_id: (row.text, vector) for row, vector in zip(firm.sentences.rows, firm.sentences.embeddings, strict=True)}
+    rows = {
+        row.sentence_id: (row.text, vector)
+        for row, vector in zip(firm.sentences.rows, firm.sentences.embeddings, strict=True)
+    }
     best = found.exemplars(number, N_EXEMPLARS)
     spoken = [rows[sentence_id][0] for sentence_id in found.exemplars(number, N_SPOKEN)]
     topic = found.topics[number]
@@ -92,7 +94,9 @@ def stock(encoder: Encoder) -> Model:
     from sklearn.feature_extraction.text import CountVectorizer
     from umap import UMAP
 
-    def fit(texts: list[str], vectors: np.ndarray, umap: dict[str, float], hdbscan: dict[str, object], seed: int) -> tuple[BERTopic, list[int]]:
+    def fit(
+        texts: list[str], vectors: np.ndarray, umap: dict[str, float], hdbscan: dict[str, object], seed: int
+    ) -> tuple[BERTopic, list[int]]:
         model = BERTopic(
             umap_model=UMAP(**umap, metric="cosine", random_state=seed),
             hdbscan_model=HDBSCAN(**hdbscan),
@@ -112,7 +116,7 @@ def stock(encoder: Encoder) -> Model:
             keywords = tuple(word for word, _ in model.get_topic(number) if word)
             text = f"{', '.join(keywords)}. {model.get_representative_docs(number)[0]}"
             members = frozenset(row.sentence_id for row, topic in zip(rows, found, strict=True) if topic == number)
-            made.append(Topic(firm.turns.company_id, members, keywords, label(keywords), np.empty(0), text, ()))
+            made.append(Topic(firm.turns.company_id, members, keywords, ", ".join(keywords[:3]), np.empty(0), text, ()))
         encoded = encoder.encode([topic.text for topic in made])
         return [replace(topic, vector=vector) for topic, vector in zip(made, encoded, strict=True)]
 

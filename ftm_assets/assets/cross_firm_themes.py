@@ -18,7 +18,7 @@ class ThemeConfig(ThemeSettings, dg.Config):
     io_manager_key="pgvector",
     owners=OWNERS,
     kinds={"python", "scikitlearn", "postgres"},
-    code_version="2",
+    code_version="3",
     metadata={"dagster/column_schema": column_schema(tables.Theme)},
 )
 def cross_firm_themes(config: ThemeConfig, topic_summaries: QuarterTopics) -> Materialized:

@@ -29,7 +29,7 @@ class TopicConfig(TopicSettings, dg.Config):
     ],
     owners=OWNERS,
     kinds={"python", "scikitlearn", "postgres"},
-    code_version="2",
+    code_version="3",
     metadata={"dagster/column_schema": column_schema(tables.Topic)},
 )
 def firm_topics(config: TopicConfig, firm_sentences: Sentences) -> Materialized:
