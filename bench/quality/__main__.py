@@ -1,14 +1,14 @@
 """One table for each quarter: python -m bench.quality [CSV QUARTER ...] [--seeds N]
 
-Without arguments, the shipped sample. Themes of stock BERTopic are all clusters that it finds, ours those that are kept.
+Without arguments, the shipped sample. Themes of stock BERTopic are all clusters that it finds, ours those it keeps.
 
 - noise: sentences that were modelled and are in no topic; topics in no theme
 - sentences, firms covered: of all sentences of the quarter, operators left out; of all firms
 - npmi, diversity: of the first ten words, in windows of 110 words of the calls
 - survive: mean best Jaccard similarity; for seeds of the sentences in them, everything done anew; for deletions of the
   topics of the firms that are left when a tenth has gone
-- labels: share of those that repeat a word, hold a pair that nobody said side by side, hold a name of a firm or speaker of
-  theirs, or are all commonplace; fewest firms that say a word of a theme's label
+- labels: share of those that repeat a word, hold a pair that nobody said side by side, hold a name of a firm or
+  speaker of theirs, or are all commonplace; least share of a theme's firms that say a word of its label
 - planted: adjusted mutual information with the themes that were written into the sample
 """
 
@@ -75,7 +75,7 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
     words = [words_of(each.keywords) for each in (*found.topics, *found.themes)]
     coherence = Coherence(corpus.tokens, {word for of_each in words for word in of_each})
     checks = LabelChecks(corpus, found)
-    firms = {found.topics[place].company_id for place in placed}
+    firms_of = [{found.topics[place].company_id for place in theme.topics} for theme in found.themes]
     return {
         "topics": f"{len(found.topics)}",
         "  sentences modelled": f"{n_modelled / corpus.n_sentences:.3f}",
@@ -93,9 +93,9 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
         "themes": f"{len(found.themes)}",
         "  topics in no theme": f"{1 - len(placed) / max(1, len(found.topics)):.3f}",
         "  sentences covered": f"{len(in_themes) / corpus.n_sentences:.3f}",
-        "  firms covered": f"{len(firms) / len(corpus.firms):.3f}",
-        "  firms a theme, median": f"{np.median([len({found.topics[p].company_id for p in t.topics}) for t in found.themes]):.0f}",
-        "  of one firm": f"{np.mean([len({found.topics[p].company_id for p in t.topics}) == 1 for t in found.themes]):.3f}",
+        "  firms covered": f"{len(set().union(*firms_of)) / len(corpus.firms):.3f}",
+        "  firms a theme, median": f"{np.median(list(map(len, firms_of))):.0f}",
+        "  of one firm": f"{np.mean([len(firms) == 1 for firms in firms_of]):.3f}",
         "  npmi ": _mean(coherence.npmi(words_of(theme.keywords)) for theme in found.themes),
         "  diversity": f"{diversity([theme.keywords for theme in found.themes]):.3f}",
         "  survive seeds ": _mean(

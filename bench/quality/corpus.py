@@ -1,4 +1,4 @@
-"""Calls of a quarter as sentences with vectors, read from a CSV file without a database; vectors are kept for next time."""
+"""Calls of a quarter as sentences with vectors, from a CSV file, without a database."""
 
 from collections import defaultdict
 from collections.abc import Sequence

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from bench.quality.corpus import Corpus, FirmCorpus
+from bench.quality.corpus import FirmCorpus
 from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopic, QuarterTopics, ThemeSettings, find_themes
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.analysis.vectors import unit_rows
@@ -88,7 +88,7 @@ def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
 
 
 def stock(encoder: Encoder) -> Model:
-    """A plain BERTopic script, twice: on the sentences of each firm, then on keywords and best sentence of each topic."""
+    """A plain BERTopic script: on the sentences of each firm, then on keywords and best sentence of each topic."""
     from bertopic import BERTopic
     from hdbscan import HDBSCAN
     from sklearn.feature_extraction.text import CountVectorizer

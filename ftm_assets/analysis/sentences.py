@@ -75,8 +75,8 @@ class SentenceSettings(BaseModel, frozen=True):
         0.8,
         gt=0,
         le=1,
-        description="share of its words in phrases of the baseline from which on a sentence is a commonplace, as is one "
-        "without a word of its own; empty: commonplaces are modelled",
+        description="share of its words in phrases of the baseline that makes a sentence a commonplace, as does having "
+        "no word of its own; empty: commonplaces are modelled",
     )
     max_chars: int = Field(2000, ge=20, le=100_000, description="longest sentence; a longer one is cut at white space")
 
