@@ -15,7 +15,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage import queries
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.funnel import Funnel
-from ftm_assets.storage.queries import FirmRow, QuarterStatus, SentenceRow, ThemeRow, TopicRow
+from ftm_assets.storage.queries import FirmRow, QuarterDetail, SentenceRow, ThemeRow, TopicRow
 from ftm_assets.storage.stages import STAGES, binary, vectors_of
 from ftm_assets.storage.themes import theme_coverage
 
@@ -94,7 +94,7 @@ class QuarterReport:
     without_theme: the largest topics in no theme
     """
 
-    status: QuarterStatus
+    status: QuarterDetail
     run: ThemeRun
     themes: tuple[ReportedTheme, ...]
     centroids: np.ndarray
@@ -127,7 +127,7 @@ def read_report(connection: Connection, quarter: str) -> QuarterReport:
     themes = queries.themes_of_quarter(connection, quarter)
     missing = set(theme_coverage(connection, quarter).missing)
     return QuarterReport(
-        status=queries.quarter_status(connection, quarter),
+        status=queries.quarter_detail(connection, quarter),
         run=run,
         themes=tuple(
             ReportedTheme(theme, tuple(queries.sentences_of_theme(connection, theme.theme_id, N_EXAMPLES)))
