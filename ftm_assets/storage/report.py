@@ -113,6 +113,21 @@ class QuarterReport:
         """What became of the sentences when the themes were published, or else what has by now."""
         return self.run.funnel or self.status.funnel
 
+    @property
+    def n_present(self) -> int:
+        """Firms with a call in the quarter that the themes were made from."""
+        return self.status.n_expected - len(self.missing)
+
+    @property
+    def n_outside(self) -> int:
+        """Topics of the run that are in no theme."""
+        return self.run.n_topics - self.status.n_topics_in_themes
+
+    @property
+    def n_measured(self) -> int:
+        """Themes whose stability was measured."""
+        return sum(theme.row.stability is not None for theme in self.themes)
+
     def share_of_modelled(self, theme: ThemeRow) -> float:
         """Part of the quarter's modelled sentences that is in the theme, both as they are now."""
         return theme.n_sentences / self.status.n_modelled if self.status.n_modelled else 0.0
