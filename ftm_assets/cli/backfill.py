@@ -1,6 +1,6 @@
 """The commands `ftm backfill` and `ftm status`: bring a quarter up to date, and say how far it is."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
@@ -144,17 +144,36 @@ def status(
     database = Database(read_settings())
     with database.transaction() as connection:
         known = queries.quarters_with_calls(connection)
-        chosen = [find_quarter(connection, quarter)] if quarter else known
-    if not chosen:
-        console.print("nothing is loaded yet: ftm ingest SOURCE")
+        chosen = find_quarter(connection, quarter) if quarter else None
+    if chosen:
+        show_detail(database, chosen, form)
+    elif known:
+        show_status(database, known, form)
     else:
-        show_status(database, chosen, form, one_quarter=quarter is not None)
+        console.print("nothing is loaded yet: ftm ingest SOURCE")
 
 
-def show_status(database: Database, quarters: list[str], form: Format, *, one_quarter: bool = False) -> None:
-    """Print how far quarters are; in a table also what is stale and why, and of one quarter its voices."""
+def show_status(database: Database, quarters: list[str], form: Format) -> None:
+    """Print how far quarters are; in a table also what is stale and why."""
     with database.transaction() as connection:
-        found = [queries.quarter_status(connection, quarter) for quarter in quarters]
+        _show([queries.quarter_status(connection, quarter) for quarter in quarters], form)
+
+
+def show_detail(database: Database, quarter: str, form: Format) -> None:
+    """Print how far a quarter is and what became of its sentences, by voice; in a table also its firms to do."""
+    with database.transaction() as connection:
+        detail = queries.quarter_detail(connection, quarter)
+    _show([detail], form)
+    if form is not Format.table:
+        return
+    columns = "voice n_sentences n_modelled modelled_share n_in_topics topic_share n_in_themes theme_share"
+    title = "sentences by voice; modelled of all, in topics and themes of the modelled"
+    show(detail.funnel.rows, headings(columns), form, title)
+    if to_do := [firm for firm in detail.firms if not firm.complete]:
+        show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), form)
+
+
+def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
     progress, found_in_it = "n_expected n_complete n_calls n_sentences n_modelled", "n_topics outlier_share n_themes"
     show(found, headings(f"quarter {progress} {found_in_it} n_topics_in_themes"), form)
     if form is not Format.table:
@@ -165,17 +184,6 @@ def show_status(database: Database, quarters: list[str], form: Format, *, one_qu
             console.print(f"  them alike with: ftm backfill {state.quarter} --all")
         if state.themes.changed_firms:
             console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
-        if one_quarter:
-            _show_within(state)
-
-
-def _show_within(state: queries.QuarterStatus) -> None:
-    """Print what became of a quarter's sentences, by voice, and its firms to do."""
-    columns = "voice n_sentences n_modelled modelled_share n_in_topics topic_share n_in_themes theme_share"
-    title = "sentences by voice; modelled of all, in topics and themes of the modelled"
-    show(state.funnel.rows, headings(columns), Format.table, title)
-    if to_do := [firm for firm in state.firms if not firm.complete]:
-        show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), Format.table)
 
 
 def _some(names: tuple[str, ...], n: int = 10) -> str:

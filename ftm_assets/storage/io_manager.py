@@ -41,7 +41,7 @@ class PgVectorIOManager(dg.IOManager):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # A process executes one step at a time. Should one do more, the others' seconds are not known, never wrong.
+        # One is enough: a process executes one step at a time, and one that failed is forgotten with the next.
         self._begun: tuple[_Step, float] | None = None
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:

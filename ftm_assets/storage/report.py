@@ -15,7 +15,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage import queries
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.funnel import Funnel
-from ftm_assets.storage.queries import FirmRow, QuarterStatus, SentenceRow, ThemeRow, TopicRow
+from ftm_assets.storage.queries import FirmRow, QuarterDetail, SentenceRow, ThemeRow, TopicRow
 from ftm_assets.storage.stages import STAGES, binary, vectors_of
 from ftm_assets.storage.themes import theme_coverage
 
@@ -94,7 +94,7 @@ class QuarterReport:
     without_theme: the largest topics in no theme
     """
 
-    status: QuarterStatus
+    status: QuarterDetail
     run: ThemeRun
     themes: tuple[ReportedTheme, ...]
     centroids: np.ndarray
@@ -113,6 +113,21 @@ class QuarterReport:
         """What became of the sentences when the themes were published, or else what has by now."""
         return self.run.funnel or self.status.funnel
 
+    @property
+    def n_present(self) -> int:
+        """Firms with a call in the quarter that the themes were made from."""
+        return self.status.n_expected - len(self.missing)
+
+    @property
+    def n_outside(self) -> int:
+        """Topics of the run that are in no theme."""
+        return self.run.n_topics - self.status.n_topics_in_themes
+
+    @property
+    def n_measured(self) -> int:
+        """Themes whose stability was measured."""
+        return sum(theme.row.stability is not None for theme in self.themes)
+
     def share_of_modelled(self, theme: ThemeRow) -> float:
         """Part of the quarter's modelled sentences that is in the theme, both as they are now."""
         return theme.n_sentences / self.status.n_modelled if self.status.n_modelled else 0.0
@@ -127,7 +142,7 @@ def read_report(connection: Connection, quarter: str) -> QuarterReport:
     themes = queries.themes_of_quarter(connection, quarter)
     missing = set(theme_coverage(connection, quarter).missing)
     return QuarterReport(
-        status=queries.quarter_status(connection, quarter),
+        status=queries.quarter_detail(connection, quarter),
         run=run,
         themes=tuple(
             ReportedTheme(theme, tuple(queries.sentences_of_theme(connection, theme.theme_id, N_EXAMPLES)))

@@ -83,6 +83,20 @@ def test_people_get_tables() -> None:
 
 
 @pytest.mark.usefixtures("done")
+def test_the_status_of_one_quarter_tells_what_became_of_each_voice() -> None:
+    [status] = json.loads(ftm("status", "2021Q4", "-f", "json"))
+    whole, by_voice = status["funnel"]["whole"], status["funnel"]["by_voice"]
+    for count in ("n_sentences", "n_modelled", "n_in_topics"):
+        assert whole[count] == status[count] == sum(row[count] for row in by_voice)
+    assert [row["voice"] for row in by_voice if row["n_sentences"]] == ["remark"]
+    assert 0 < whole["n_in_themes"] <= whole["n_in_topics"]
+
+    [row] = [line.split("│")[1:] for line in ftm("status", "2021Q4").splitlines() if "remark" in line]
+    assert [cell.strip() for cell in row[1:4]] == ["180", "180", "1.00"]
+    assert "remark" not in ftm("status"), "of all quarters at once that would take long"
+
+
+@pytest.mark.usefixtures("done")
 def test_only_what_is_to_do_is_done(capfd: pytest.CaptureFixture[str]) -> None:
     ftm("backfill", "2021Q4")
     assert "0/0" in capfd.readouterr().err

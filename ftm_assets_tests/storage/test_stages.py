@@ -367,3 +367,17 @@ def test_a_summary_without_its_topic_is_refused(database: Database) -> None:
     with pytest.raises(stages.Overtaken):
         put(database, where, more)
     assert one(database, "SELECT topic_number FROM topic_summaries ORDER BY 1") == [0, 1]
+
+
+def test_sql_and_python_name_the_same_voice(database: Database) -> None:
+    speakers = ("Executives", "Analysts", "Unknown")
+    types = ("Presenter Speech", "Question", "Answer", "Unknown")
+    turns = [{"speaker_type": speaker, "type_name": name} for speaker in speakers for name in types]
+    load(database, *(component(component_order=order, **turn) for order, turn in enumerate(turns)))
+    sentences = sentences_of(database, where_is(database))
+    put(database, where_is(database), sentences)
+
+    stored = one(database, "SELECT voice FROM sentences ORDER BY position")
+
+    assert stored == [sentence.voice for sentence in sentences.rows]
+    assert set(stored) == {"remark", "answer", "question", "unknown"}
