@@ -72,7 +72,9 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
     in_topics = frozenset().union(*(topic.sentence_ids for topic in found.topics))
     in_themes = frozenset().union(*(found.sentences_of(theme) for theme in found.themes))
     placed = frozenset().union(*(theme.topics for theme in found.themes))
-    words = [words_of(each.keywords) for each in (*found.topics, *found.themes)]
+    words = [
+        words_of(keywords) for keywords in (*(t.keywords for t in found.topics), *(t.keywords for t in found.themes))
+    ]
     coherence = Coherence(corpus.tokens, {word for of_each in words for word in of_each})
     checks = LabelChecks(corpus, found)
     firms_of = [{found.topics[place].company_id for place in theme.topics} for theme in found.themes]

@@ -50,7 +50,7 @@ def ours(kind: str) -> Model:
     """The stages of the graph with a clustering model of ours, `communities` or `bertopic`."""
 
     def topics(firm: FirmCorpus, seed: int) -> list[Topic]:
-        found = fit_topics(firm.sentences, TopicSettings(model=kind, seed=seed))  # type: ignore[arg-type]
+        found = fit_topics(firm.sentences, TopicSettings(model=kind, seed=seed))
         return [_topic(firm, found, number) for number in range(len(found.topics))]
 
     def themes(quarter: Sequence[Topic], seed: int) -> list[Theme]:
@@ -58,7 +58,7 @@ def ours(kind: str) -> Model:
         hashes = {topic.company_id: "" for topic in quarter}
         members = tuple(QuarterTopic(t.company_id, place, t.label, t.terms) for place, t in enumerate(quarter))
         inputs = QuarterTopics("", members, rows, rows, hashes, len(hashes), len(quarter))
-        settings = ThemeSettings(model=kind, seed=seed, n_refits=0)  # type: ignore[arg-type]
+        settings = ThemeSettings(model=kind, seed=seed, n_refits=0)
         found = find_themes(inputs, settings)
         places: dict[int, set[int]] = {theme.theme_number: set() for theme in found.themes}
         for member in found.members:
