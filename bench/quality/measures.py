@@ -16,30 +16,29 @@ def words_of(keywords: Sequence[str], n: int = N_WORDS) -> list[str]:
 
 
 class Coherence:
-    """Normalized pointwise mutual information of words in sliding windows (Bouma 2009, Lau et al. 2014).
+    """Normalized pointwise mutual information of words in windows (Bouma 2009, Lau et al. 2014).
 
     texts:      tokens of each text of the reference corpus; no window crosses from one text to the next
     vocabulary: the words that will be asked about
+    window:     tokens; each window begins half a window after the one before
     """
 
     def __init__(self, texts: Iterable[Sequence[str]], vocabulary: Collection[str], window: int = WINDOW) -> None:
         self._column = {word: column for column, word in enumerate(sorted(vocabulary))}
-        rows: list[int] = []
-        columns: list[int] = []
+        step = window // 2
+        pairs: set[tuple[int, int]] = set()
         self._n_windows = 0
         for text in texts:
-            n = max(1, len(text) - window + 1)
+            n = max(1, -(-len(text) // step) - 1)
             for place, token in enumerate(text):
                 if (column := self._column.get(token)) is not None:
-                    # Every window that holds this place.
-                    held = range(max(0, place - window + 1), min(place, n - 1) + 1)
-                    rows += [self._n_windows + start for start in held]
-                    columns += [column] * len(held)
+                    last = min(place // step, n - 1)
+                    pairs.add((self._n_windows + last, column))
+                    pairs.add((self._n_windows + max(0, place // step - 1), column))
             self._n_windows += n
-        shape = (self._n_windows, len(self._column))
-        held_by = csr_matrix((np.ones(len(rows), np.float64), (rows, columns)), shape)
-        held_by.data[:] = 1  # A word that a window holds twice counts once.
-        self._together = (held_by.T @ held_by).toarray()
+        rows, columns = np.array(sorted(pairs), np.int64).reshape(-1, 2).T
+        held_by = csr_matrix((np.ones(len(rows)), (rows, columns)), (self._n_windows, len(self._column)))
+        self._together = (held_by.T @ held_by).tocsr()
 
     def npmi(self, words: Sequence[str]) -> float:
         """Mean over the pairs of words, -1 to 1; a pair that no window holds counts -1. nan with fewer than two."""
@@ -47,7 +46,7 @@ class Coherence:
         return float(np.mean([self._of_pair(one, other) for one, other in pairs])) if pairs else float("nan")
 
     def _of_pair(self, one: int, other: int) -> float:
-        together = self._together[one, other] / self._n_windows
+        together = float(self._together[one, other]) / self._n_windows
         if not together:
             return -1.0
         apart = self._together[one, one] * self._together[other, other] / self._n_windows**2
