@@ -207,7 +207,8 @@ def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figu
     names = [f"{escape(_short(theme.label, LABEL_CHARS))}  <b>{theme.theme_number}</b>\u2002" for theme in shown]
     figure.update_yaxes(autorange="reversed", tickvals=rows, ticktext=names, showgrid=False, zeroline=False)
     figure.update_xaxes(visible=False, row=1, col=1)
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", gridcolor=RULE, zerolinecolor=RULE, row=1, col=2)
+    edge = 1.06 * max([max_firm_share, *(theme.top_firm_share for theme in shown)])
+    figure.update_xaxes(tickformat=".0%", range=[0, edge], gridcolor=RULE, zerolinecolor=RULE, row=1, col=2)
     figure.update_annotations(font={"size": 13, "color": FAINT})
     return _plain(figure, 90 + 24 * len(shown), top=36)
 
