@@ -14,8 +14,10 @@ from ftm_assets.storage.queries import ThemeRow
 WIDTH = 980
 N_LARGEST = 20
 LABEL_CHARS = 44
-N_NAMED = 20
-NAME_CHARS = 18
+NAME_CHARS = 22
+MAP_WIDTH, MAP_HEIGHT, MAP_BUBBLE = 880, 500, 52  # Pixels; the last is the diameter of the largest theme.
+
+_Box = tuple[float, float, float, float]  # Left, lower, right, upper edge.
 
 INK, FAINT, RULE, GROUND = "#23282d", "#7c848c", "#e4e6e8", "#f8f9fa"
 VOICE_COLOURS = {"remark": "#31546b", "answer": "#7ea3b8", "question": "#d19a5b", "unknown": "#c4c8cc"}
@@ -61,25 +63,15 @@ def funnel_figure(funnel: Funnel) -> go.Figure:
 
 def map_figure(themes: Sequence[ThemeRow], centroids: np.ndarray) -> go.Figure:
     """Themes where the plane of most variance has them: near ones are alike, areas are firms, colour is stability."""
-    places, _ = in_plane(centroids)
+    places = _to_pixels(in_plane(centroids)[0])
     largest = max((theme.n_firms for theme in themes), default=1)
+    sizes = [MAP_BUBBLE * (theme.n_firms / largest) ** 0.5 for theme in themes]
     figure = go.Figure()
     for measured in (False, True):
         chosen = [i for i, theme in enumerate(themes) if (theme.stability is not None) == measured]
         if not chosen:
             continue
         shown = [themes[i] for i in chosen]
-        colour = (
-            {
-                "color": [theme.stability for theme in shown],
-                "colorscale": STABILITY_COLOURS,
-                "cmin": 0,
-                "cmax": 1,
-                "colorbar": {"title": {"text": "stability"}, "thickness": 10, "outlinewidth": 0, "len": 0.6},
-            }
-            if measured
-            else {"color": NOT_MEASURED}
-        )
         figure.add_scatter(
             x=places[chosen, 0].tolist(),
             y=places[chosen, 1].tolist(),
@@ -90,35 +82,79 @@ def map_figure(themes: Sequence[ThemeRow], centroids: np.ndarray) -> go.Figure:
             hoverinfo="text",
             showlegend=False,
             marker={
-                "size": [theme.n_firms for theme in shown],
-                "sizemode": "area",
-                "sizeref": 2 * largest / 52**2,
-                "sizemin": 5,
+                "size": [sizes[i] for i in chosen],
                 "opacity": 0.85,
                 "line": {"width": 1, "color": "white"},
-                **colour,
+                **(_by_stability(shown) if measured else {"color": NOT_MEASURED}),
             },
         )
-    named = range(min(N_NAMED, len(themes)))
+    names = [_short(theme.label.split(",")[0], NAME_CHARS) for theme in themes]
+    placed = [(place, name) for place, name in zip(place_names(places, sizes, names), names, strict=True) if place]
     figure.add_scatter(
-        x=places[named, 0].tolist(),
-        y=places[named, 1].tolist(),
+        x=[x for (x, _), _ in placed],
+        y=[y for (_, y), _ in placed],
         mode="text",
-        # Above and below in turn: themes of about as many firms that lie together do not write over each other.
-        text=[f"{'' if i % 2 else '<br><br>'}{_first_words(themes[i])}{'<br><br>' if i % 2 else ''}" for i in named],
-        textposition=["top center" if i % 2 else "bottom center" for i in named],
+        text=[escape(name) for _, name in placed],
         textfont={"size": 11, "color": FAINT},
         hoverinfo="skip",
         showlegend=False,
     )
-    figure.update_layout(plot_bgcolor=GROUND)
-    figure.update_xaxes(showticklabels=False, zeroline=False, showgrid=False)
-    low, high = places[:, 1].min(initial=0), places[:, 1].max(initial=0)
-    margin = 0.15 * (high - low) or 1
-    figure.update_yaxes(
-        showticklabels=False, zeroline=False, showgrid=False, scaleanchor="x", range=[low - margin, high + margin]
-    )
-    return _plain(figure, 520)
+    figure.update_xaxes(visible=False, range=[0, MAP_WIDTH])
+    figure.update_yaxes(visible=False, range=[0, MAP_HEIGHT])
+    return _plain(figure, MAP_HEIGHT + 16, bottom=8, right=WIDTH - 8 - MAP_WIDTH).update_layout(plot_bgcolor=GROUND)
+
+
+def place_names(places: np.ndarray, sizes: Sequence[float], names: Sequence[str]) -> list[tuple[float, float] | None]:
+    """Where the middle of each bubble's name is: below it, or else above, right or left, so that it covers nothing.
+
+    Earlier names have the choice; None for one that finds no room.
+
+    places: (n, 2) pixels from the lower left    sizes: diameters in pixels
+    """
+    taken = [_box(x, y, size, size) for (x, y), size in zip(places.tolist(), sizes, strict=True)]
+    found: list[tuple[float, float] | None] = []
+    for (x, y), size, name in zip(places.tolist(), sizes, names, strict=True):
+        width, height = 6.2 * len(name), 12
+        up, aside = (size + height) / 2 + 1, (size + width) / 2 + 3
+        for dx, dy in ((0, -up), (0, up), (aside, 0), (-aside, 0)):
+            box = _box(x + dx, y + dy, width, height)
+            if not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                found.append((x + dx, y + dy))
+                break
+        else:
+            found.append(None)
+    return found
+
+
+def _to_pixels(places: np.ndarray) -> np.ndarray:
+    """The places as large as the map allows, as many pixels for a unit across as upward, in its middle."""
+    if not len(places):
+        return places
+    low, high = places.min(axis=0), places.max(axis=0)
+    room = np.array([MAP_WIDTH, MAP_HEIGHT]) - 2 * MAP_BUBBLE
+    span = np.maximum(high - low, 1e-9)
+    scale = float((room / span).min())
+    return np.asarray((places - (low + high) / 2) * scale + np.array([MAP_WIDTH, MAP_HEIGHT]) / 2)
+
+
+def _by_stability(themes: Sequence[ThemeRow]) -> dict[str, object]:
+    scale = {"title": {"text": "stability", "font": {"size": 12}}, "tickfont": {"size": 11}}
+    return {
+        "color": [theme.stability for theme in themes],
+        "colorscale": STABILITY_COLOURS,
+        "cmin": 0,
+        "cmax": 1,
+        "colorbar": {**scale, "thickness": 10, "outlinewidth": 0, "len": 0.5},
+    }
+
+
+def _box(x: float, y: float, width: float, height: float) -> _Box:
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _overlap(one: _Box, other: _Box) -> bool:
+    return one[0] < other[2] and other[0] < one[2] and one[1] < other[3] and other[1] < one[3]
 
 
 def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figure:
@@ -171,7 +207,8 @@ def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figu
     names = [f"{escape(_short(theme.label, LABEL_CHARS))}  <b>{theme.theme_number}</b>\u2002" for theme in shown]
     figure.update_yaxes(autorange="reversed", tickvals=rows, ticktext=names, showgrid=False, zeroline=False)
     figure.update_xaxes(visible=False, row=1, col=1)
-    figure.update_xaxes(tickformat=".0%", rangemode="tozero", gridcolor=RULE, zerolinecolor=RULE, row=1, col=2)
+    edge = 1.06 * max([max_firm_share, *(theme.top_firm_share for theme in shown)])
+    figure.update_xaxes(tickformat=".0%", range=[0, edge], gridcolor=RULE, zerolinecolor=RULE, row=1, col=2)
     figure.update_annotations(font={"size": 13, "color": FAINT})
     return _plain(figure, 90 + 24 * len(shown), top=36)
 
@@ -184,12 +221,12 @@ def html_of(figure: go.Figure, name: str) -> str:
     return part
 
 
-def _plain(figure: go.Figure, height: int, top: int = 8) -> go.Figure:
+def _plain(figure: go.Figure, height: int, top: int = 8, bottom: int = 28, right: int = 8) -> go.Figure:
     return figure.update_layout(
         template="none",
         width=WIDTH,
         height=height,
-        margin={"l": 8, "r": 8, "t": top, "b": 28},
+        margin={"l": 8, "r": right, "t": top, "b": bottom},
         font={"family": "Helvetica Neue, Helvetica, Arial, sans-serif", "size": 13, "color": INK},
         hoverlabel={"align": "left", "bgcolor": "white", "bordercolor": RULE, "font": {"color": INK}},
         legend={"orientation": "h", "y": -0.02, "x": 0, "traceorder": "normal"},
@@ -203,10 +240,6 @@ def _described(theme: ThemeRow) -> str:
         f"<b>{escape(theme.label)}</b><br>{theme.theme_id}<br>"
         f"{theme.n_firms} firms, {theme.n_topics} topics<br>stability {stability}"
     )
-
-
-def _first_words(theme: ThemeRow) -> str:
-    return escape(_short(theme.label.split(",")[0], NAME_CHARS))
 
 
 def _short(label: str, n_chars: int) -> str:

@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 import sqlalchemy as sa
 
-from ftm_assets.report.figures import funnel_figure, html_of, largest_figure, map_figure
+from ftm_assets.report.figures import MAP_BUBBLE, funnel_figure, html_of, largest_figure, map_figure, place_names
 from ftm_assets.report.page import STABLE_FROM, percent, render, warnings_of
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.funnel import Funnel, FunnelCounts
@@ -210,11 +210,18 @@ def test_the_funnel_shows_each_voice_that_spoke_at_each_step() -> None:
 def test_the_map_shows_firms_by_area_and_stability_by_colour() -> None:
     themes = [theme(1, 9, 0.8), theme(2, 4), theme(3, 1, 0.2)]
     figure = map_figure(themes, np.eye(3, 768, dtype=np.float32))
-    unmeasured, measured, _ = figure.data
-    assert (unmeasured.text, list(unmeasured.marker.size)) == (("2",), [4])
-    assert (measured.text, list(measured.marker.size)) == (("1", "3"), [9, 1])
+    unmeasured, measured, names = figure.data
+    assert names.text == ("freight",) * 3
+    assert (unmeasured.text, list(unmeasured.marker.size)) == (("2",), [MAP_BUBBLE * 2 / 3])
+    assert (measured.text, list(measured.marker.size)) == (("1", "3"), [MAP_BUBBLE, MAP_BUBBLE / 3])
     assert list(measured.marker.color) == [0.8, 0.2]
     assert "9 firms, 4 topics<br>stability 0.80" in measured.hovertext[0]
+
+
+def test_names_on_the_map_cover_neither_bubbles_nor_each_other() -> None:
+    row = np.array([[100, 100], [130, 100], [160, 100]], float)
+    assert place_names(row, [30, 30, 30], ["costs"] * 3) == [(100, 78), (130, 122), (160, 78)]
+    assert place_names(np.full((5, 2), 100.0), [30] * 5, ["costs"] * 5)[4] is None, "there are four sides"
 
 
 @pytest.mark.parametrize("n_themes", [0, 1, 2, 25])

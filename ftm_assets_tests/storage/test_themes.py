@@ -16,6 +16,7 @@ from ftm_assets.storage.themes import (
     ThemeCoverage,
     ThemeState,
     delete_themes,
+    publish,
     read_quarter_topics,
     theme_counts,
     theme_coverage,
@@ -185,6 +186,15 @@ def test_the_same_themes_again_touch_no_row(database: Database) -> None:
     assert not put_themes(database, themes_of(database))
 
     assert all_theme_rows(database) == before
+
+
+def test_a_run_keeps_the_seconds_of_what_made_it(database: Database) -> None:
+    firms(database, 7, 8)
+    themes = themes_of(database)
+    for seconds, changed, kept in ((5.0, True, 5.0), (7.0, False, 5.0)):
+        with database.transaction() as connection:
+            assert publish(connection, themes, {}, seconds).changed is changed
+        assert one(database, "SELECT seconds FROM theme_runs") == [kept]
 
 
 def test_the_same_themes_of_other_settings_are_recorded_in_the_same_run(database: Database) -> None:
