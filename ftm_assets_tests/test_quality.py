@@ -8,7 +8,7 @@ from bench.quality.measures import Coherence, diversity, survival, words_of
 
 
 def npmi(texts: list[str], *words: str) -> float:
-    return Coherence([text.split() for text in texts], set(words), window=4).npmi(words)
+    return Coherence([[{word} for word in text.split()] for text in texts], set(words), window=4).npmi(words)
 
 
 def test_words_that_always_come_together_cohere_and_those_that_never_do_do_not() -> None:

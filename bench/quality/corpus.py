@@ -1,5 +1,6 @@
 """Calls of a quarter as sentences with vectors, from a CSV file, without a database."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,10 +39,10 @@ class Corpus:
         return sum(len(firm.sentences) for firm in self.firms)
 
     @cached_property
-    def tokens(self) -> list[list[str]]:
-        """The words of each turn, in order; stop words, numbers and the like are left out."""
+    def tokens(self) -> list[list[frozenset[str]]]:
+        """The words of each turn, in order, each as scikit-learn and as we would cut it."""
         return [
-            [term for term in all_terms(turn.text) if " " not in term]
+            [_ways_to_cut(word) for word in turn.text.lower().split()]
             for firm in self.firms
             for turn in firm.turns.turns
         ]
@@ -50,6 +51,10 @@ class Corpus:
         """The corpus without these companies."""
         kept = tuple(firm for firm in self.firms if firm.turns.company_id not in left_out)
         return Corpus(self.quarter, kept)
+
+
+def _ways_to_cut(word: str) -> frozenset[str]:
+    return frozenset((*re.findall(r"\b\w\w+\b", word), *(term for term in all_terms(word) if " " not in term)))
 
 
 def read_corpus(file: Path, quarter: str, encoder: Encoder) -> Corpus:

@@ -18,20 +18,22 @@ def words_of(keywords: Sequence[str], n: int = N_WORDS) -> list[str]:
 class Coherence:
     """Normalized pointwise mutual information of words in windows (Bouma 2009, Lau et al. 2014).
 
-    texts:      tokens of each text of the reference corpus; no window crosses from one text to the next
+    texts:      of the reference corpus, word by word, each in every way to cut it; no window crosses to the next text
     vocabulary: the words that will be asked about
     window:     tokens; each window begins half a window after the one before
     """
 
-    def __init__(self, texts: Iterable[Sequence[str]], vocabulary: Collection[str], window: int = WINDOW) -> None:
+    def __init__(
+        self, texts: Iterable[Sequence[Collection[str]]], vocabulary: Collection[str], window: int = WINDOW
+    ) -> None:
         self._column = {word: column for column, word in enumerate(sorted(vocabulary))}
         step = window // 2
         pairs: set[tuple[int, int]] = set()
         self._n_windows = 0
         for text in texts:
             n = max(1, -(-len(text) // step) - 1)
-            for place, token in enumerate(text):
-                if (column := self._column.get(token)) is not None:
+            for place, ways in enumerate(text):
+                for column in {self._column[way] for way in ways if way in self._column}:
                     last = min(place // step, n - 1)
                     pairs.add((self._n_windows + last, column))
                     pairs.add((self._n_windows + max(0, place // step - 1), column))

@@ -24,7 +24,7 @@ class ClusterSettings(BaseModel, frozen=True):
         0.2, gt=0, le=10, description="communities: resolution over the square root of the rows; more, smaller clusters"
     )
     agreement: float = Field(
-        0.75, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
+        0.65, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
     )
     n_runs: int = Field(
         10, ge=2, le=100, description="communities: runs, each with another seed and without another part of the rows"
@@ -106,10 +106,14 @@ def telling_terms(
     support: float,
     groups: Sequence[Hashable],
 ) -> tuple[tuple[str, ...], ...]:
-    """The n terms that tell each cluster from the others, by class-based TF-IDF (Grootendorst 2022, arXiv:2203.05794).
+    """The n terms that tell each cluster from the others.
+
+    By class-based TF-IDF (Grootendorst 2022, arXiv:2203.05794), times the root of the cluster's part in all mentions of
+    the term: in the few documents of a firm, rarity alone tells clusters apart too little.
 
     assignments: (n,) int in -1..k-1, one a document; outliers count towards what is said everywhere
-    support:     least share of a cluster's groups that must say a term, and at least two of them where it has more
+    support:     least share of a cluster's groups that must say a term, and at least two of them where it has more; all
+                 its terms count where no term has that
     groups:      who speaks in each document; itself where each stands alone
     returns:     k tuples, most telling first; of equals the longer one says more, else the alphabet decides
     """
@@ -130,10 +134,10 @@ def telling_terms(
     for cluster in range(k):
         needed = max(min(2, len(present[cluster])), support * len(present[cluster]))
         total = counts[cluster].total()
+        said = {term: n for term, n in counts[cluster].items() if len(speakers[cluster][term]) >= needed}
         scores = {
-            term: n / total * math.log(1 + average / everywhere[term])
-            for term, n in counts[cluster].items()
-            if len(speakers[cluster][term]) >= needed
+            term: n / total * math.log(1 + average / everywhere[term]) * math.sqrt(n / everywhere[term])
+            for term, n in (said or counts[cluster]).items()
         }
         ranked = sorted(scores, key=lambda term: (-round(scores[term], 12), -len(term.split()), term))
         found.append(tuple(ranked[:n_terms]))

@@ -34,6 +34,9 @@ class ThemeSettings(ClusterSettings, frozen=True):
     granularity: float = Field(
         0.1, gt=0, le=10, description="communities: resolution over the square root of the topics; more, smaller themes"
     )
+    agreement: float = Field(
+        0.75, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
+    )
     keyword_support: float = Field(
         0.15, ge=0, le=1, description="communities: least share of a theme's firms that say a keyword of it"
     )
