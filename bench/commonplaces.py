@@ -13,14 +13,16 @@ import numpy as np
 
 import ftm_assets.analysis
 from ftm_assets.analysis.commonplaces import RUNS_FILE, find_runs
-from ftm_assets.analysis.sentences import Turn, split_turns
+from ftm_assets.analysis.sentences import SentenceSettings, Turn, split_turns
 from ftm_assets.analysis.transcripts import Component, calendar_quarter
 from ftm_assets.analysis.words import COMMON_WORDS_FILE, all_terms, name_tokens
 from ftm_assets.resources.csv_source import CsvSource
 
 LAST_DAY = date(2020, 2, 29)  # Before the pandemic.
 MIN_SENTENCES = 250
-RUN_SHARE, WORD_SHARE, PAIR_SHARE = 0.05, 0.7, 0.5
+RUN_SHARE, WORD_SHARE = 0.05, 0.1
+
+UNFLAGGED = SentenceSettings(max_commonplace=None)  # The flags rest on what is made here.
 
 Firm = tuple[frozenset[str], list[str]]
 
@@ -40,19 +42,19 @@ def firms_until(files: list[Path], last_day: date = LAST_DAY) -> list[Firm]:
     firms = [
         (
             name_tokens((turn.person for turn in of_firm), names[company_id]),
-            [sentence.text for sentence in split_turns(company_id, of_firm)],
+            [sentence.text for sentence in split_turns(company_id, of_firm, UNFLAGGED)],
         )
         for company_id, of_firm in sorted(turns.items())
     ]
     return [firm for firm in firms if len(firm[1]) >= MIN_SENTENCES]
 
 
-def common_words(firms: list[Firm]) -> list[str]:
-    """Words and pairs of words that most firms said, in order of the alphabet."""
+def common_words(firms: list[Firm]) -> list[tuple[str, float]]:
+    """Words and pairs of words that some of the firms said, in order of the alphabet, with the share that did."""
     said = Counter(
         term for names, sentences in firms for term in {term for text in sentences for term in all_terms(text, names)}
     )
-    return sorted(term for term, n in said.items() if n >= (PAIR_SHARE if " " in term else WORD_SHARE) * len(firms))
+    return sorted((term, n / len(firms)) for term, n in said.items() if n >= WORD_SHARE * len(firms))
 
 
 if __name__ == "__main__":
@@ -62,5 +64,5 @@ if __name__ == "__main__":
     folder = Path(ftm_assets.analysis.__file__).parent
     runs, words = find_runs(found, RUN_SHARE), common_words(found)
     np.save(folder / RUNS_FILE, runs)
-    (folder / COMMON_WORDS_FILE).write_text("\n".join([*words, ""]))
+    (folder / COMMON_WORDS_FILE).write_text("".join(f"{term}\t{share:.2f}\n" for term, share in words))
     print(f"{len(found)} firms: {len(runs):,} runs of words, {len(words)} words and pairs")  # noqa: T201

@@ -16,6 +16,7 @@ from ftm_assets.analysis.clustering import MIN_DOCUMENTS, ClusterSettings, Topic
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.vectors import centroids, unit_rows
+from ftm_assets.analysis.words import baseline_shares
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
@@ -60,7 +61,9 @@ class ThemeSettings(ClusterSettings, frozen=True):
         0.4, gt=0, le=1, description="largest share of a theme's topics that one firm may hold"
     )
     min_keywords_said: float = Field(
-        1.2, ge=0, description="fewest keywords of a theme that its topics name, on average"
+        0.85,
+        ge=0,
+        description="fewest keywords of a theme that its topics name, on average; one of every call counts nothing",
     )
     match_threshold: float = Field(
         0.8, ge=0, le=1, description="cosine from which a theme keeps the id of an earlier run"
@@ -241,9 +244,14 @@ class Cluster:
 
     @property
     def keywords_said(self) -> float:
-        """How many of the keywords a topic names, on average."""
-        keywords = set(self.keywords)
-        return sum(len(keywords.intersection(topic.terms)) for topic in self.topics) / len(self.topics)
+        """How many of the keywords a topic names, on average.
+
+        A keyword counts the less, the more firms of the baseline say it.
+        """
+        rarity = {keyword: 1 - baseline_shares().get(keyword, 0.0) for keyword in self.keywords}
+        said = (rarity[term] for topic in self.topics for term in rarity.keys() & set(topic.terms))
+        # Exact: the order of a set's members changes from process to process.
+        return math.fsum(said) / len(self.topics)
 
     def theme(self, number: int) -> Theme:
         """The theme that it is, under this number."""

@@ -1,7 +1,7 @@
 """The words of a sentence that may name a topic; what is embedded stays as spoken."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
@@ -80,11 +80,18 @@ def all_terms(text: str, names: Collection[str] = ()) -> list[str]:
 
 @cache
 def common_words() -> frozenset[str]:
-    """Words that 70 % of the firms of the baseline said, and pairs of words that half of them said.
+    """Words that 70 % of the firms of the baseline said, and pairs of words that half of them said."""
+    return frozenset(term for term, share in baseline_shares().items() if share >= (0.5 if " " in term else 0.7))
+
+
+@cache
+def baseline_shares() -> Mapping[str, float]:
+    """Share of the firms of the baseline that said a term, of those that a tenth of them said.
 
     See `commonplaces` for the baseline.
     """
-    return frozenset(files("ftm_assets.analysis").joinpath(COMMON_WORDS_FILE).read_text().splitlines())
+    lines = files("ftm_assets.analysis").joinpath(COMMON_WORDS_FILE).read_text().splitlines()
+    return {term: float(share) for term, _, share in (line.partition("\t") for line in lines)}
 
 
 def _words(text: str, names: Collection[str]) -> list[str]:
