@@ -18,6 +18,8 @@ demo: .venv/installed
 	$(BIN)/ftm status
 	$(BIN)/ftm themes 2024Q1 --examples 1
 	$(BIN)/ftm themes 2024Q2 --examples 1
+	@echo "== The first quarter as a page; open it in a browser"
+	$(BIN)/ftm report 2024Q1
 	@echo "== Next: look closer, use the Dagster UI, or load calls of your own"
 	@echo "  $(BIN)/ftm topics 2024Q1 wexcombe        topics of a firm, each with its theme"
 	@echo "  $(BIN)/ftm sentences theme_2024Q1_001    down from a theme to its sentences"

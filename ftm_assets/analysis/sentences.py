@@ -1,6 +1,7 @@
 """Sentences of earnings calls: where they start and end, who says them, and which carry nothing."""
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -18,6 +19,7 @@ from ftm_assets.analysis.words import name_tokens
 
 Role = Literal["executive", "analyst", "unknown"]
 Section = Literal["prepared", "qa", "unknown"]
+Voice = Literal["remark", "answer", "question", "unknown"]
 
 SPLITTER = f"sentencex {version('sentencex')}"
 
@@ -77,6 +79,7 @@ DEFAULTS = SentenceSettings()
 class Sentence:
     """One sentence and its place: `turn.text[start_char:end_char] == text`, in Python characters.
 
+    exchange:    number of the question with its answers, from 1 within the call; None outside of any
     boilerplate: why the sentence is not modelled ('greeting', 'too short', ...), None if it is
     """
 
@@ -89,7 +92,20 @@ class Sentence:
     text: str
     role: Role
     section: Section
+    exchange: int | None
     boilerplate: str | None
+
+    @property
+    def voice(self) -> Voice:
+        """What an executive prepared or answers, what an analyst asks; `sentences.voice` says the same in SQL."""
+        match self.role, self.section:
+            case "executive", "prepared":
+                return "remark"
+            case "executive", "qa":
+                return "answer"
+            case "analyst", _:
+                return "question"
+        return "unknown"
 
 
 # An array has no single truth value, so the generated == would raise.
@@ -156,15 +172,19 @@ def split_turns(company_id: int, turns: Sequence[Turn], settings: SentenceSettin
              transcript, and `sentence_id` is '{company_id}_{transcript_id}_{position:04d}'
     """
     sentences: list[Sentence] = []
-    n_in_transcript: dict[int, int] = {}
+    n_in_transcript: defaultdict[int, int] = defaultdict(int)
+    exchanges: defaultdict[int, _Exchanges] = defaultdict(_Exchanges)
     for turn in turns:
         if _is_operator(turn):
+            exchanges[turn.transcript_id].end()
             continue
         role, section = _role(turn.speaker_type), _section(turn.type_name)
-        for start, end in split_text(turn.text, settings.max_chars):
-            position = n_in_transcript.get(turn.transcript_id, 0)
-            n_in_transcript[turn.transcript_id] = position + 1
-            text = turn.text[start:end]
+        texts = [(start, end, turn.text[start:end]) for start, end in split_text(turn.text, settings.max_chars)]
+        flags = [boilerplate_reason(text, settings.min_words) for _, _, text in texts]
+        exchange = exchanges[turn.transcript_id].take(turn, says_something=None in flags)
+        for (start, end, text), boilerplate in zip(texts, flags, strict=True):
+            position = n_in_transcript[turn.transcript_id]
+            n_in_transcript[turn.transcript_id] += 1
             sentences.append(
                 Sentence(
                     sentence_id=f"{company_id}_{turn.transcript_id}_{position:04d}",
@@ -176,16 +196,56 @@ def split_turns(company_id: int, turns: Sequence[Turn], settings: SentenceSettin
                     text=text,
                     role=role,
                     section=section,
-                    boilerplate=boilerplate_reason(text, settings.min_words),
+                    exchange=exchange,
+                    boilerplate=boilerplate,
                 )
             )
     return tuple(sentences)
+
+
+@dataclass(slots=True)
+class _Exchanges:
+    """The exchanges of one call, while its turns go by.
+
+    number:   of the last one that began, 0 before the first
+    running:  whether turns belong to it
+    answered: whether it has an answer, so that the next question begins another one
+    """
+
+    number: int = 0
+    running: bool = False
+    answered: bool = False
+
+    def end(self) -> None:
+        """Turns belong to no exchange until somebody asks."""
+        self.running = False
+
+    def take(self, turn: Turn, *, says_something: bool) -> int | None:
+        """The number of the exchange that a turn belongs to. A question of courtesies alone begins none."""
+        if _section(turn.type_name) != "qa":
+            self.end()
+        elif _asks(turn) and says_something and (self.answered or not self.running):
+            self.number += 1
+            self.running, self.answered = True, False
+        elif _answers(turn):
+            self.answered = True
+        return self.number if self.running else None
 
 
 def _is_operator(turn: Turn) -> bool:
     speaker = turn.speaker_type.strip().casefold()
     # The type of the component decides only where nobody says who spoke.
     return speaker == "operator" or (speaker in ("", "unknown") and "operator message" in turn.type_name.casefold())
+
+
+def _asks(turn: Turn) -> bool:
+    # Of 186 turns of unknown speakers in real Q&A, 135 stood where a question does: executives answered them.
+    return _role(turn.speaker_type) != "executive" and not _answers(turn)
+
+
+def _answers(turn: Turn) -> bool:
+    role = _role(turn.speaker_type)
+    return role == "executive" or (role == "unknown" and turn.type_name.strip().casefold() == "answer")
 
 
 def _role(speaker_type: str) -> Role:

@@ -40,3 +40,22 @@ def centroids(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sums = np.zeros((k, embeddings.shape[1]), np.float64)
     np.add.at(sums, labels[labels >= 0], embeddings[labels >= 0].astype(np.float64))
     return unit_rows(sums / np.maximum(sizes, 1)[:, None])
+
+
+def in_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
+    """Where rows lie in the plane that keeps most of their variance, and the share of it that is kept (Pearson 1901).
+
+    The sign of each axis is that of its largest weight, so that the same rows always lie the same way up.
+
+    vectors: (n, d) floats    returns: (n, 2) float64 around the origin, and a share; 0 where rows do not differ
+    """
+    places = np.zeros((len(vectors), 2))
+    if not len(vectors):
+        return places, 0.0
+    centred = vectors.astype(np.float64) - vectors.astype(np.float64).mean(axis=0)
+    _, scales, axes = np.linalg.svd(centred, full_matrices=False)
+    largest = np.abs(axes).argmax(axis=1)
+    kept = (centred @ axes.T * np.sign(axes[np.arange(len(axes)), largest]))[:, :2]
+    places[:, : kept.shape[1]] = kept
+    variance = float((scales**2).sum())
+    return places, float((scales[:2] ** 2).sum()) / variance if variance else 0.0

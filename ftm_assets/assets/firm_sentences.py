@@ -27,13 +27,14 @@ class SentenceConfig(SentenceSettings, dg.Config):
     check_specs=[dg.AssetCheckSpec(EMBEDDED, asset="firm_sentences", description="One vector of length 1 a sentence.")],
     owners=OWNERS,
     kinds={"python", "huggingface", "postgres"},
-    code_version="2",
+    code_version="3",
     metadata={"dagster/column_schema": column_schema(tables.Sentence)},
 )
 def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], transcripts: FirmTurns) -> Materialized:
-    """Sentences of one firm's calls in one quarter: exact offsets, role, section, boilerplate flag, embedding.
+    """Sentences of one firm's calls in one quarter: exact offsets, who says it where, embedding.
 
-    Operator turns are not split. A firm without a call, or with nothing to say, has an empty partition.
+    Who says it where: role, section, exchange, and a flag for boilerplate. Operator turns are not split. A firm
+    without a call, or with nothing to say, has an empty partition.
     """
     rows = split_turns(transcripts.company_id, transcripts.turns, config)
     vectors = encoder.encode([row.text for row in rows])
@@ -47,7 +48,7 @@ def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], t
 
 
 def sentences_metadata(sentences: Sentences) -> Metadata:
-    """Counts as a whole, by call, role, section and flag, and the first modelled sentences."""
+    """Counts as a whole, by call, role, section, voice and flag, and the first modelled sentences."""
     rows = sentences.rows
     return known(
         {
@@ -67,6 +68,8 @@ def sentences_metadata(sentences: Sentences) -> Metadata:
             ),
             "by role": dict(Counter(row.role for row in rows)),
             "by section": dict(Counter(row.section for row in rows)),
+            "by voice": dict(Counter(row.voice for row in rows)),
+            "n_exchanges": len({(row.transcript_id, row.exchange) for row in rows if row.exchange is not None}),
             "boilerplate": dict(Counter(row.boilerplate for row in rows if row.boilerplate)),
             "encoder": "@".join(sentences.encoder),
             "reason": sentences.reason,

@@ -135,7 +135,9 @@ def _by_daemon(
 
 
 def status(
-    quarter: Annotated[str | None, typer.Argument(help="One quarter, with its firms to do; without, all.")] = None,
+    quarter: Annotated[
+        str | None, typer.Argument(help="One quarter, by voice and with its firms to do; without, all.")
+    ] = None,
     form: FormatOption = Format.table,
 ) -> None:
     """How far each quarter is: firms, calls, sentences, topics, outliers, themes, and what is left to do."""
@@ -146,11 +148,11 @@ def status(
     if not chosen:
         console.print("nothing is loaded yet: ftm ingest SOURCE")
     else:
-        show_status(database, chosen, form, firms=quarter is not None)
+        show_status(database, chosen, form, one_quarter=quarter is not None)
 
 
-def show_status(database: Database, quarters: list[str], form: Format, *, firms: bool = False) -> None:
-    """Print how far quarters are; in a table also what is stale and why."""
+def show_status(database: Database, quarters: list[str], form: Format, *, one_quarter: bool = False) -> None:
+    """Print how far quarters are; in a table also what is stale and why, and of one quarter its voices."""
     with database.transaction() as connection:
         found = [queries.quarter_status(connection, quarter) for quarter in quarters]
     progress, found_in_it = "n_expected n_complete n_calls n_sentences n_modelled", "n_topics outlier_share n_themes"
@@ -163,9 +165,17 @@ def show_status(database: Database, quarters: list[str], form: Format, *, firms:
             console.print(f"  them alike with: ftm backfill {state.quarter} --all")
         if state.themes.changed_firms:
             console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
-        to_do = [firm for firm in state.firms if not firm.complete]
-        if firms and to_do:
-            show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), form)
+        if one_quarter:
+            _show_within(state)
+
+
+def _show_within(state: queries.QuarterStatus) -> None:
+    """Print what became of a quarter's sentences, by voice, and its firms to do."""
+    columns = "voice n_sentences n_modelled modelled_share n_in_topics topic_share n_in_themes theme_share"
+    title = "sentences by voice; modelled of all, in topics and themes of the modelled"
+    show(state.funnel.rows, headings(columns), Format.table, title)
+    if to_do := [firm for firm in state.firms if not firm.complete]:
+        show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), Format.table)
 
 
 def _some(names: tuple[str, ...], n: int = 10) -> str:

@@ -1,5 +1,6 @@
 """The IO manager: the only writer and reader of partition data, one transaction a partition."""
 
+from time import monotonic
 from typing import Any
 
 import dagster as dg
@@ -12,6 +13,7 @@ from ftm_assets.analysis.topics import Topics
 from ftm_assets.errors import FtmError
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.funnel import Funnel
 from ftm_assets.storage.themes import publish, read_quarter_topics
 
 _FIRM_READERS = {
@@ -19,6 +21,8 @@ _FIRM_READERS = {
     Sentences: stages.read_sentences,
     Topics: stages.read_topics,
 }
+
+_Step = tuple[str, str]  # Run id and step key.
 
 
 class NotStored(FtmError):
@@ -37,22 +41,28 @@ class PgVectorIOManager(dg.IOManager):
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        # A process executes one step at a time. Should one do more, the others' seconds are not known, never wrong.
+        self._begun: tuple[_Step, float] | None = None
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Replace the partition's rows, if they differ."""
         versions = {"code": context.asset_spec.code_version}
+        seconds = self._seconds_of((context.run_id, context.step_key))
         with self._database.transaction() as connection:
             if isinstance(obj, Themes):
-                changed = publish(connection, obj, versions)
+                published = publish(connection, obj, versions, seconds)
+                changed = published.changed
+                context.add_output_metadata({"sentences by voice": _funnel_table(published.funnel)})
             elif isinstance(obj, Sentences | Topics | Summaries):
                 where = stages.find_firm_quarter(connection, *_firm_partition(context.partition_key))
-                changed = stages.write(connection, where, obj, versions)
+                changed = stages.write(connection, where, obj, versions, seconds)
             else:
                 raise NotStored(context.asset_key.to_user_string(), type(obj))
         context.add_output_metadata({"rows": "replaced" if changed else "unchanged"})
 
     def load_input(self, context: dg.InputContext) -> Any:
         """The part of the upstream asset that the running partition needs, as its annotated type."""
+        self._begin(context)
         wanted = context.dagster_type.typing_type
         with self._database.transaction() as connection:
             # Of one moment: were calls replaced between two queries, old rows would pass for made from the new ones.
@@ -63,6 +73,40 @@ class PgVectorIOManager(dg.IOManager):
                 where = stages.find_firm_quarter(connection, *_firm_partition(context.partition_key))
                 return _FIRM_READERS[wanted](connection, where)
         raise NotStored(context.asset_key.to_user_string(), wanted)
+
+    def _begin(self, context: dg.InputContext) -> None:
+        """Note when a step began to read, unless it has begun before. A read outside of a run begins nothing."""
+        try:
+            in_run = context.step_context
+        except dg.DagsterInvariantViolationError:
+            return
+        step = (in_run.run_id, in_run.step.key)
+        if self._begun is None or self._begun[0] != step:
+            self._begun = (step, monotonic())
+
+    def _seconds_of(self, step: _Step) -> float | None:
+        """Seconds since the step began to read; None if it has read nothing."""
+        return monotonic() - self._begun[1] if self._begun and self._begun[0] == step else None
+
+
+def _funnel_table(funnel: Funnel) -> dg.TableMetadataValue:
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "voice": row.voice,
+                    "sentences": row.n_sentences,
+                    "modelled": row.n_modelled,
+                    "share of sentences": round(row.modelled_share, 4),
+                    "in topics": row.n_in_topics,
+                    "topics' share of modelled": round(row.topic_share, 4),
+                    "in themes": row.n_in_themes,
+                    "themes' share of modelled": round(row.theme_share, 4),
+                }
+            )
+            for row in funnel.rows
+        ]
+    )
 
 
 def _firm_partition(partition_key: str) -> tuple[str, str]:

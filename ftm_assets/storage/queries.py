@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.themes import inputs_hash
 from ftm_assets.storage import tables as t
+from ftm_assets.storage.funnel import Funnel, count_funnel
 from ftm_assets.storage.themes import ThemeState, current_summaries, theme_state
 
 _SENTENCE_ID = re.compile(r"[0-9]+_([0-9]{1,18})_[0-9]+")
@@ -71,6 +72,7 @@ class QuarterStatus(QuarterProgress):
     n_topics_in_themes: int
     encoder: str | None
     n_recipes: int
+    funnel: Funnel
 
     @property
     def outlier_share(self) -> float:
@@ -90,7 +92,12 @@ class FirmRow:
 
 @dataclass(frozen=True)
 class ThemeRow:
-    """A published theme; counts are made from its topics."""
+    """A published theme; what is counted is counted from its topics.
+
+    n_sentences:   of its topics; those that were replaced since hold none
+    concentration: Herfindahl index of its topics over firms, 1 for one firm
+    stability:     None where it was not measured
+    """
 
     quarter: str
     theme_id: str
@@ -99,7 +106,10 @@ class ThemeRow:
     keywords: tuple[str, ...]
     n_firms: int
     n_topics: int
+    n_sentences: int
     top_firm_share: float
+    concentration: float
+    stability: float | None
 
 
 @dataclass(frozen=True)
@@ -136,6 +146,8 @@ class SentenceRow:
     person: str
     role: str
     section: str
+    voice: str
+    exchange: int | None
     boilerplate: str | None
     topic_number: int | None
     topic_label: str | None
@@ -214,9 +226,6 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
                 (SELECT count(*) FILTER (WHERE superseded_by IS NULL) AS n_calls, count(superseded_by) AS n_superseded
                     FROM calls WHERE quarter = :quarter) AS calls,
                 (SELECT count(*) AS n_components FROM components WHERE quarter = :quarter) AS components,
-                (SELECT count(*) AS n_sentences, count(*) FILTER (WHERE boilerplate IS NULL) AS n_modelled
-                    FROM sentences WHERE quarter = :quarter) AS sentences,
-                (SELECT count(topic_number) AS n_in_topics FROM topic_sentences WHERE quarter = :quarter) AS members,
                 (SELECT count(*) AS n_topics FROM topics WHERE quarter = :quarter) AS topics,
                 (SELECT count(*) AS n_by_keywords FROM topic_summaries
                     WHERE quarter = :quarter AND source = 'keywords') AS summaries,
@@ -233,6 +242,7 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         {"quarter": quarter},
     ).one()
     progress = quarter_progress(connection, quarter)
+    funnel = count_funnel(connection, quarter)
     return QuarterStatus(
         quarter=quarter,
         n_expected=progress.n_expected,
@@ -242,15 +252,16 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         n_calls=counts.n_calls,
         n_superseded=counts.n_superseded,
         n_components=counts.n_components,
-        n_sentences=counts.n_sentences,
-        n_modelled=counts.n_modelled,
-        n_in_topics=counts.n_in_topics,
+        n_sentences=funnel.whole.n_sentences,
+        n_modelled=funnel.whole.n_modelled,
+        n_in_topics=funnel.whole.n_in_topics,
         n_topics=counts.n_topics,
         n_by_keywords=counts.n_by_keywords,
         n_themes=counts.n_themes,
         n_topics_in_themes=counts.n_topics_in_themes,
         encoder=counts.encoder,
         n_recipes=counts.n_recipes,
+        funnel=funnel,
     )
 
 
@@ -308,13 +319,20 @@ def themes_of_quarter(connection: Connection, quarter: str) -> list[ThemeRow]:
         sa.text(
             """
             WITH firm_counts AS (
-                SELECT theme_number, company_id, count(*) AS n FROM theme_topics WHERE quarter = :quarter GROUP BY 1, 2
+                SELECT theme_number, m.company_id, count(*) AS n, sum(topics.n_sentences) AS n_sentences
+                FROM theme_topics AS m
+                LEFT JOIN topics ON (topics.quarter, topics.company_id, topics.topic_number)
+                                  = (m.quarter, m.company_id, m.live_topic_number)
+                WHERE m.quarter = :quarter GROUP BY 1, 2
             ), sizes AS (
-                SELECT theme_number, count(*) AS firms, sum(n)::int AS topics, max(n)::float / sum(n) AS top_share
+                SELECT theme_number, count(*) AS firms, sum(n)::int AS topics,
+                       coalesce(sum(n_sentences), 0)::int AS sentences,
+                       max(n)::float / sum(n) AS top_share, sum(n * n)::float / sum(n) ^ 2 AS herfindahl
                 FROM firm_counts GROUP BY 1
             )
             SELECT themes.quarter, theme_id, theme_number, label, keywords,
-                   firms AS n_firms, topics AS n_topics, top_share AS top_firm_share
+                   firms AS n_firms, topics AS n_topics, sentences AS n_sentences,
+                   top_share AS top_firm_share, herfindahl AS concentration, stability
             FROM themes JOIN sizes USING (theme_number)
             WHERE themes.quarter = :quarter ORDER BY firms DESC, topics DESC, theme_number
             """
@@ -352,6 +370,25 @@ def topics_of_firm(connection: Connection, quarter: str, company_id: int) -> lis
         """,
         {"quarter": quarter, "company_id": company_id},
         "topic_number",
+    )
+
+
+def topics_without_theme(connection: Connection, quarter: str, limit: int | None = None) -> list[TopicRow]:
+    """Topics that are in no theme, those of most sentences first."""
+    return _topics(
+        connection,
+        """
+        SELECT quarter, company_id, topic_number, topic_number AS live_topic_number, label,
+               NULL AS theme_id, NULL::float AS similarity
+        FROM topics
+        WHERE quarter = :quarter AND NOT EXISTS (
+            SELECT FROM theme_topics AS m WHERE (m.quarter, m.company_id, m.live_topic_number)
+                                              = (topics.quarter, topics.company_id, topics.topic_number)
+        )
+        ORDER BY n_sentences DESC, company_id, topic_number LIMIT :limit
+        """,
+        {"quarter": quarter, "limit": limit},
+        "n_sentences DESC, chosen.company_id, chosen.topic_number",
     )
 
 
@@ -446,7 +483,8 @@ def _sentences(connection: Connection, chosen: str, values: dict[str, Any], limi
             WITH chosen AS MATERIALIZED (SELECT * FROM ({chosen}) AS found ORDER BY place LIMIT :limit)
             SELECT s.quarter, s.sentence_id, firms.partition_key, f.name, c.call_date,
                    s.transcript_id, s.component_order, s.start_char, s.end_char, k.person, s.role, s.section,
-                   s.boilerplate, a.topic_number, topics.label, a.rank, a.probability, themes.theme_id, s.text
+                   s.voice, s.exchange, s.boilerplate, a.topic_number, topics.label, a.rank, a.probability,
+                   themes.theme_id, s.text
             FROM chosen
             JOIN sentences AS s USING (quarter, sentence_id)
             JOIN firms USING (company_id)

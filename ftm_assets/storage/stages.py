@@ -100,10 +100,17 @@ def find_firm_quarter(connection: Connection, quarter: str, firm_key: str) -> Fi
     return FirmQuarter(quarter, firm_key, found[0], found[1])
 
 
-def write(connection: Connection, where: FirmQuarter, value: Stored, versions: Mapping[str, Any]) -> bool:
+def write(
+    connection: Connection,
+    where: FirmQuarter,
+    value: Stored,
+    versions: Mapping[str, Any],
+    seconds: float | None = None,
+) -> bool:
     """Replace a stage's rows and drop what was derived from them; returns False, touching no row, if they are equal.
 
     versions: what wrote it; recorded with the versions of the value, even when the rows stay
+    seconds:  what making it took; recorded only with something that differs from before
     raises:   NothingToWriteTo, SecondEncoder, Overtaken
     """
     stage = stage_of(type(value))
@@ -124,7 +131,7 @@ def write(connection: Connection, where: FirmQuarter, value: Stored, versions: M
         except psycopg.errors.ForeignKeyViolation as error:
             raise Overtaken(stage, where.quarter, where.firm_key) from error
     made_by = {**versions, **value.versions}
-    record(connection, where.quarter, where.company_id, stage, value.content_hash, value.built_from, made_by)
+    record(connection, where.quarter, where.company_id, stage, value.content_hash, value.built_from, made_by, seconds)
     if isinstance(value, Summaries):
         link_topics(connection, where.quarter, where.company_id)
     return changed
@@ -176,8 +183,9 @@ def record(
     content_hash: str,
     built_from: str | None,
     versions: dict[str, Any],
+    seconds: float | None = None,
 ) -> None:
-    """Note what a stage holds and what it was built from."""
+    """Note what a stage holds, what it was built from and how long that took; of what is noted already, nothing."""
     row = insert(t.Stage).values(
         quarter=quarter,
         company_id=company_id,
@@ -185,12 +193,18 @@ def record(
         content_hash=content_hash,
         built_from=built_from,
         versions=versions,
+        seconds=seconds,
     )
     new = {"content_hash": row.excluded.content_hash, "built_from": row.excluded.built_from}
     connection.execute(
         row.on_conflict_do_update(
             index_elements=["quarter", "company_id", "stage"],
-            set_={**new, "versions": row.excluded.versions, "written_at": sa.func.now()},
+            set_={
+                **new,
+                "versions": row.excluded.versions,
+                "seconds": row.excluded.seconds,
+                "written_at": sa.func.now(),
+            },
             where=sa.or_(
                 *(getattr(t.Stage, name).is_distinct_from(value) for name, value in new.items()),
                 t.Stage.versions.is_distinct_from(row.excluded.versions),
@@ -315,7 +329,7 @@ def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
     if isinstance(value, Sentences):
         columns = (
             "quarter company_id sentence_id transcript_id component_order position start_char end_char "
-            "role section boilerplate text embedding"
+            "role section exchange boilerplate text embedding"
         )
         return [
             (
@@ -325,7 +339,7 @@ def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
                     (
                         *key,
                         *(s.sentence_id, s.transcript_id, s.component_order, s.position, s.start_char, s.end_char),
-                        *(s.role, s.section, s.boilerplate, s.text, vector),
+                        *(s.role, s.section, s.exchange, s.boilerplate, s.text, vector),
                     )
                     for s, vector in zip(value.rows, value.embeddings, strict=True)
                 ],

@@ -98,6 +98,9 @@ class Stage(Base):
     content_hash: Mapped[str]
     built_from: Mapped[str | None]
     versions: Mapped[dict[str, Any]]
+    seconds: Mapped[float | None] = mapped_column(
+        doc="from the start of reading the inputs to the write; null where it was not measured"
+    )
     written_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
@@ -178,6 +181,18 @@ class Sentence(Base):
     end_char: Mapped[int] = mapped_column(Integer, doc="one past the last character in the component's text")
     role: Mapped[str] = mapped_column(doc="executive, analyst, unknown")
     section: Mapped[str] = mapped_column(doc="prepared, qa, unknown")
+    voice: Mapped[str] = mapped_column(
+        Computed(
+            "CASE WHEN role = 'executive' AND section = 'prepared' THEN 'remark'"
+            " WHEN role = 'executive' AND section = 'qa' THEN 'answer'"
+            " WHEN role = 'analyst' THEN 'question' ELSE 'unknown' END",
+            persisted=True,
+        ),
+        doc="remark (an executive's, prepared), answer (an executive's, in Q&A), question (an analyst's), unknown",
+    )
+    exchange: Mapped[int | None] = mapped_column(
+        SmallInteger, doc="the question with its answers, from 1 within the call; null outside of any"
+    )
     boilerplate: Mapped[str | None] = mapped_column(
         doc="why it is not modelled: greeting, thanks, congratulations, hand-over, introduction, forward-looking, "
         "non-GAAP, webcast, too short; null if it is"
@@ -271,6 +286,12 @@ class ThemeRun(Base):
     n_topics: Mapped[int] = mapped_column(Integer)
     rejected: Mapped[dict[str, Any]]
     versions: Mapped[dict[str, Any]]
+    funnel: Mapped[dict[str, Any] | None] = mapped_column(
+        doc="what became of the quarter's sentences when the run was published, by voice; null if that is not known"
+    )
+    seconds: Mapped[float | None] = mapped_column(
+        doc="from the start of reading the inputs to the write; null where it was not measured"
+    )
     as_of: Mapped[datetime | None] = mapped_column(doc="when the latest of its calls became available; null if unknown")
     published_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
@@ -320,6 +341,12 @@ class Theme(Base):
     n_firms: Mapped[int] = mapped_column(Integer, doc="firms with a topic in it")
     n_topics: Mapped[int] = mapped_column(Integer, doc="topics in it")
     top_firm_share: Mapped[float] = mapped_column(doc="largest share of its topics that one firm holds")
+    concentration: Mapped[float | None] = mapped_column(
+        doc="Herfindahl index of its topics over firms: 1 for one firm, 1/n for n equal ones; null if it is not known"
+    )
+    stability: Mapped[float | None] = mapped_column(
+        doc="mean best Jaccard over other seeds and over deletions of 10 % of the firms; null where it was not measured"
+    )
     centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False, doc="unit-length mean of its topics")
 
 

@@ -22,6 +22,7 @@ from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
 from ftm_assets.analysis.words import name_tokens, terms
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.copy import copy_rows
+from ftm_assets.storage.funnel import Funnel, count_funnel
 from ftm_assets.storage.stages import binary, link_topics, lock, vectors_of
 
 # Firms whose stages all rest on one another, with the hash of their summaries.
@@ -53,6 +54,14 @@ class ThemeState:
     def current(self) -> bool:
         """Whether a run is there and rests on exactly the summaries of now."""
         return self.run_number is not None and not self.changed_firms
+
+
+@dataclass(frozen=True)
+class Published:
+    """What publishing a theme run did: whether it replaced rows, and what the quarter's sentences came to."""
+
+    changed: bool
+    funnel: Funnel
 
 
 @dataclass(frozen=True)
@@ -203,26 +212,29 @@ def theme_settings(connection: Connection, quarter: str) -> ThemeSettings:
     return ThemeSettings() if run is None else ThemeSettings(**run.versions["settings"])
 
 
-def publish(connection: Connection, themes: Themes, versions: Mapping[str, Any]) -> bool:
-    """Publish a theme run; returns False, leaving the rows of the current one, if it found the same themes.
+def publish(
+    connection: Connection, themes: Themes, versions: Mapping[str, Any], seconds: float | None = None
+) -> Published:
+    """Publish a theme run; where it found the same themes, the rows of the current one stay.
 
     Themes that it no longer finds are retired: their row stays, with the number of the last run that saw them.
     Topics that were replaced while the themes were made are in them, but not live.
 
     versions: what made it; recorded with the versions of the themes, even when the rows stay
+    seconds:  what making it took; recorded only with something that differs from before
     """
     quarter = themes.quarter
     lock(connection, quarter)
     last = _current_run(connection, quarter)
     same = last is not None and last.content_hash == themes.content_hash
     number = (last.run_number if last else 0) + (not same)
-    _record_run(connection, themes, number, {**versions, **themes.versions})
+    _record_run(connection, themes, number, {**versions, **themes.versions}, seconds)
     if not same:
         _replace_themes(connection, themes, number)
     if not same or _inputs(connection, quarter) != themes.firm_hashes:
         _replace_inputs(connection, themes, number)
     link_topics(connection, quarter)
-    return not same
+    return Published(not same, _record_funnel(connection, quarter, number))
 
 
 def delete_themes(connection: Connection, quarter: str) -> None:
@@ -231,7 +243,9 @@ def delete_themes(connection: Connection, quarter: str) -> None:
         connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
 
 
-def _record_run(connection: Connection, themes: Themes, run_number: int, versions: Mapping[str, Any]) -> None:
+def _record_run(
+    connection: Connection, themes: Themes, run_number: int, versions: Mapping[str, Any], seconds: float | None
+) -> None:
     facts = {
         "inputs_hash": themes.built_from,
         "content_hash": themes.content_hash,
@@ -242,14 +256,27 @@ def _record_run(connection: Connection, themes: Themes, run_number: int, version
         "versions": versions,
         "as_of": themes.as_of,
     }
-    run = insert(t.ThemeRun).values(quarter=themes.quarter, run_number=run_number, **facts)
+    run = insert(t.ThemeRun).values(quarter=themes.quarter, run_number=run_number, seconds=seconds, **facts)
     connection.execute(
         run.on_conflict_do_update(
             index_elements=["quarter", "run_number"],
-            set_=facts,
+            set_={**facts, "seconds": seconds},
             where=sa.or_(*(getattr(t.ThemeRun, name).is_distinct_from(run.excluded[name]) for name in facts)),
         )
     )
+
+
+def _record_funnel(connection: Connection, quarter: str, run_number: int) -> Funnel:
+    """Note what the quarter's sentences have come to, as the rows of the run now say."""
+    funnel = count_funnel(connection, quarter)
+    counted = sa.literal(funnel.to_json(), t.ThemeRun.__table__.c.funnel.type)
+    connection.execute(
+        sa.update(t.ThemeRun)
+        .where(t.ThemeRun.quarter == quarter, t.ThemeRun.run_number == run_number)
+        .where(t.ThemeRun.funnel.is_distinct_from(counted))
+        .values(funnel=counted)
+    )
+    return funnel
 
 
 def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> None:

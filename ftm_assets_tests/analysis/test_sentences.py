@@ -223,6 +223,84 @@ def test_the_section_is_where_in_the_call(type_name: str, section: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("speaker_type", "type_name", "voice"),
+    [
+        ("Executives", "Presenter Speech", "remark"),
+        ("Executives", "Answer", "answer"),
+        ("Executives", "Unknown", "unknown"),
+        ("Analysts", "Question", "question"),
+        ("Analysts", "Presenter Speech", "question"),
+        ("Unknown", "Question", "unknown"),
+    ],
+)
+def test_the_voice_is_who_speaks_where(speaker_type: str, type_name: str, voice: str) -> None:
+    assert split_turns(1, [turn("We grew.", speaker_type=speaker_type, type_name=type_name)])[0].voice == voice
+
+
+SPOKEN = {
+    "remark": ("Executives", "Presenter Speech", "Our margins rose again."),
+    "ask": ("Analysts", "Question", "Will your margins rise again?"),
+    "answer": ("Executives", "Answer", "They will rise a lot."),
+    "thanks": ("Analysts", "Question", "Great, thanks."),
+    "somebody": ("Unknown", "Unknown Question and Answer Message", "What about the costs then?"),
+    "guest asks": ("Shareholders", "Question", "What about the costs then?"),
+    "guest answers": ("Unknown", "Answer", "They will fall a lot."),
+    "unsaid": ("Unknown", "Unknown", "They will fall a lot."),
+    "operator": ("Operator", "Question and Answer Operator Message", "Next question, please."),
+}
+
+
+def exchanges(call: str) -> list[int | None]:
+    """The exchange of each turn of a call that is not the operator's, written as the names of its turns."""
+    turns = [
+        turn(text, component_order=order, speaker_type=speaker_type, type_name=type_name)
+        for order, (speaker_type, type_name, text) in enumerate(SPOKEN[name] for name in call.split(", "))
+    ]
+    return [sentence.exchange for sentence in split_turns(1, turns)]
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("remark, operator, ask, answer, answer, operator, ask, answer", [None, 1, 1, 1, 2, 2]),
+        ("ask, answer, ask, answer", [1, 1, 2, 2]),
+        ("ask, answer, thanks, answer, ask", [1, 1, 1, 1, 2]),
+        ("ask, answer, thanks, operator, thanks, answer, ask, answer", [1, 1, 1, None, None, 2, 2]),
+        ("ask, ask, answer", [1, 1, 1]),
+        ("ask, operator, ask, answer", [1, 2, 2]),
+        ("answer, ask, answer, operator, answer", [None, 1, 1, None]),
+        ("ask, answer, remark, answer", [1, 1, None, None]),
+        ("remark, answer, remark", [None, None, None]),
+        ("remark, unsaid", [None, None]),
+    ],
+)
+def test_an_exchange_is_a_question_with_its_answers(call: str, expected: list[int | None]) -> None:
+    assert exchanges(call) == expected
+
+
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("operator, somebody, answer, somebody, answer", [1, 1, 2, 2]),
+        ("ask, somebody, ask, answer", [1, 1, 1, 1]),
+        ("guest asks, answer, guest asks, guest answers, ask", [1, 1, 2, 2, 3]),
+        ("somebody, somebody, operator, somebody", [1, 1, 2]),
+    ],
+)
+def test_whoever_is_no_executive_asks_unless_it_is_called_an_answer(call: str, expected: list[int | None]) -> None:
+    assert exchanges(call) == expected
+
+
+def test_exchanges_are_counted_anew_in_each_call() -> None:
+    ask, answer = (
+        turn(SPOKEN[name][2], 7, i, speaker_type=SPOKEN[name][0]) for i, name in enumerate(("ask", "answer"))
+    )
+    elsewhere = [replace(spoken, transcript_id=9) for spoken in (ask, answer)]
+    sentences = split_turns(1, [elsewhere[0], ask, answer, elsewhere[1], replace(ask, component_order=2)])
+    assert [(s.transcript_id, s.exchange) for s in sentences] == [(9, 1), (7, 1), (7, 1), (9, 1), (7, 2)]
+
+
+@pytest.mark.parametrize(
     ("text", "reason"),
     [
         ("Hi, good morning, everyone.", "greeting"),
@@ -349,11 +427,12 @@ def test_the_hash_of_sentences_covers_all_that_the_next_stage_reads() -> None:
     others = [
         replace(sentences, rows=split_turns(1, [turn("Our margins fell again.")])),
         replace(sentences, rows=(replace(rows[0], boilerplate="greeting"),)),
+        replace(sentences, rows=(replace(rows[0], exchange=1),)),
         replace(sentences, embeddings=np.array([[1, 0]], np.float32)),
         replace(sentences, names=frozenset({"ann"})),
         replace(sentences, encoder=("model", "2")),
     ]
-    assert len({sentences.content_hash, *(other.content_hash for other in others)}) == 6
+    assert len({sentences.content_hash, *(other.content_hash for other in others)}) == 7
 
 
 def test_the_hash_of_sentences_ignores_how_they_were_made() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ftm_assets.analysis.vectors import DIMENSIONS, centroids, pad, unit_rows
+from ftm_assets.analysis.vectors import DIMENSIONS, centroids, in_plane, pad, unit_rows
 
 
 def test_rows_become_one_long_and_a_zero_row_stays_zero() -> None:
@@ -58,3 +58,24 @@ def test_labels_that_do_not_fit_are_refused() -> None:
         centroids(np.ones((2, 3), np.float32), np.array([0, 0, 0]))
     with pytest.raises(ValueError, match="no member for label 1"):
         centroids(np.ones((2, 3), np.float32), np.array([0, 2]))
+
+
+def test_a_plane_keeps_what_distinguishes_rows() -> None:
+    wide = np.array([[3, 0, 0, 9], [-3, 0, 0, 9], [0, 1, 0, 9], [0, -1, 0, 9]], np.float32)
+    places, kept = in_plane(wide)
+    assert np.abs(places - [[3, 0], [-3, 0], [0, 1], [0, -1]]).max() < 1e-9
+    assert kept == pytest.approx(1)
+    deep = np.array([[2, 0, 0], [-2, 0, 0], [0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1]], np.float32)
+    assert in_plane(deep)[1] == pytest.approx((8 + 2) / (8 + 2 + 2))
+
+
+def test_a_plane_lies_the_same_way_up_for_the_same_rows() -> None:
+    rows = np.random.default_rng(1).normal(size=(20, 5)).astype(np.float32)
+    assert np.array_equal(in_plane(rows)[0], in_plane(rows)[0])
+    assert np.abs(in_plane(-rows)[0] + in_plane(rows)[0]).max() < 1e-9
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 2, 3])
+def test_rows_that_do_not_differ_lie_at_the_origin(n_rows: int) -> None:
+    places, kept = in_plane(np.ones((n_rows, 768), np.float32))
+    assert (places.shape, places.any(), kept) == ((n_rows, 2), False, 0)

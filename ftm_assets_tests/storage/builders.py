@@ -107,7 +107,7 @@ def themes_of(database: Database, settings: ThemeSettings = THEME_SETTINGS) -> T
 def put_themes(database: Database, themes: Themes) -> bool:
     """Publish; returns whether that made a new run."""
     with database.transaction() as connection:
-        return publish(connection, themes, {})
+        return publish(connection, themes, {}).changed
 
 
 def wait_for_a_lock(database: Database) -> None:

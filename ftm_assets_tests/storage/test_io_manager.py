@@ -1,5 +1,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
+from time import sleep
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -163,6 +165,52 @@ def test_themes_of_a_quarter_are_made_from_all_its_firms(database: Database, ins
 
     assert one(database, "SELECT label FROM themes ORDER BY theme_number") == ["freight", "wages"]
     assert one(database, "SELECT versions ->> 'code' FROM theme_runs") == ["1"]
+
+
+def test_a_stage_notes_how_long_it_took_from_its_first_read_and_keeps_that_until_something_changes(
+    database: Database, instance: dg.DagsterInstance
+) -> None:
+    @dg.asset(name="topic_summaries", partitions_def=firm_quarters, io_manager_key="pgvector", code_version="1")
+    def slow(firm_topics: Topics, firm_sentences: Sentences) -> Summaries:
+        sleep(0.2)
+        return summaries_of(firm_topics, firm_sentences)
+
+    firm(database, 8)
+    graph = [transcripts, firm_sentences, firm_topics, slow]
+    partition = firm_quarter_key(BOLT, QUARTER)
+
+    def seconds() -> dict[object, Any]:
+        return {row[0]: row[1] for row in ask(database, "SELECT stage, seconds FROM stages")}
+
+    materialize(database, instance, partition, firm_sentences, firm_topics, slow, graph=graph)
+    first = seconds()
+    materialize(database, instance, partition, firm_sentences, firm_topics, slow, graph=graph)
+
+    assert first["transcripts"] is None, "it does not read through the tables"
+    assert 0 < first["firm_topics"] < 5
+    assert 0.2 <= first["topic_summaries"] < 5
+    assert seconds() == first
+
+
+def test_themes_tell_how_far_the_sentences_came(database: Database, instance: dg.DagsterInstance) -> None:
+    firms(database, 7, 8)
+
+    result = materialize(database, instance, QUARTER, cross_firm_themes)
+
+    [event] = result.get_asset_materialization_events()
+    table = event.materialization.metadata["sentences by voice"]
+    assert isinstance(table, dg.TableMetadataValue)
+    whole, remarks, *others = [record.data for record in table.records]
+    assert {**whole} == {**remarks, "voice": "all"}
+    assert (whole["sentences"], whole["modelled"], whole["in topics"], whole["in themes"]) == (12, 12, 10, 10)
+    assert whole["themes' share of modelled"] == round(10 / 12, 4)
+    assert [(record["voice"], record["sentences"]) for record in others] == [
+        ("answer", 0),
+        ("question", 0),
+        ("unknown", 0),
+    ]
+    [seconds] = one(database, "SELECT seconds FROM theme_runs")
+    assert isinstance(seconds, float) and 0 < seconds < 60
 
 
 def test_a_firm_without_a_call_succeeds_and_stores_nothing(database: Database, instance: dg.DagsterInstance) -> None:

@@ -108,6 +108,45 @@ def test_from_a_firm_up_to_its_themes(published: Database) -> None:
     assert found == [("freight", 3, FREIGHT), ("prices", 3, None), ("wages", 2, WAGES)]
 
 
+def test_a_sentence_tells_its_voice_and_its_exchange(database: Database) -> None:
+    asked = {"speaker_type": "Analysts", "type_name": "Question", "component_order": 1}
+    load(
+        database,
+        component(),
+        component("Will they rise again?", **asked),
+        component(type_name="Answer", component_order=2),
+    )
+    derive(database, where_is(database))
+    with database.transaction() as connection:
+        rows = queries.sentences(connection, ["7_70_0000", "7_70_0001", "7_70_0002"])
+    assert [(row.voice, row.exchange) for row in rows] == [("remark", None), ("question", 1), ("answer", 1)]
+
+
+def test_a_theme_tells_how_its_topics_spread_over_firms(database: Database) -> None:
+    firms(database, 7, 8)
+    put_themes(database, themes_of(database))
+    with database.transaction() as connection:
+        # Acme's wages become a second topic of freight: three topics, two of them Acme's.
+        connection.execute(sa.text("UPDATE theme_topics SET theme_number = 1 WHERE company_id = 7"))
+        freight = queries.themes_of_quarter(connection, QUARTER)[0]
+    assert (freight.n_firms, freight.n_topics, freight.n_sentences) == (2, 3, 8)
+    assert freight.top_firm_share == pytest.approx(2 / 3)
+    assert freight.concentration == pytest.approx((2 / 3) ** 2 + (1 / 3) ** 2)
+
+
+def test_topics_in_no_theme_are_told_largest_first(published: Database) -> None:
+    firms(published, 9, texts=(*TEXTS, *PRICES))
+    with published.transaction() as connection:
+        found = queries.topics_without_theme(connection, QUARTER)
+        first = queries.topics_without_theme(connection, QUARTER, 1)
+    assert [(topic.firm_key, topic.label, topic.n_sentences) for topic in found] == [
+        ("CRANE-WORKS-9", "freight", 3),
+        ("CRANE-WORKS-9", "prices", 3),
+        ("CRANE-WORKS-9", "wages", 2),
+    ]
+    assert first == found[:1]
+
+
 def test_a_sentence_that_is_not_modelled_says_why(database: Database) -> None:
     derive(database, firm(database, texts=["Good morning, everyone.", *TEXTS]))
     with database.transaction() as connection:
