@@ -22,6 +22,7 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from ftm_assets import runs
+from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
@@ -114,9 +115,8 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
     database = Database(Settings(home=folder, database_url=SecretStr(server.url("documentation"))))
     defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
     with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
-        # The documents do not promise which topics and themes there are; so nobody waits for BERTopic to load.
-        for module in ("topics", "themes"):
-            patch.setattr(f"ftm_assets.analysis.{module}.BERTopicModel", lambda *_: FirstWordModel())
+        # The documents do not promise which topics and themes there are; so nobody waits for them.
+        patch.setattr(CommunityModel, "fit_transform", FirstWordModel(n_keywords=3).fit_transform)
         list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
         keys = runs.firms_to_do(instance, database, QUARTER)
         assert [run.error for run in runs.run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)
