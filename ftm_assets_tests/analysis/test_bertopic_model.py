@@ -14,10 +14,12 @@ from ftm_assets.analysis import bertopic_model
 from ftm_assets.analysis.bertopic_model import FIRM, QUARTER, BERTopicModel, Shape, reduce
 from ftm_assets.analysis.clustering import TopicModelResult, label, nearest_neighbours
 from ftm_assets.analysis.content import content_hash
-from ftm_assets.analysis.themes import ThemeSettings
-from ftm_assets.analysis.topics import TopicSettings
+from ftm_assets.analysis.themes import ThemeSettings, find_themes
+from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets_tests.analysis.planted import SUBJECTS, Documents, planted, subjects_of
+from ftm_assets_tests.analysis.test_themes import scattered
+from ftm_assets_tests.analysis.test_topics import about
 
 
 def fit(documents: Documents, vectors: np.ndarray, n: int | None = None) -> TopicModelResult:
@@ -93,6 +95,17 @@ print(content_hash(found.assignments, found.probabilities, found.keywords))
 
 
 # --- the clusters
+
+
+def test_a_firm_can_be_modelled_with_it() -> None:
+    found = fit_topics(about(60, ("freight", "wage", "lease")), TopicSettings(model="bertopic"))
+    assert {topic.keywords[0].split()[0] for topic in found.topics} == {"freight", "lease", "wage"}
+
+
+def test_a_quarter_can_be_modelled_with_it() -> None:
+    found = find_themes(scattered(), ThemeSettings(model="bertopic"))
+    assert {theme.keywords[0].split()[0] for theme in found.themes} == {"wages", "freight", "leases"}
+    assert {theme.stability for theme in found.themes} == {None}
 
 
 def test_no_cluster_mixes_subjects_and_few_documents_are_left_out(found: TopicModelResult) -> None:
