@@ -22,7 +22,6 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from ftm_assets import runs
-from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
@@ -35,7 +34,7 @@ from ftm_assets.storage.embedded import EmbeddedServer
 from ftm_assets.storage.tables import Base
 from ftm_assets.storage.transcripts import create_quarter, ingest
 from ftm_assets_tests.conftest import ROOT, SAMPLE
-from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
+from ftm_assets_tests.fakes import HashEncoder
 
 README = ROOT / "README.md"
 COMPOSE = ROOT / "docker-compose.yml"
@@ -114,9 +113,7 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         writer.writerows(row for row in rows if row["companyid"] in COMPANIES)
     database = Database(Settings(home=folder, database_url=SecretStr(server.url("documentation"))))
     defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
-    with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
-        # The documents do not promise which topics and themes there are; so nobody waits for them.
-        patch.setattr(CommunityModel, "fit_transform", FirstWordModel(n_keywords=3).fit_transform)
+    with dg.DagsterInstance.ephemeral() as instance:
         list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
         keys = runs.firms_to_do(instance, database, QUARTER)
         assert [run.error for run in runs.run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)
