@@ -10,6 +10,7 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
+from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.runs import dagster_environment
@@ -127,6 +128,5 @@ def real_defs(database: Database, monkeypatch: pytest.MonkeyPatch) -> dg.Definit
 @pytest.fixture
 def defs(real_defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     """`real_defs` with clusters by first word, which take no time and can be told in one's head."""
-    for module in ("topics", "themes"):
-        monkeypatch.setattr(f"ftm_assets.analysis.{module}.BERTopicModel", lambda *_: FirstWordModel())
+    monkeypatch.setattr(CommunityModel, "fit_transform", FirstWordModel(n_keywords=3).fit_transform)
     return real_defs

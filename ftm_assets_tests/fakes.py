@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
@@ -32,15 +33,27 @@ class HashEncoder:
 
 @dataclass(frozen=True)
 class FirstWordModel:
-    """Documents that begin with the same word are one cluster; a word that begins only one document is noise."""
+    """Documents that begin with the same term are one cluster; one that begins like no other, or is empty, is noise.
 
-    def fit_transform(self, documents: Sequence[str], embeddings: np.ndarray) -> TopicModelResult:
-        words = [document.split()[0].lower().strip(".,") for document in documents]
-        shared = sorted({w for w in words if words.count(w) > 1}, key=lambda w: (-words.count(w), w))
-        assignments = np.array([shared.index(w) if w in shared else -1 for w in words], np.int64)
+    n_keywords: a cluster is named by that term, and by others as far as all of its documents say them
+    """
+
+    n_keywords: int = 1
+
+    def fit_transform(self, documents: Sequence[Sequence[str]], embeddings: np.ndarray) -> TopicModelResult:
+        firsts = [document[0] if document else None for document in documents]
+        counts = Counter(filter(None, firsts))
+        shared = sorted((term for term, n in counts.items() if n > 1), key=lambda term: (-counts[term], term))
+        assignments = np.array([shared.index(first) if first in shared else -1 for first in firsts], np.int64)
         return TopicModelResult(
-            assignments, np.where(assignments >= 0, 1, 0).astype(np.float32), tuple((word,) for word in shared)
+            assignments,
+            np.where(assignments >= 0, 1, 0).astype(np.float32),
+            tuple(self._keywords([terms for terms in documents if term in terms[:1]]) for term in shared),
         )
+
+    def _keywords(self, documents: Sequence[Sequence[str]]) -> tuple[str, ...]:
+        said_by_all = [term for term in dict.fromkeys(documents[0]) if all(term in each for each in documents)]
+        return tuple(said_by_all[: self.n_keywords])
 
 
 def component(text: str = "Freight costs rose a lot.", **changes: object) -> Component:

@@ -34,7 +34,7 @@ from ftm_assets.storage.embedded import EmbeddedServer
 from ftm_assets.storage.tables import Base
 from ftm_assets.storage.transcripts import create_quarter, ingest
 from ftm_assets_tests.conftest import ROOT, SAMPLE
-from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
+from ftm_assets_tests.fakes import HashEncoder
 
 README = ROOT / "README.md"
 COMPOSE = ROOT / "docker-compose.yml"
@@ -113,10 +113,7 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         writer.writerows(row for row in rows if row["companyid"] in COMPANIES)
     database = Database(Settings(home=folder, database_url=SecretStr(server.url("documentation"))))
     defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
-    with dg.DagsterInstance.ephemeral() as instance, pytest.MonkeyPatch.context() as patch:
-        # The documents do not promise which topics and themes there are; so nobody waits for BERTopic to load.
-        for module in ("topics", "themes"):
-            patch.setattr(f"ftm_assets.analysis.{module}.BERTopicModel", lambda *_: FirstWordModel())
+    with dg.DagsterInstance.ephemeral() as instance:
         list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
         keys = runs.firms_to_do(instance, database, QUARTER)
         assert [run.error for run in runs.run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)

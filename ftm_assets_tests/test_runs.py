@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from dagster._utils.interrupts import capture_interrupts
 
 from ftm_assets import runs
+from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.single_gpu import COMMAND_TAG
@@ -17,7 +18,7 @@ from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_status
 from ftm_assets.storage.stages import SecondEncoder
-from ftm_assets_tests.fakes import FailingEncoder, FirstWordModel, HashEncoder
+from ftm_assets_tests.fakes import FailingEncoder, HashEncoder
 from ftm_assets_tests.sources import six_firms
 
 QUARTER = "2021Q4"
@@ -216,7 +217,7 @@ def test_ctrl_c_while_themes_are_made_is_ctrl_c(
 ) -> None:
     list(runs.run_firms(defs, loaded, QUARTER, KEYS))
     with monkeypatch.context() as patch:
-        patch.setattr(FirstWordModel, "fit_transform", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+        patch.setattr(CommunityModel, "fit_transform", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
             runs.run_themes(defs, loaded, QUARTER)
 

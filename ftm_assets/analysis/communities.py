@@ -172,11 +172,11 @@ def stability(assignments: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarr
     """Mean over other clusterings of each cluster's best Jaccard similarity there (Hennig 2007).
 
     others:  (n,) int each; -1 for outliers, LEFT_OUT for rows that it was not given, which count nowhere
-    returns: (k,) float64 in 0..1
+    returns: (k,) float64 in 0..1; 0 for a cluster that none was given a row of
     """
     k = int(assignments.max(initial=-1)) + 1
-    best = np.zeros((len(others), k))
-    for place, other in enumerate(others):
+    best, asked = np.zeros(k), np.zeros(k)
+    for other in others:
         given = other != LEFT_OUT
         here, there = assignments[given], other[given]
         inside, clustered = here >= 0, there >= 0
@@ -184,6 +184,7 @@ def stability(assignments: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarr
         np.add.at(counts, (here[inside & clustered], there[inside & clustered]), 1)
         sizes = np.bincount(here[inside], minlength=k)[:, None]
         unions = sizes + np.bincount(there[clustered], minlength=counts.shape[1]) - counts
-        best[place] = (counts / np.maximum(unions, 1)).max(axis=1, initial=0)
-    found: np.ndarray = best.mean(axis=0)
+        best += (counts / np.maximum(unions, 1)).max(axis=1, initial=0)
+        asked += sizes[:, 0] > 0
+    found: np.ndarray = best / np.maximum(asked, 1)
     return found

@@ -3,15 +3,19 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-import hdbscan
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ftm_assets.analysis.clustering import BERTopicModel, TopicModelResult
+from ftm_assets.analysis.bertopic_model import QUARTER as SHAPE
+from ftm_assets.analysis.bertopic_model import BERTopicModel
+from ftm_assets.analysis.clustering import TopicModelResult
+from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.themes import (
+    COMMONPLACE,
     DOMINATED,
     ONE_FIRM,
+    Cluster,
     KnownThemes,
     QuarterTopic,
     QuarterTopics,
@@ -22,22 +26,29 @@ from ftm_assets.analysis.themes import (
     inputs_hash,
     match_themes,
     rejection,
+    topic_model,
 )
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.errors import FtmError
 from ftm_assets_tests.fakes import FirstWordModel
 
 DEFAULTS = ThemeSettings()
+SMALL = ThemeSettings(min_theme_size=2)
+FIRST_WORD = FirstWordModel(n_keywords=2)
 EYE = np.eye(8, dtype=np.float32)
 
 
 def quarter_of(topics: Sequence[tuple[int, str]], **changes: Any) -> QuarterTopics:
-    """A quarter in which firms speak of things: (company id, keyword) each; one direction for each keyword."""
+    """A quarter in which firms speak of things: (company id, word) each; one direction for each word.
+
+    Who speaks of a thing names it with two terms, itself and its costs.
+    """
     words = sorted({word for _, word in topics})
     vectors = EYE[[words.index(word) for _, word in topics]] if topics else EYE[:0]
     facts: dict[str, Any] = {
         "quarter": "2021Q4",
-        "topics": tuple(QuarterTopic(firm, i, f"{word} label", (word,)) for i, (firm, word) in enumerate(topics)),
+        "topics": tuple(
+            QuarterTopic(firm, i, f"{word} label", (word, f"{word} costs")) for i, (firm, word) in enumerate(topics)
+        ),
         "exemplars": vectors,
         "summaries": vectors[:, ::-1],
         "firm_hashes": {firm: f"hash {firm}" for firm, _ in topics},
@@ -49,7 +60,7 @@ def quarter_of(topics: Sequence[tuple[int, str]], **changes: Any) -> QuarterTopi
 
 def themes_of(topics: Sequence[tuple[int, str]], **changes: Any) -> Themes:
     """What is found when equal words are one cluster, and two topics are enough for one."""
-    return find_themes(quarter_of(topics, **changes), ThemeSettings(min_theme_size=2), FirstWordModel())
+    return find_themes(quarter_of(topics, **changes), SMALL, FIRST_WORD)
 
 
 QUARTER = [(1, "wages"), (2, "wages"), (3, "wages"), (1, "freight"), (2, "freight"), (3, "freight"), (4, "freight")]
@@ -61,8 +72,8 @@ QUARTER = [(1, "wages"), (2, "wages"), (3, "wages"), (1, "freight"), (2, "freigh
 def test_themes_come_largest_first_with_their_firms_and_their_largest_share() -> None:
     found = themes_of([*QUARTER, (4, "freight"), (5, "rain")])
     assert found.themes == (
-        Theme(1, "freight", ("freight",), 4, 5, 0.4),
-        Theme(2, "wages", ("wages",), 3, 3, 1 / 3),
+        Theme(1, "freight costs", ("freight", "freight costs"), 4, 5, 0.4, 7 / 25, None),
+        Theme(2, "wages costs", ("wages", "wages costs"), 3, 3, 1 / 3, 3 / 9, None),
     )
     assert found.n_noise == 1
     assert found.rejected == {}
@@ -74,7 +85,7 @@ def test_members_are_the_topics_of_the_themes_with_their_cosine() -> None:
     quarter = quarter_of([(1, "wages"), (2, "wages"), (3, "wages"), (4, "rain")])
     leaning = quarter.exemplars.copy()
     leaning[0, :4] = [0, 0.6, 0, 0.8]
-    found = find_themes(replace(quarter, exemplars=leaning), ThemeSettings(min_theme_size=2), FirstWordModel())
+    found = find_themes(replace(quarter, exemplars=leaning), SMALL, FIRST_WORD)
     assert [(m.company_id, m.topic_number, m.topic_label, m.theme_number) for m in found.members] == [
         (1, 0, "wages label", 1),
         (2, 1, "wages label", 1),
@@ -89,11 +100,17 @@ def test_what_is_rejected_is_counted_with_the_reason_and_stays_without_theme() -
     found = themes_of(
         [*QUARTER[:3], (5, "rain"), (5, "rain"), *[(6, "snow")] * 2, *[(7, "hail")] * 3, (8, "hail"), (9, "sun")]
     )
-    assert [theme.label for theme in found.themes] == ["wages"]
+    assert [theme.label for theme in found.themes] == ["wages costs"]
     assert found.rejected == {ONE_FIRM: 2, DOMINATED: 1}
     assert found.n_noise == 1
     assert len(found.members) == 3
     assert len(found.centroids) == 1
+
+
+def cluster(company_ids: Sequence[int], keywords: tuple[str, ...] = ("a", "b")) -> Cluster:
+    """One topic for each company id, each of which says a and b."""
+    topics = tuple(QuarterTopic(firm, i, "", ("a", "b")) for i, firm in enumerate(company_ids))
+    return Cluster(topics, (1.0,) * len(topics), keywords)
 
 
 @pytest.mark.parametrize(
@@ -116,7 +133,70 @@ def test_what_is_rejected_is_counted_with_the_reason_and_stays_without_theme() -
 def test_a_theme_needs_several_firms_and_belongs_to_none(
     company_ids: list[int], settings: ThemeSettings, reason: str | None
 ) -> None:
-    assert rejection(company_ids, settings) == reason
+    assert rejection(cluster(company_ids), settings, 9) == reason
+
+
+def test_a_theme_needs_more_firms_in_a_larger_quarter() -> None:
+    assert [DEFAULTS.fewest_firms(n) for n in (0, 9, 56, 57, 225, 900, 90_000)] == [2, 2, 2, 3, 5, 10, 100]
+    assert ThemeSettings(min_firms=7).fewest_firms(90_000) == 7
+    assert rejection(cluster([1, 2, 3, 4]), DEFAULTS, 100) is None
+    assert rejection(cluster([1, 2, 3, 4]), DEFAULTS, 225) == "fewer than 5 firms"
+
+
+def test_a_firm_without_a_topic_belongs_to_the_quarter() -> None:
+    said = [(1, "wages"), (2, "wages"), (3, "rain"), (3, "snow")]
+    assert themes_of(said).rejected == {DOMINATED: 1}
+    assert themes_of(said, firm_hashes=dict.fromkeys(range(57), "hash")).rejected == {"fewer than 3 firms": 1}
+
+
+@pytest.mark.parametrize(
+    ("keywords", "settings", "reason"),
+    [
+        (("a", "b"), DEFAULTS, None),
+        (("a", "c", "d"), DEFAULTS, COMMONPLACE),
+        (("a", "c", "d"), ThemeSettings(min_keywords_said=1), None),
+        ((), DEFAULTS, COMMONPLACE),
+        ((), ThemeSettings(min_keywords_said=0), None),
+    ],
+)
+def test_a_theme_has_keywords_that_its_topics_say(
+    keywords: tuple[str, ...], settings: ThemeSettings, reason: str | None
+) -> None:
+    assert rejection(cluster([1, 2, 3], keywords), settings, 9) == reason
+
+
+def test_keywords_said_are_counted_once_a_topic_and_averaged() -> None:
+    said = (("a", "a", "x"), ("a", "b"), (), ("b",))
+    topics = tuple(QuarterTopic(firm, 0, "", terms) for firm, terms in enumerate(said))
+    assert Cluster(topics, (1.0,) * 4, ("a", "b", "c")).keywords_said == (1 + 2 + 0 + 1) / 4
+
+
+def test_clusters_are_rejected_by_reason() -> None:
+    told = ThemeSettings(min_theme_size=2, min_firms=3)
+    said = [
+        *[(firm, "wages") for firm in (1, 2, 3)],
+        *[(4, "rain")] * 2,  # One firm.
+        *[(firm, "hail") for firm in (4, 5)],  # Two.
+        *[(firm, "snow") for firm in (6, 6, 6, 7, 8)],  # Three, of which one holds more than 40 %.
+        *[(firm, "sun") for firm in (1, 2, 3)],
+    ]
+    quarter = quarter_of(said)
+    wordless = [replace(topic, terms=("sun",)) if topic.label == "sun label" else topic for topic in quarter.topics]
+    found = find_themes(replace(quarter, topics=tuple(wordless)), told, FIRST_WORD)
+    assert found.rejected == {ONE_FIRM: 1, "fewer than 3 firms": 1, DOMINATED: 1, COMMONPLACE: 1}
+    assert [theme.label for theme in found.themes] == ["wages costs"]
+    assert {member.theme_number for member in found.members} == {1}
+
+
+@pytest.mark.parametrize(
+    ("company_ids", "share", "index"),
+    [([1, 2, 3, 4], 1 / 4, 1 / 4), ([1, 1, 2, 2], 1 / 2, 1 / 2), ([1, 1, 1, 2], 3 / 4, 10 / 16), ([1, 1], 1, 1)],
+)
+def test_a_theme_is_as_concentrated_as_its_topics_are_on_few_firms(
+    company_ids: list[int], share: float, index: float
+) -> None:
+    theme = cluster(company_ids).theme(5)
+    assert (theme.theme_number, theme.top_firm_share, theme.concentration) == (5, share, index)
 
 
 # --- the numbers of themes
@@ -177,9 +257,9 @@ def test_running_twice_keeps_all_numbers_and_a_retired_one_is_not_given_again() 
 
     # Freight, number 1, is gone; only wages is current, and what comes next is 3.
     less = themes_of([*QUARTER[:3], (4, "wages")], known=after, exemplars=EYE[[1] * 4])
-    assert [(t.theme_number, t.label) for t in less.themes] == [(2, "wages")]
+    assert [(t.theme_number, t.label) for t in less.themes] == [(2, "wages costs")]
     back = themes_of(QUARTER, known=KnownThemes((2,), less.centroids, 3))
-    assert {t.label: t.theme_number for t in back.themes} == {"freight": 3, "wages": 2}
+    assert {t.label: t.theme_number for t in back.themes} == {"freight costs": 3, "wages costs": 2}
 
 
 def test_vectors_of_another_encoder_are_not_compared() -> None:
@@ -198,28 +278,42 @@ def test_vectors_of_another_encoder_are_not_compared() -> None:
 # --- the input
 
 
-def test_exemplars_or_summaries_are_clustered_as_the_settings_say() -> None:
-    seen: list[np.ndarray] = []
+class Recording(FirstWordModel):
+    """Keeps what it is asked for."""
 
-    class Recording:
-        def fit_transform(self, documents: Sequence[str], embeddings: np.ndarray) -> TopicModelResult:
-            seen.append(embeddings)
-            return FirstWordModel().fit_transform(documents, embeddings)
+    def fit_transform(self, documents: Sequence[Sequence[str]], embeddings: np.ndarray) -> TopicModelResult:
+        object.__setattr__(self, "asked", (documents, embeddings))
+        return super().fit_transform(documents, embeddings)
 
-    quarter = quarter_of(QUARTER)
-    for theme_input in ("exemplars", "keywords"):
-        settings = ThemeSettings.model_validate({"min_theme_size": 2, "theme_input": theme_input})
-        found = find_themes(quarter, settings, Recording())
-        assert found.versions == {"settings": settings.model_dump(), "encoder": None}
-    assert np.array_equal(seen[0], quarter.exemplars)
-    assert np.array_equal(seen[1], quarter.summaries)
+    asked: tuple[Sequence[Sequence[str]], np.ndarray]
 
 
-def test_a_quarter_is_never_clustered_on_a_mixture_of_summaries() -> None:
-    mixed = quarter_of(QUARTER, n_by_keywords=5)
-    with pytest.raises(FtmError, match="2 of 7 summaries of 2021Q4 were written by a model; use theme_input 'exem"):
-        find_themes(mixed, ThemeSettings(theme_input="keywords"), FirstWordModel())
-    assert find_themes(mixed, ThemeSettings(min_theme_size=2), FirstWordModel()).themes
+@pytest.mark.parametrize(
+    ("theme_input", "n_by_keywords", "used"),
+    [
+        ("exemplars", 7, "exemplars"),
+        ("keywords", 7, "keywords"),
+        ("llm", 0, "llm"),
+        # A mixture of summaries, or none of the kind that is wanted.
+        ("keywords", 6, "exemplars"),
+        ("llm", 1, "exemplars"),
+        ("keywords", 0, "exemplars"),
+        ("llm", 7, "exemplars"),
+    ],
+)
+def test_summaries_are_clustered_where_all_are_of_the_kind_that_is_wanted_else_exemplars(
+    theme_input: str, n_by_keywords: int, used: str
+) -> None:
+    quarter = quarter_of(QUARTER, n_by_keywords=n_by_keywords)
+    settings = ThemeSettings.model_validate({"min_theme_size": 2, "theme_input": theme_input})
+    model = Recording()
+
+    found = find_themes(quarter, settings, model)
+
+    documents, vectors = model.asked
+    assert np.array_equal(vectors, quarter.exemplars if used == "exemplars" else quarter.summaries)
+    assert list(documents) == [topic.terms for topic in quarter.topics]
+    assert found.versions == {"settings": settings.model_dump(), "encoder": None, "theme_input": used}
 
 
 @pytest.mark.parametrize("n", range(5))
@@ -237,7 +331,7 @@ def test_three_topics_are_too_few_whatever_the_settings() -> None:
 def test_themes_know_what_they_were_made_from() -> None:
     at = datetime(2021, 12, 31, tzinfo=UTC)
     quarter = quarter_of(QUARTER, as_of=at)
-    found = find_themes(quarter, ThemeSettings(min_theme_size=2), FirstWordModel())
+    found = find_themes(quarter, SMALL, FIRST_WORD)
     assert found.as_of == at
     assert found.built_from == quarter.inputs_hash == inputs_hash(found.firm_hashes)
 
@@ -265,7 +359,7 @@ def test_the_hash_of_themes_covers_what_is_stored() -> None:
 
 
 def scattered(n_firms: int = 12, subjects: Sequence[str] = ("wages", "freight", "leases")) -> QuarterTopics:
-    """Each firm has one topic about each subject, and one that nobody shares."""
+    """Each firm has one topic about each subject, and one that nobody shares, neither by place nor by words."""
     chance = np.random.default_rng(2)
     words = [*subjects, "other"]
     topics = [(firm, word) for firm in range(1, n_firms + 1) for word in words]
@@ -273,28 +367,81 @@ def scattered(n_firms: int = 12, subjects: Sequence[str] = ("wages", "freight", 
     alone = np.array([word == "other" for _, word in topics])
     means[alone] = 0
     noise = chance.normal(scale=np.where(alone, 1, 0.04)[:, None], size=(len(topics), 48))
-    return quarter_of(topics, exemplars=unit_rows(means + noise))
+    quarter = quarter_of(topics, exemplars=unit_rows(means + noise))
+    said = [replace(t, terms=(f"own{t.company_id}x",)) if "other" in t.label else t for t in quarter.topics]
+    return replace(quarter, topics=tuple(said))
 
 
-def test_bertopic_finds_what_the_firms_share() -> None:
+def test_the_default_model_finds_what_the_firms_share() -> None:
     found = find_themes(scattered())
-    assert {theme.keywords[0] for theme in found.themes} == {"wages", "freight", "leases"}
+    assert numbers_of(found).keys() == {"wages", "freight", "leases"}
     for theme in found.themes:
         labels = [m.topic_label for m in found.members if m.theme_number == theme.theme_number]
-        assert labels.count(f"{theme.keywords[0]} label") > len(labels) / 2
+        assert labels.count(f"{theme.keywords[0].split()[0]} label") > len(labels) / 2
+        assert theme.stability is not None and 0.5 < theme.stability <= 1
     assert find_themes(scattered()).content_hash == found.content_hash
 
 
-def test_the_order_of_the_firms_changes_only_the_numbers() -> None:
+def test_nobody_looks_for_stability_without_refits() -> None:
+    assert {theme.stability for theme in find_themes(scattered(), ThemeSettings(n_refits=0)).themes} == {None}
+
+
+def only(quarter: QuarterTopics, rows: Sequence[int]) -> QuarterTopics:
+    """The quarter with these of its topics, in this order."""
+    topics = tuple(quarter.topics[row] for row in rows)
+    hashes = {topic.company_id: quarter.firm_hashes[topic.company_id] for topic in topics}
+    return replace(quarter, topics=topics, exemplars=quarter.exemplars[rows], firm_hashes=hashes)
+
+
+def after(quarter: QuarterTopics, published: Themes) -> QuarterTopics:
+    """The quarter once these themes were published; three have been numbered."""
+    numbers = tuple(theme.theme_number for theme in published.themes)
+    topics: dict[int, set[tuple[int, int]]] = {number: set() for number in numbers}
+    for member in published.members:
+        topics[member.theme_number].add((member.company_id, member.topic_number))
+    known = KnownThemes(numbers, published.centroids, 4, tuple(map(frozenset, topics.values())))
+    return replace(quarter, known=known)
+
+
+def numbers_of(themes: Themes) -> dict[str, int]:
+    return {theme.keywords[0].split()[0]: theme.theme_number for theme in themes.themes}
+
+
+@pytest.mark.parametrize("gone", [1, 5, 12])
+def test_without_one_of_its_firms_a_theme_keeps_its_number(gone: int) -> None:
     quarter = scattered()
-    order = np.random.default_rng(4).permutation(len(quarter.topics))
-    shuffled = replace(quarter, topics=tuple(quarter.topics[i] for i in order), exemplars=quarter.exemplars[order])
+    first = find_themes(quarter)
+    rest = only(quarter, [row for row, topic in enumerate(quarter.topics) if topic.company_id != gone])
 
-    def shared(themes: Themes) -> set[tuple[int, str]]:
-        of = {theme.theme_number: theme.keywords[0] for theme in themes.themes}
-        return {(m.topic_number, of[m.theme_number]) for m in themes.members if "other" not in m.topic_label}
+    found = find_themes(after(rest, first))
 
-    assert shared(find_themes(shuffled)) == shared(find_themes(quarter))
+    assert numbers_of(found) == numbers_of(first)
+    kept = {(m.company_id, m.topic_number): m.theme_number for m in first.members if m.company_id != gone}
+    of_subjects = {
+        (m.company_id, m.topic_number): m.theme_number for m in found.members if "other" not in m.topic_label
+    }
+    assert of_subjects.items() <= kept.items()
+
+
+def test_a_theme_that_vanishes_is_retired_and_comes_back_under_a_new_number() -> None:
+    quarter = scattered()
+    first = find_themes(quarter)
+    silent = only(quarter, [row for row, topic in enumerate(quarter.topics) if topic.label != "leases label"])
+    less = find_themes(after(silent, first))
+    assert numbers_of(less) == {name: number for name, number in numbers_of(first).items() if name != "leases"}
+
+    assert numbers_of(find_themes(after(quarter, less))) == {**numbers_of(less), "leases": 4}
+
+
+def test_the_order_of_the_firms_does_not_matter() -> None:
+    quarter = scattered()
+    order = np.random.default_rng(4).permutation(len(quarter.topics)).tolist()
+    first = find_themes(quarter)
+
+    def shared(themes: Themes) -> set[tuple[int, int, int]]:
+        return {(m.company_id, m.topic_number, m.theme_number) for m in themes.members if "other" not in m.topic_label}
+
+    assert shared(find_themes(after(only(quarter, order), first))) == shared(first)
 
 
 def test_the_smallest_theme_grows_with_the_root_of_the_quarter() -> None:
@@ -302,31 +449,25 @@ def test_the_smallest_theme_grows_with_the_root_of_the_quarter() -> None:
     assert ThemeSettings(min_theme_size=7).smallest_theme(90_000) == 7
 
 
-def test_the_smallest_theme_reaches_the_clustering(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    original = hdbscan.HDBSCAN
-
-    def recorded(**options: Any) -> Any:
-        asked.append(options["min_cluster_size"])
-        return original(**options)
-
-    monkeypatch.setattr(hdbscan, "HDBSCAN", recorded)
-    find_themes(scattered(40))
-    find_themes(scattered(), ThemeSettings(min_theme_size=3))
-    assert asked == [5, 3]
+def test_the_settings_name_the_model_and_the_quarter_its_smallest_theme() -> None:
+    assert topic_model(DEFAULTS, 7, [1, 2]) == CommunityModel(DEFAULTS, 7, [1, 2], n_refits=5)
+    settings = ThemeSettings(model="bertopic")
+    assert topic_model(settings, 7, [1, 2]) == BERTopicModel(settings, SHAPE, 7)
 
 
-def test_the_settings_reach_the_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    built: list[object] = []
+def test_the_quarter_reaches_the_default_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[CommunityModel] = []
 
-    def recorded(model: BERTopicModel, documents: Sequence[str], embeddings: np.ndarray) -> TopicModelResult:
-        built.append(model.settings)
-        return FirstWordModel().fit_transform(documents, embeddings)
+    def recorded(model: CommunityModel, documents: Sequence[Sequence[str]], embeddings: np.ndarray) -> TopicModelResult:
+        asked.append(model)
+        return FIRST_WORD.fit_transform(documents, embeddings)
 
-    monkeypatch.setattr(BERTopicModel, "fit_transform", recorded)
-    settings = ThemeSettings(seed=7)
+    monkeypatch.setattr(CommunityModel, "fit_transform", recorded)
+    settings = ThemeSettings(seed=7, n_refits=1)
     find_themes(quarter_of(QUARTER), settings)
-    assert built == [settings]
+    find_themes(quarter_of(QUARTER), SMALL)
+    firms = [company_id for company_id, _ in QUARTER]
+    assert asked == [CommunityModel(settings, 5, firms, 1), CommunityModel(SMALL, 2, firms, 5)]
 
 
 @pytest.mark.parametrize(
@@ -338,6 +479,9 @@ def test_the_settings_reach_the_default_model(monkeypatch: pytest.MonkeyPatch) -
         ("seed", 2**32),
         ("max_firm_share", 0),
         ("max_firm_share", 1.1),
+        ("n_refits", -1),
+        ("min_stability", 1.1),
+        ("min_keywords_said", -0.1),
         ("match_threshold", -0.1),
         ("match_threshold", 1.1),
     ],

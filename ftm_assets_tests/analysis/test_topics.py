@@ -1,14 +1,15 @@
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-import hdbscan
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ftm_assets.analysis.bertopic_model import FIRM, BERTopicModel
 from ftm_assets.analysis.clustering import TopicModelResult
+from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.sentences import Sentences, Turn, split_turns
-from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics, ranks_within
+from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics, ranks_within, topic_model
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
 
@@ -67,7 +68,7 @@ def test_ranks_count_from_one_in_each_topic_and_noise_has_none(topics: Topics) -
     ]
 
 
-def test_the_best_sentences_are_the_nearest_to_the_centroid(topics: Topics) -> None:
+def test_the_best_sentences_come_first(topics: Topics) -> None:
     assert topics.exemplars(0, 2) == ("1_7_0000", "1_7_0002")
     assert topics.exemplars(0, 9) == ("1_7_0000", "1_7_0002", "1_7_0004")
     assert topics.exemplars(5, 2) == ()
@@ -82,8 +83,38 @@ def test_centroids_are_unit_means_of_their_sentences(topics: Topics) -> None:
 def test_ranks_follow_the_cosine_and_ties_the_order_of_the_rows() -> None:
     rows = np.array([[0, 1], [1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
     centres = np.array([[1, 0], [0, 1]], np.float32)
-    assert ranks_within(rows, centres, np.array([0, 0, 0, -1, 1])).tolist() == [3, 1, 2, 0, 1]
-    assert ranks_within(rows, centres[:0], np.full(5, -1)).tolist() == [0] * 5
+    equally_rich = np.full(5, 3)
+    assert ranks_within(rows, centres, np.array([0, 0, 0, -1, 1]), equally_rich).tolist() == [3, 1, 2, 0, 1]
+    assert ranks_within(rows, centres[:0], np.full(5, -1), equally_rich).tolist() == [0] * 5
+
+
+def ranks(cosines: list[float], richness: list[int]) -> list[int]:
+    """Ranks in one cluster."""
+    rows = np.array([[cosine, (1 - cosine**2) ** 0.5] for cosine in cosines])
+    return list(ranks_within(rows, np.array([[1.0, 0.0]]), np.zeros(len(rows), int), np.array(richness)))
+
+
+def test_a_sentence_that_says_more_is_the_better_one_unless_it_is_farther_away() -> None:
+    assert ranks([0.9, 0.9], [1, 2]) == [2, 1]
+    assert ranks([0.9, 0.87], [1, 2]) == [2, 1], "a term weighs .04"
+    assert ranks([0.9, 0.85], [1, 2]) == [1, 2]
+    assert ranks([0.9, 0.86], [1, 2]) == [1, 2], "of equals the first row"
+
+
+def test_more_than_eight_terms_count_as_eight() -> None:
+    assert ranks([0.9, 0.91], [9, 8]) == [2, 1]
+    assert ranks([0.9, 0.9], [8, 30]) == [1, 2]
+    assert ranks([0.9, 0.9], [7, 8]) == [2, 1]
+
+
+def test_who_repeats_a_word_says_no_more() -> None:
+    texts = (
+        "Freight is freight and freight is freight.",
+        "Freight waits in ports.",
+        *["Freight is freight again."] * 2,
+    )
+    alike = replace(spoken(*texts), embeddings=unit_rows(np.ones((4, 8))))
+    assert fit_topics(alike, FEW, FirstWordModel()).exemplars(0, 1) == ("1_7_0001",)
 
 
 def test_topics_know_what_they_were_made_from() -> None:
@@ -125,14 +156,14 @@ def test_a_firm_without_sentences_keeps_the_reason_it_came_with() -> None:
     assert found.outlier_share == 0
 
 
-def test_sentences_without_a_dense_group_have_no_topics_and_a_reason() -> None:
+def test_sentences_that_do_not_hang_together_have_no_topics_and_a_reason() -> None:
     class Scattered:
         def fit_transform(self, documents: object, embeddings: np.ndarray) -> TopicModelResult:
             return TopicModelResult(np.full(len(embeddings), -1), np.zeros(len(embeddings), np.float32), ())
 
     found = fit_topics(spoken(*SPOKEN), FEW, Scattered())
     assert found.topics == ()
-    assert found.reason == "no group of sentences was dense enough"
+    assert found.reason == "no group of sentences hangs together"
     assert found.outlier_share == 1
 
 
@@ -147,25 +178,36 @@ def about(n: int, subjects: tuple[str, ...]) -> Sentences:
     return replace(spoken(*texts, names=frozenset({"cook"})), embeddings=unit_rows(vectors))
 
 
-def test_bertopic_finds_the_subjects_and_says_no_names() -> None:
+def test_the_default_model_finds_the_subjects_and_says_no_names() -> None:
     found = fit_topics(about(60, ("freight", "wage", "lease")))
     assert {topic.keywords[0].split()[0] for topic in found.topics} == {"freight", "lease", "wage"}
     assert "cook" not in " ".join(word for topic in found.topics for word in topic.keywords).split()
 
 
-def test_a_topic_needs_as_many_sentences_as_the_settings_say(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[int] = []
-    original = hdbscan.HDBSCAN
+def test_the_settings_name_the_model() -> None:
+    settings = TopicSettings(min_topic_size=9)
+    assert topic_model(settings) == CommunityModel(settings, 9)
+    settings = TopicSettings(model="bertopic", min_topic_size=9)
+    assert topic_model(settings) == BERTopicModel(settings, FIRM, 9)
 
-    def recorded(**options: Any) -> Any:
-        asked.append(options["min_cluster_size"])
-        return original(**options)
 
-    monkeypatch.setattr(hdbscan, "HDBSCAN", recorded)
-    for settings in (TopicSettings(), TopicSettings(min_topic_size=9)):
-        found = fit_topics(about(60, ("freight", "wage", "lease")), settings)
-        assert all(topic.n_sentences >= asked[-1] for topic in found.topics)
-    assert asked == [6, 9]
+def test_the_model_gets_the_terms_of_the_modelled_sentences() -> None:
+    class Recording(FirstWordModel):
+        def fit_transform(self, documents: Sequence[Sequence[str]], embeddings: np.ndarray) -> TopicModelResult:
+            seen.extend(documents)
+            return super().fit_transform(documents, embeddings)
+
+    seen: list[Sequence[str]] = []
+    names = frozenset({"cook"})
+    fit_topics(spoken("Freight, says Cook, is late.", "Thank you.", *SPOKEN[:3], names=names), FEW, Recording())
+    assert len(seen) == 4
+    assert list(seen[0]) == ["freight", "says", "late", "freight says"]
+
+
+def test_a_topic_needs_as_many_sentences_as_the_settings_say() -> None:
+    sentences = about(60, ("freight", "wage", "lease"))
+    assert [topic.n_sentences for topic in fit_topics(sentences, TopicSettings(min_topic_size=20)).topics] == [20] * 3
+    assert fit_topics(sentences, TopicSettings(min_topic_size=21)).topics == ()
 
 
 @pytest.mark.parametrize("n", [20, 21, 30])

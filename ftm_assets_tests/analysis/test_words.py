@@ -3,12 +3,12 @@ from collections.abc import Collection
 import pytest
 
 from ftm_assets.analysis import words
-from ftm_assets.analysis.words import name_tokens, terms
+from ftm_assets.analysis.words import all_terms, common_words, name_tokens, terms
 
 
 def clean_text(text: str, names: Collection[str] = ()) -> str:
-    """The single words among the terms."""
-    return " ".join(term for term in terms(text, names) if " " not in term)
+    """The single words among all terms."""
+    return " ".join(term for term in all_terms(text, names) if " " not in term)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_word_of_business_is_not_lost_to_a_name() -> None:
     ],
 )
 def test_terms_are_words_and_pairs_spoken_side_by_side(text: str, expected: list[str]) -> None:
-    assert terms(text) == expected
+    assert all_terms(text) == expected
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_terms_are_words_and_pairs_spoken_side_by_side(text: str, expected: list
 )
 def test_a_word_of_business_is_no_stop_word(text: str, expected: str) -> None:
     words, *pairs = expected.split("|")
-    assert sorted(terms(text)) == sorted([*words.split(), *pairs])
+    assert sorted(all_terms(text)) == sorted([*words.split(), *pairs])
 
 
 def test_no_word_is_listed_twice() -> None:
@@ -91,11 +91,43 @@ def test_no_word_is_listed_twice() -> None:
 
 
 def test_a_name_is_no_term_and_joins_no_pair() -> None:
-    assert terms("Freight Cook costs", {"cook"}) == ["freight", "costs"]
-    assert terms("Freight cookies", {"cook"}) == ["freight", "cookies", "freight cookies"]
+    assert all_terms("Freight Cook costs", {"cook"}) == ["freight", "costs"]
+    assert all_terms("Freight cookies", {"cook"}) == ["freight", "cookies", "freight cookies"]
 
 
-def test_the_single_words_of_terms_are_the_clean_text() -> None:
+# --- what nearly every firm says
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Freight costs rose.", ["freight", "rose", "freight costs", "costs rose"]),
+        ("Our customers expect growth.", ["customers expect", "expect growth"]),
+        ("Higher net income.", ["higher net"]),
+        ("Our net income was higher.", []),
+    ],
+)
+def test_terms_leave_out_what_nearly_every_firm_says_and_keep_what_it_says_with_it(
+    text: str, expected: list[str]
+) -> None:
+    assert terms(text) == expected
+
+
+def test_terms_are_all_terms_without_the_common_ones_in_their_order() -> None:
     text = "We're seeing Ann's wage inflation, 3.5%, in the U.S. market, uh, year-over-year."
-    words = [term for term in terms(text, {"ann"}) if " " not in term]
-    assert " ".join(words) == clean_text(text, {"ann"}) == "seeing wage inflation u.s. market year-over-year"
+    every = all_terms(text, {"ann"})
+    assert terms(text, {"ann"}) == [term for term in every if term not in common_words()]
+    assert {"seeing", "market", "year-over-year"} == set(every) & common_words()
+
+
+def test_common_words_are_words_and_pairs_as_terms_are_cut() -> None:
+    assert len(common_words()) > 200
+    for term in common_words():
+        assert term in all_terms(term), term
+
+
+@pytest.mark.parametrize(
+    "subject", "freight wages inflation lease tariffs china weather hurricane oil steel labor hiring".split()
+)
+def test_what_some_firms_speak_of_is_not_common(subject: str) -> None:
+    assert terms(subject) == [subject]

@@ -9,6 +9,7 @@ import sqlalchemy as sa
 
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.summaries import Summaries
+from ftm_assets.analysis.themes import ThemeSettings
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_current
 from ftm_assets.assets.firm_sentences import check_embedded
@@ -79,7 +80,7 @@ def test_outlier_share_warns_of_sentences_without_a_topic(sentences: Sentences, 
     assert found == (False, WARN, {"outlier share": 5 / 6})
 
 
-def test_outlier_share_warns_where_no_group_was_dense_enough(database: Database) -> None:
+def test_outlier_share_warns_where_nothing_hangs_together(database: Database) -> None:
     scattered = sentences_of(database, firm(database, texts=[f"{word} is what we say." for word in "ABCDEF"]))
     topics = fit_topics(scattered, TopicSettings(min_sentences=4), FirstWordModel())
     assert topics.topics == ()
@@ -183,4 +184,20 @@ def test_theme_rules_are_those_that_the_themes_were_made_with(database: Database
     with database.transaction() as connection:
         stricter = "UPDATE theme_runs SET versions = jsonb_set(versions, '{settings,max_firm_share}', '0.4')"
         connection.execute(sa.text(stricter))
+    assert look(database, theme_rules)[2] == {"breaking the rules": ["theme_2021Q4_001", "theme_2021Q4_002"]}
+
+
+def test_theme_rules_ask_for_as_many_firms_as_the_quarter_had(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firms(database, 7, 8)
+    put_themes(database, themes_of(database))
+    monkeypatch.setattr(ThemeSettings, "fewest_firms", lambda _, n_firms: n_firms)
+    # Without summaries, so it is no firm of the themes.
+    firm(database, 9)
+    assert look(database, theme_rules)[0]
+
+    firms(database, 9, texts=TEXTS[:3] + TEXTS[5:])
+    with database.transaction() as connection:
+        connection.execute(sa.text("INSERT INTO theme_inputs VALUES ('2021Q4', 9, 1, 'summaries')"))
     assert look(database, theme_rules)[2] == {"breaking the rules": ["theme_2021Q4_001", "theme_2021Q4_002"]}

@@ -308,4 +308,4 @@ def test_the_graph_loads_without_the_heavy_libraries() -> None:
     ).stderr
     modules = {line.rsplit("|", 1)[-1].strip().split(".")[0] for line in loaded.splitlines()}
     assert "dagster" in modules
-    assert not modules & {"torch", "bertopic", "umap", "sentence_transformers", "transformers", "hdbscan"}
+    assert not modules & {"torch", "bertopic", "umap", "sknetwork", "sentence_transformers", "transformers", "hdbscan"}

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-_FIRM = re.compile(r"\bF\d{4}\b")
+_FIRM = re.compile(r"\bF\d{4}\b", re.IGNORECASE)
 _LEAKED: list[bytearray] = []
 
 
@@ -20,7 +20,7 @@ def folder() -> Path:
 
 def obey(texts: Sequence[str], where: str) -> None:
     """Note that this process came to the firms of the texts, and do what it finds ordered for `where`."""
-    for name in sorted({found[0] for text in texts if (found := _FIRM.search(text))}):
+    for name in sorted({found[0].upper() for text in texts if (found := _FIRM.search(text))}):
         with (folder() / f"{name}.{where}.came").open("a") as came:
             came.write(f"{os.getpid()}\n")
         order = folder() / f"{name}.{where}"

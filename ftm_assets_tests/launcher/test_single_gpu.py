@@ -295,7 +295,7 @@ def test_what_daemon_and_webserver_load_of_the_launcher_loads_no_model() -> None
     program = """
 import sys
 from ftm_assets.launcher import compute_logs, coordinator, instance_storage, queue, single_gpu
-heavy = "torch bertopic umap sklearn numba transformers sentence_transformers ftm_assets.analysis".split()
+heavy = "torch bertopic umap sklearn sknetwork numba transformers sentence_transformers ftm_assets.analysis".split()
 print([name for name in heavy if name in sys.modules])
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)

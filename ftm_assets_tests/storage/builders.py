@@ -27,7 +27,8 @@ TEXTS = (
     "Prices held steady this year.",
 )
 TOPIC_SETTINGS = TopicSettings(min_sentences=4)
-THEME_SETTINGS = ThemeSettings(min_theme_size=2, max_firm_share=0.5)
+# One keyword is all that this model gives.
+THEME_SETTINGS = ThemeSettings(min_theme_size=2, max_firm_share=0.5, min_keywords_said=1)
 
 
 def firm(

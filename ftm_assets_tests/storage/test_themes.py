@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
@@ -5,7 +6,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from ftm_assets.analysis.themes import QuarterTopics, ThemeSettings
+from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopics, ThemeSettings
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
@@ -93,25 +94,58 @@ def test_a_quarter_has_the_topics_of_all_its_firms_in_order(database: Database) 
 
     quarter = read(database)
 
-    found = [(topic.company_id, topic.topic_number, topic.keywords) for topic in quarter.topics]
-    assert found == [(7, 0, ("freight",)), (7, 1, ("wages",)), (8, 0, ("freight",)), (8, 1, ("wages",))]
+    found = [(topic.company_id, topic.topic_number, topic.label) for topic in quarter.topics]
+    assert found == [(7, 0, "freight"), (7, 1, "wages"), (8, 0, "freight"), (8, 1, "wages")]
     assert (quarter.n_expected, quarter.n_by_keywords, list(quarter.firm_hashes)) == (2, 4, [7, 8])
 
 
-def test_a_topic_stands_for_the_mean_of_its_three_best_sentences(database: Database) -> None:
-    where = firm(database, texts=[*TEXTS, "Freight from Asia, of all things, is late by three weeks."])
+def test_a_topic_stands_for_the_mean_of_its_best_sentences(database: Database) -> None:
+    more = [f"Freight from {port}, of all things, is late by three weeks." for port in ("Asia", "Rotterdam", "Oslo")]
+    where = firm(database, texts=[*TEXTS, *more])
     sentences, topics, summaries = derive(database, where)
 
     quarter = read(database)
 
     vectors = dict(zip([row.sentence_id for row in sentences.rows], sentences.embeddings, strict=True))
-    for number, n_sentences in ((0, 4), (1, 2)):
-        best = topics.exemplars(number, 3)
-        assert len(best) == min(3, n_sentences)
+    for number, n_sentences in ((0, 6), (1, 2)):
+        best = topics.exemplars(number, N_EXEMPLARS)
+        assert len(best) == min(N_EXEMPLARS, n_sentences)
         mean = unit_rows(np.mean([vectors[i] for i in best], axis=0, keepdims=True))[0]
         np.testing.assert_allclose(quarter.exemplars[number], mean, atol=1e-6)
     assert np.array_equal(quarter.summaries, summaries.embeddings)
     assert quarter.exemplars.dtype == quarter.summaries.dtype == np.float32
+
+
+def said(database: Database) -> dict[tuple[int, int], tuple[str, ...]]:
+    return {(topic.company_id, topic.topic_number): topic.terms for topic in read(database).topics}
+
+
+def test_a_topic_says_the_terms_of_its_sentences_the_best_one_first(database: Database) -> None:
+    derive(database, firm(database))
+    best_first = [
+        *("freight", "doubled", "spring", "freight rates", "rates doubled"),
+        *("freight", "rose", "freight costs", "costs rose"),
+        *("freight", "hurt"),
+    ]
+    assert said(database)[7, 0] == tuple(best_first)
+
+
+def test_a_topic_says_a_term_once_a_sentence_and_no_name(database: Database) -> None:
+    texts = ["Wages are wages, as Ann Lee says.", *["Wages at Acme fell."] * 3]
+    derive(database, firm(database, texts=texts))
+    # In a call without her, and of another firm, they are words like others.
+    derive(database, firm(database, 8, texts=texts, person="Bo Yu"))
+    assert Counter(said(database)[7, 0]) == {"wages": 4, "says": 1, "fell": 3}
+    assert Counter(said(database)[8, 0])["acme"] == 3
+
+
+def test_only_the_best_sentences_of_a_topic_speak_for_it(database: Database) -> None:
+    rich = [f"Freight from port{i}x {'is late and ' * 3}costly." for i in range(N_SPOKEN)]
+    where = firm(database, texts=["Freight is what hurt us.", *rich])
+    _, topics, _ = derive(database, where)
+    [worst] = topics.exemplars(0, N_SPOKEN + 1)[N_SPOKEN:]
+    assert worst == "7_70_0000"
+    assert "hurt" not in said(database)[7, 0]
 
 
 def _no_sentences(database: Database, where: stages.FirmQuarter) -> None:
