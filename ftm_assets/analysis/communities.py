@@ -24,6 +24,7 @@ from ftm_assets.analysis.clustering import (
 )
 from ftm_assets.analysis.vectors import unit_rows
 
+N_PARTS = 10  # A run leaves out one of them.
 _ABSENT = -1
 LEFT_OUT = -2
 _LEAST_WEIGHT = 1e-3  # Neighbours all the same.
@@ -64,7 +65,7 @@ class CommunityModel:
         assignments = largest_first(agreed(graph, runs, settings.agreement), self.min_size)
         refits = []
         for refit in range(self.n_refits):
-            kept = parts != refit % settings.n_runs
+            kept = parts != refit % N_PARTS
             again = agreed(graph, self._runs(graph, parts, kept, settings.seed + 1 + refit), settings.agreement)
             refits.append(np.where(kept, largest_first(again, self.min_size), LEFT_OUT))
         return TopicModelResult(
@@ -84,14 +85,14 @@ class CommunityModel:
         resolution = self.settings.granularity * math.sqrt(kept.sum())
         n_runs = self.settings.n_runs
         seeds = [(seed * n_runs + run) % 2**32 for run in range(n_runs)]
-        return [communities(graph, kept & (parts != run), resolution, seeds[run]) for run in range(n_runs)]
+        return [communities(graph, kept & (parts != run % N_PARTS), resolution, seeds[run]) for run in range(n_runs)]
 
     def _parts(self, n: int) -> np.ndarray:
         """The part of each row, by its group alone, so that who comes or goes moves nobody else."""
         if self.groups is None:
-            return np.arange(n) % self.settings.n_runs
+            return np.arange(n) % N_PARTS
         digests = (blake2b(str(group).encode(), digest_size=8).digest() for group in self.groups)
-        return np.array([int.from_bytes(digest, "big") % self.settings.n_runs for digest in digests])
+        return np.array([int.from_bytes(digest, "big") % N_PARTS for digest in digests])
 
 
 def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:

@@ -153,6 +153,7 @@ def test_the_two_levels_have_defaults_of_their_own() -> None:
     common = set(ClusterSettings.model_fields)
     topics, themes = TopicSettings().model_dump(include=common), ThemeSettings().model_dump(include=common)
     assert {name for name in common if topics[name] != themes[name]} == {
+        "agreement",
         "n_neighbors",
         "granularity",
         "keyword_support",

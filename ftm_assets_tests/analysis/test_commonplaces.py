@@ -11,7 +11,7 @@ from bench import commonplaces as bench
 from ftm_assets.analysis.commonplaces import common_share, find_runs, is_commonplace, shipped_runs
 from ftm_assets.analysis.themes import QuarterTopic, QuarterTopics, find_themes
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.analysis.words import COMMON_WORDS_FILE, common_words, name_tokens, terms
+from ftm_assets.analysis.words import COMMON_WORDS_FILE, baseline_shares, common_words, name_tokens, terms
 from ftm_assets_tests.conftest import REAL_DATA
 from ftm_assets_tests.sources import call, write_calls
 
@@ -207,9 +207,18 @@ def test_the_shipped_runs_are_hashes_in_ascending_order_and_hold_no_text() -> No
 
 def test_the_shipped_words_are_sorted_words_and_pairs() -> None:
     lines = files("ftm_assets.analysis").joinpath(COMMON_WORDS_FILE).read_text().splitlines()
-    assert lines == sorted(set(lines))
-    assert common_words() == set(lines)
-    assert max(len(line.split()) for line in lines) == 2, "runs of more words would be pieces of the calls"
+    terms_of = [line.split("\t")[0] for line in lines]
+    assert terms_of == sorted(set(terms_of))
+    assert max(len(term.split()) for term in terms_of) == 2, "runs of more words would be pieces of the calls"
+    assert min(baseline_shares().values()) >= 0.1
+    assert max(baseline_shares().values()) <= 1
+
+
+def test_common_are_words_of_most_firms_and_pairs_of_half_of_them() -> None:
+    shares = baseline_shares()
+    assert {"quarter", "business", "growth"} <= common_words() < shares.keys()
+    assert all(shares[term] >= (0.5 if " " in term else 0.7) for term in common_words())
+    assert not any(shares[term] >= 0.7 for term in shares.keys() - common_words())
 
 
 def test_the_baseline_counts_firms_that_said_enough_up_to_a_day(
@@ -229,14 +238,14 @@ def test_the_baseline_counts_firms_that_said_enough_up_to_a_day(
     assert [{"acme"} <= names for names, _ in found] == [True, False]
 
 
-def test_common_words_of_the_baseline_are_those_of_most_firms(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_words_of_the_baseline_are_those_of_some_firms_with_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WORD_SHARE", 0.75)
-    said = [["Ports ship freight."], ["Ports ship wheat."], ["Freight waits. Freight ports."], ["Rain."]]
-    assert bench.common_words([(NOBODY, sentences) for sentences in said]) == ["ports", "ports ship"]
+    said = [["Ports ship freight."], ["Ports ship wheat."], ["Freight waits. Ports wait."], ["Rain."]]
+    assert bench.common_words([(NOBODY, sentences) for sentences in said]) == [("ports", 0.75)]
 
 
 @pytest.mark.skipif(not all(file.exists() for file in PAST), reason=f"the calls of the baseline are not in {REAL_DATA}")
 def test_the_shipped_baseline_is_what_the_calls_of_the_past_give() -> None:
     firms = bench.firms_until(PAST)
     assert np.array_equal(find_runs(firms, bench.RUN_SHARE), shipped_runs())
-    assert frozenset(bench.common_words(firms)) == common_words()
+    assert {term: round(share, 2) for term, share in bench.common_words(firms)} == baseline_shares()
