@@ -60,11 +60,11 @@ def test_numbers_and_names_are_each_one_word() -> None:
     grew = "We grew by 5 percent this year."
     assert share("We grew by 1,700 percent this year.", grew) == 1
     assert share("We grew by many percent this year.", grew) < 1
-    thanks = "Thanks to Ann Lee for that."
+    thanks = "Now Ann Lee and we."
     known = find_runs([(frozenset({"ann", "lee"}), [thanks])] * 2, 0.5)
-    assert common_share("Thanks to Bob for that.", frozenset({"bob"}), known) == 1
-    assert common_share("Thanks to Ann Lee for that.", frozenset({"ann", "lee"}), known) == 1
-    assert common_share("Thanks to Bob for that.", NOBODY, known) < 1
+    assert common_share(thanks, frozenset({"ann", "lee"}), known) == 1
+    assert common_share("Now Bob and we.", frozenset({"bob"}), known) == 1
+    assert common_share("Now Bob and we.", NOBODY, known) == 0
 
 
 def test_marks_are_no_words_and_an_apostrophe_is_one_however_it_is_written() -> None:

@@ -346,6 +346,7 @@ def test_a_refit_does_without_another_part_and_with_other_seeds(asked: list[tupl
     for refit in range(3):
         of_refit = [present for present, _, _ in asked[10 * (refit + 1) : 10 * (refit + 2)]]
         assert not any(present[refit::10].any() for present in of_refit)
+    assert {resolution for _, resolution, _ in asked[10:]} == {TopicSettings().granularity * 72**0.5}
 
 
 def test_a_keyword_of_one_group_alone_names_no_cluster_of_several() -> None:
