@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -24,10 +24,10 @@ class ClusterSettings(BaseModel, frozen=True):
         0.2, gt=0, le=10, description="communities: resolution over the square root of the rows; more, smaller clusters"
     )
     agreement: float = Field(
-        0.65, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
+        0.7, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
     )
     n_runs: int = Field(
-        10, ge=2, le=100, description="communities: runs, each with another seed and without another part of the rows"
+        20, ge=2, le=200, description="communities: runs, each with another seed and without a tenth of the rows"
     )
     n_keywords: int = Field(10, ge=3, le=50, description="keywords kept for each cluster")
     keyword_support: float = Field(
@@ -104,7 +104,7 @@ def telling_terms(
     assignments: np.ndarray,
     n_terms: int,
     support: float,
-    groups: Sequence[Hashable],
+    groups: Sequence[Hashable] | None = None,
 ) -> tuple[tuple[str, ...], ...]:
     """The n terms that tell each cluster from the others.
 
@@ -112,9 +112,8 @@ def telling_terms(
     the term: in the few documents of a firm, rarity alone tells clusters apart too little.
 
     assignments: (n,) int in -1..k-1, one a document; outliers count towards what is said everywhere
-    support:     least share of a cluster's groups that must say a term, and at least two of them where it has more; all
-                 its terms count where no term has that
-    groups:      who speaks in each document; itself where each stands alone
+    support:     least share of a cluster's groups that must say a term, and at least two of them where it has more
+    groups:      who speaks in each document; None: each stands alone, and where no term is shared all count
     returns:     k tuples, most telling first; of equals the longer one says more, else the alphabet decides
     """
     k = int(assignments.max(initial=-1)) + 1
@@ -122,7 +121,8 @@ def telling_terms(
     speakers: list[dict[str, set[Hashable]]] = [{} for _ in range(k)]
     present: list[set[Hashable]] = [set() for _ in range(k)]
     everywhere: Counter[str] = Counter()
-    for terms, cluster, group in zip(documents, assignments.tolist(), groups, strict=True):
+    speaking = range(len(documents)) if groups is None else groups
+    for terms, cluster, group in zip(documents, assignments.tolist(), speaking, strict=True):
         everywhere.update(terms)
         if cluster >= 0:
             counts[cluster].update(terms)
@@ -134,10 +134,14 @@ def telling_terms(
     for cluster in range(k):
         needed = max(min(2, len(present[cluster])), support * len(present[cluster]))
         total = counts[cluster].total()
-        said = {term: n for term, n in counts[cluster].items() if len(speakers[cluster][term]) >= needed}
+        said: Mapping[str, int] = {
+            term: n for term, n in counts[cluster].items() if len(speakers[cluster][term]) >= needed
+        }
+        if groups is None and not said:
+            said = counts[cluster]
         scores = {
             term: n / total * math.log(1 + average / everywhere[term]) * math.sqrt(n / everywhere[term])
-            for term, n in (said or counts[cluster]).items()
+            for term, n in said.items()
         }
         ranked = sorted(scores, key=lambda term: (-round(scores[term], 12), -len(term.split()), term))
         found.append(tuple(ranked[:n_terms]))

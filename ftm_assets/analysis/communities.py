@@ -45,8 +45,8 @@ class CommunityModel:
     min_size: fewest documents of a cluster
     groups:   who speaks in each document: a run leaves out all documents of a group or none, and keywords are counted
               by group; None: each document stands alone
-    n_refits: how often everything is done again for the clusters' stability, with other seeds and without another part
-              of the groups
+    n_refits: how often the graph is divided again for the clusters' stability, with other seeds and without another
+              tenth of the groups
     """
 
     settings: ClusterSettings
@@ -76,7 +76,7 @@ class CommunityModel:
                 assignments,
                 settings.n_keywords,
                 settings.keyword_support,
-                range(n) if self.groups is None else self.groups,
+                self.groups,
             ),
             stability(assignments, refits) if refits else None,
         )

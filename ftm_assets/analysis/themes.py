@@ -20,7 +20,7 @@ from ftm_assets.analysis.words import baseline_shares
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
-COMMONPLACE = "its topics have no words in common but those of every call"
+COMMONPLACE = "its topics share too few words but those of every call"
 N_EXEMPLARS = 5  # Best sentences of a topic whose mean vector stands for it.
 N_SPOKEN = 8  # Best sentences of a topic whose words name its theme.
 _COSINE_DIGITS = 6
@@ -31,9 +31,12 @@ ThemeInput = Literal["exemplars", "keywords", "llm"]
 class ThemeSettings(ClusterSettings, frozen=True):
     """Clustering across firms: broader than within one, and growing with the quarter."""
 
-    n_neighbors: int = Field(25, ge=2, le=200, description="communities: nearest neighbours that a topic is joined to")
+    n_neighbors: int = Field(40, ge=2, le=200, description="communities: nearest neighbours that a topic is joined to")
     granularity: float = Field(
-        0.1, gt=0, le=10, description="communities: resolution over the square root of the topics; more, smaller themes"
+        0.09,
+        gt=0,
+        le=10,
+        description="communities: resolution over the square root of the topics; more, smaller themes",
     )
     agreement: float = Field(
         0.75, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"

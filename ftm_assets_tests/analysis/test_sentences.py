@@ -242,10 +242,10 @@ SPOKEN = {
     "ask": ("Analysts", "Question", "Will your margins rise again?"),
     "answer": ("Executives", "Answer", "They will rise a lot."),
     "thanks": ("Analysts", "Question", "Great, thanks."),
-    "somebody": ("Unknown", "Unknown Question and Answer Message", "What about the costs then?"),
-    "guest asks": ("Shareholders", "Question", "What about the costs then?"),
-    "guest answers": ("Unknown", "Answer", "They will fall a lot."),
-    "unsaid": ("Unknown", "Unknown", "They will fall a lot."),
+    "somebody": ("Unknown", "Unknown Question and Answer Message", "What about copper then?"),
+    "guest asks": ("Shareholders", "Question", "What about copper then?"),
+    "guest answers": ("Unknown", "Answer", "Copper will fall a lot."),
+    "unsaid": ("Unknown", "Unknown", "Copper will fall a lot."),
     "operator": ("Operator", "Question and Answer Operator Message", "Next question, please."),
 }
 
@@ -406,7 +406,7 @@ def test_sentences_know_where_they_come_from() -> None:
     assert sentences.versions == {
         "splitter": SPLITTER,
         "encoder": ["model", "1"],
-        "settings": {"min_words": 3, "max_chars": 2000},
+        "settings": {"min_words": 3, "max_commonplace": 0.8, "max_chars": 2000},
         "reason": None,
     }
 

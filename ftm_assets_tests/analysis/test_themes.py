@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from ftm_assets.analysis import themes
 from ftm_assets.analysis.bertopic_model import QUARTER as SHAPE
 from ftm_assets.analysis.bertopic_model import BERTopicModel
 from ftm_assets.analysis.clustering import TopicModelResult
@@ -153,8 +154,8 @@ def test_a_firm_without_a_topic_belongs_to_the_quarter() -> None:
     ("keywords", "settings", "reason"),
     [
         (("a", "b"), DEFAULTS, None),
-        (("a", "c", "d"), DEFAULTS, COMMONPLACE),
-        (("a", "c", "d"), ThemeSettings(min_keywords_said=1), None),
+        (("a", "c", "d"), ThemeSettings(min_keywords_said=1.1), COMMONPLACE),
+        (("a", "c", "d"), DEFAULTS, None),
         ((), DEFAULTS, COMMONPLACE),
         ((), ThemeSettings(min_keywords_said=0), None),
     ],
@@ -171,8 +172,14 @@ def test_keywords_said_are_counted_once_a_topic_and_averaged() -> None:
     assert Cluster(topics, (1.0,) * 4, ("a", "b", "c")).keywords_said == (1 + 2 + 0 + 1) / 4
 
 
+def test_a_keyword_counts_the_less_the_more_firms_of_the_baseline_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(themes, "baseline_shares", lambda: {"a": 0.75})
+    topics = tuple(QuarterTopic(firm, 0, "", ("a", "b")) for firm in range(3))
+    assert Cluster(topics, (1.0,) * 3, ("a", "b")).keywords_said == 1.25
+
+
 def test_clusters_are_rejected_by_reason() -> None:
-    told = ThemeSettings(min_theme_size=2, min_firms=3)
+    told = ThemeSettings(min_theme_size=2, min_firms=3, min_keywords_said=1.2)
     said = [
         *[(firm, "wages") for firm in (1, 2, 3)],
         *[(4, "rain")] * 2,  # One firm.
