@@ -27,7 +27,7 @@ class ClusterSettings(BaseModel, frozen=True):
         0.7, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
     )
     n_runs: int = Field(
-        20, ge=2, le=200, description="communities: runs, each with another seed and without a tenth of the rows"
+        20, ge=2, le=100, description="communities: runs, each with another seed and without a tenth of the rows"
     )
     n_keywords: int = Field(10, ge=3, le=50, description="keywords kept for each cluster")
     keyword_support: float = Field(

@@ -81,6 +81,10 @@ class ThemeSettings(ClusterSettings, frozen=True):
         """Fewest firms that make a theme in a quarter of `n_firms`."""
         return self.min_firms or max(2, round(math.sqrt(n_firms) / 3))
 
+    def is_unstable(self, stability: float | None) -> bool:
+        """Whether a theme was looked at and does not come back well enough."""
+        return stability is not None and stability < self.min_stability
+
 
 @dataclass(frozen=True, slots=True)
 class QuarterTopic:

@@ -33,6 +33,11 @@ def cross_firm_themes(config: ThemeConfig, topic_summaries: QuarterTopics) -> Ma
     )
 
 
+def shown(stability: float | None) -> str:
+    """A stability to read."""
+    return "not measured" if stability is None else f"{stability:.2f}"
+
+
 def themes_metadata(themes: Themes) -> Metadata:
     """Counts with their denominators, what was left out and why, and the largest themes."""
     return {
@@ -44,7 +49,10 @@ def themes_metadata(themes: Themes) -> Metadata:
         "topics in no cluster": themes.n_noise,
         "clusters rejected": dict(themes.rejected),
         "themes": markdown_table(
-            ["theme", "firms", "topics", "largest firm", "label"],
-            [(x.theme_number, x.n_firms, x.n_topics, f"{x.top_firm_share:.0%}", x.label) for x in themes.themes],
+            ["theme", "firms", "topics", "largest firm", "stability", "label"],
+            [
+                (x.theme_number, x.n_firms, x.n_topics, f"{x.top_firm_share:.0%}", shown(x.stability), x.label)
+                for x in themes.themes
+            ],
         ),
     }

@@ -19,6 +19,7 @@ from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import Unknown, find_firm, find_firm_in, find_quarter, parse_quarter
 from ftm_assets.storage.removal import calls_to_forget, drop_quarter, firms_without_calls, forget
+from ftm_assets.storage.themes import theme_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -84,10 +85,10 @@ def themes(
     examples: Annotated[int, typer.Option("--examples", "-e", min=0, help="Sentences to show for each theme.")] = 2,
     form: FormatOption = Format.table,
 ) -> None:
-    """Themes of a quarter, those of most firms first. Go down with `ftm sentences THEME`."""
+    """Themes of a quarter with their stability, those of most firms first. Go down with `ftm sentences THEME`."""
     with _database().transaction() as connection:
         quarter = find_quarter(connection, quarter)
-        found = queries.themes_of_quarter(connection, quarter)
+        found, settings = queries.themes_of_quarter(connection, quarter), theme_settings(connection, quarter)
         quotes = {x.theme_id: queries.sentences_of_theme(connection, x.theme_id, examples) for x in found if examples}
     if form is not Format.table:
         show(found, {}, form)
@@ -95,10 +96,12 @@ def themes(
     if not found:
         console.print(f"no themes in {quarter}: none were made yet, or no group of topics was large enough")
     for theme in found:
-        console.print(
-            f"[bold]{theme.theme_id}[/]  {escape(theme.label)}  ({theme.n_firms} firms, {theme.n_topics} topics)",
-            markup=True,
-        )
+        facts = [f"{theme.n_firms} firms", f"{theme.n_topics} topics"]
+        if theme.stability is not None:
+            facts.append(
+                f"{'unstable' if settings.is_unstable(theme.stability) else 'stability'} {theme.stability:.2f}"
+            )
+        console.print(f"[bold]{theme.theme_id}[/]  {escape(theme.label)}  ({', '.join(facts)})", markup=True)
         for row in quotes.get(theme.theme_id, []):
             console.print(
                 f"    {row.firm_name}, {row.role}: {row.text}", markup=False, overflow="ellipsis", no_wrap=True

@@ -8,11 +8,8 @@ from plotly.offline import get_plotlyjs
 
 from ftm_assets.analysis.vectors import in_plane
 from ftm_assets.report.figures import N_LARGEST, funnel_figure, html_of, largest_figure, map_figure
-from ftm_assets.storage.queries import ThemeRow
 from ftm_assets.storage.report import QuarterReport
 
-# Below, a theme and what other seeds find in its place have less than three topics in four in common.
-STABLE_FROM = 0.75
 N_NAMED = 20
 SPEAKERS = {
     "all": "all",
@@ -32,7 +29,7 @@ def render(report: QuarterReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(commas=commas, percent=percent, unstable=unstable, pretty=pretty)
+    environment.filters.update(commas=commas, percent=percent, pretty=pretty)
     themes = [theme.row for theme in report.themes]
     figures = {
         "funnel": funnel_figure(report.funnel),
@@ -44,7 +41,6 @@ def render(report: QuarterReport) -> str:
         warnings=warnings_of(report),
         figures={name: html_of(figure, name) for name, figure in figures.items()},
         kept_variance=in_plane(report.centroids)[1],
-        stable_from=STABLE_FROM,
         speakers=SPEAKERS,
         n_largest=N_LARGEST,
         plotly=get_plotlyjs(),
@@ -72,20 +68,16 @@ def warnings_of(report: QuarterReport) -> list[str]:
                 f"{stage} was made by {n_recipes} different versions or settings. Make its firms alike with: "
                 f"ftm backfill {quarter} --all"
             )
-    if below := tuple(theme.row.theme_id for theme in report.themes if unstable(theme.row)):
+    rows = [theme.row for theme in report.themes]
+    if below := tuple(row.theme_id for row in rows if run.settings.is_unstable(row.stability)):
         found.append(
-            f"{len(below)} of {len(report.themes)} themes are not stable (below {STABLE_FROM}): {_named(below)}"
+            f"{len(below)} of {len(rows)} themes are not stable (below {run.settings.min_stability}): {_named(below)}"
         )
     if run.funnel is None:
         found.append(
             "What became of the sentences when the themes were published is not known; it was counted for this page."
         )
     return found
-
-
-def unstable(theme: ThemeRow) -> bool:
-    """Whether a theme was measured and found not to last."""
-    return theme.stability is not None and theme.stability < STABLE_FROM
 
 
 def commas(n: int) -> str:

@@ -28,7 +28,7 @@ TEXTS = (
 )
 TOPIC_SETTINGS = TopicSettings(min_sentences=4)
 # One keyword is all that this model gives.
-THEME_SETTINGS = ThemeSettings(min_theme_size=2, max_firm_share=0.5, min_keywords_said=1)
+THEME_SETTINGS = ThemeSettings(min_theme_size=2, max_firm_share=0.5, min_keywords_said=0)
 
 
 def firm(
