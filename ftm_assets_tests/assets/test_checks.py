@@ -81,7 +81,8 @@ def test_outlier_share_warns_of_sentences_without_a_topic(sentences: Sentences, 
 
 
 def test_outlier_share_warns_where_nothing_hangs_together(database: Database) -> None:
-    scattered = sentences_of(database, firm(database, texts=[f"{word} is what we say." for word in "ABCDEF"]))
+    metals = "Copper Zinc Nickel Cobalt Titanium Lithium".split()
+    scattered = sentences_of(database, firm(database, texts=[f"{metal} is what we mine." for metal in metals]))
     topics = fit_topics(scattered, TopicSettings(min_sentences=4), FirstWordModel())
     assert topics.topics == ()
     assert told(check_outliers(topics, 4)) == (False, WARN, {"outlier share": 1.0})

@@ -94,7 +94,7 @@ def test_settings_of_the_launchpad_are_recorded_with_what_they_made(
     with database.transaction() as connection:
         versions = connection.scalar(sa.select(t.Stage.versions).where(t.Stage.stage == "firm_topics"))
     assert versions is not None
-    assert (versions["code"], versions["settings"]["min_topic_size"]) == ("2", 9)
+    assert (versions["code"], versions["settings"]["min_topic_size"]) == ("3", 9)
 
 
 def test_firm_checks_tell_what_was_found(defs: dg.Definitions, instance: dg.DagsterInstance, loaded: list[str]) -> None:
