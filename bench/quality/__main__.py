@@ -148,14 +148,18 @@ class LabelChecks:
             (theme.label, found.sentences_of(theme), {found.topics[place].company_id for place in theme.topics})
             for theme in found.themes
         ]
-        return {**self._shares(named), "firms that say a label, least": f"{min(map(self._said_by, found.themes)):.3f}"}
+        return {
+            **self._shares(named),
+            "firms that say a label, least": f"{min(map(self._said_by, found.themes), default=np.nan):.3f}",
+        }
 
     def _said_by(self, theme: Theme) -> float:
         by_firm: dict[int, list[str]] = defaultdict(list)
         for place in theme.topics:
             topic = self._found.topics[place]
             by_firm[topic.company_id] += [self._words[sentence_id] for sentence_id in topic.sentence_ids]
-        said = [any(term in text for text in texts for term in theme.label.split(", ")) for texts in by_firm.values()]
+        terms = theme.label.split(", ")
+        said = [any(not _spoken(text).isdisjoint(terms) for text in texts) for texts in by_firm.values()]
         return sum(said) / len(said)
 
     def _shares(self, named: Sequence[tuple[str, frozenset[str], set[int]]]) -> dict[str, str]:
@@ -217,8 +221,9 @@ def main() -> None:
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="CSV file of calls (default: the sample)")
     parser.add_argument("quarters", nargs="*", default=["2024Q1", "2024Q2"])
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--themes", action="store_true", help="print the themes, too")
     asked = parser.parse_args()
+    if asked.seeds < 2:
+        parser.error(f"--seeds {asked.seeds}: what survives another seed needs two")
     settings, console = read_settings(), Console(width=160)
     encoder = open_encoder(settings.encoder, settings.device)
     passages = planted_passages(asked.file)

@@ -47,11 +47,6 @@ class Corpus:
             for turn in firm.turns.turns
         ]
 
-    def without(self, left_out: Sequence[int]) -> "Corpus":
-        """The corpus without these companies."""
-        kept = tuple(firm for firm in self.firms if firm.turns.company_id not in left_out)
-        return Corpus(self.quarter, kept)
-
 
 def _ways_to_cut(word: str) -> frozenset[str]:
     return frozenset((*re.findall(r"\b\w\w+\b", word), *(term for term in all_terms(word) if " " not in term)))

@@ -10,7 +10,7 @@ import numpy as np
 from pydantic import BaseModel, Field
 
 MIN_DOCUMENTS = 4
-_BLOCK_ROWS = 1024
+_BLOCK_ROWS, _BLOCK_CELLS = 1024, 2**24
 
 
 class ClusterSettings(BaseModel, frozen=True):
@@ -29,7 +29,9 @@ class ClusterSettings(BaseModel, frozen=True):
     n_runs: int = Field(
         20, ge=2, le=100, description="communities: runs, each with another seed and without a tenth of the rows"
     )
-    n_keywords: int = Field(10, ge=3, le=50, description="keywords kept for each cluster")
+    n_keywords: int = Field(
+        10, ge=3, le=50, description="keywords kept for each cluster; themes are also judged by them"
+    )
     keyword_support: float = Field(
         0.1, ge=0, le=1, description="communities: least share of a cluster's documents, or firms, that say a keyword"
     )
@@ -87,8 +89,9 @@ def nearest_neighbours(embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.n
     distances = np.empty((n, k), np.float32)
     # Far below the last decimal that counts, and enough to let the lower of two equals win.
     places = np.arange(n) * (1e-7 / max(n, 1))
-    for start in range(0, n, _BLOCK_ROWS):
-        block = slice(start, min(start + _BLOCK_ROWS, n))
+    step = max(1, min(_BLOCK_ROWS, _BLOCK_CELLS // max(n, 1)))
+    for start in range(0, n, step):
+        block = slice(start, min(start + step, n))
         away = np.round(np.clip(1 - rows[block] @ rows.T, 0, 2), 6)
         away[np.arange(block.stop - start), np.arange(start, block.stop)] = -1
         ordered = away + places
@@ -151,7 +154,7 @@ def telling_terms(
 def label(keywords: Sequence[str], n_terms: int = 3) -> str:
     """A short name from the first keywords, `wage inflation, hiring, overtime`; `unnamed` where there is none.
 
-    No word comes twice, be it in the plural, and of a word and a pair that holds it the pair is taken.
+    No word comes twice, be it with an s, and of a word and a pair that holds it the pair is taken.
     """
     chosen: list[str] = []
     seen: set[str] = set()

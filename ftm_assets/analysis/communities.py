@@ -40,13 +40,13 @@ def warm_up() -> None:
 class CommunityModel:
     """A `TopicModel` of communities that many runs agree on.
 
-    Deterministic: exact neighbours in float64, every step seeded, one thread.
+    Deterministic: exact neighbours in float64, every step seeded.
 
     min_size: fewest documents of a cluster
     groups:   who speaks in each document: a run leaves out all documents of a group or none, and keywords are counted
               by group; None: each document stands alone
-    n_refits: how often the graph is divided again for the clusters' stability, with other seeds and without another
-              tenth of the groups
+    n_refits: how often the graph is divided again for the clusters' stability, with other seeds and without about
+              a tenth of the groups
     """
 
     settings: ClusterSettings
@@ -96,9 +96,11 @@ class CommunityModel:
 
 
 def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
-    """Rows joined to their nearest ones, either way; the weight is the fourth power of their cosine.
+    """Rows joined to their nearest ones, either way; the weight is the fourth power of their cosine, scaled.
 
     The mean of all rows, what every one of them says, is taken off first (Mu & Viswanath 2018, arXiv:1702.01417).
+    Each weight is divided by the root of both rows' sums: otherwise rows that are much alike would hold most of the
+    graph's weight, and no community may hold more than a part of it that shrinks with the resolution.
 
     embeddings: (n, d) float32 of unit length    returns: (n, n) float64, symmetric, nothing on the diagonal
     """
@@ -108,7 +110,9 @@ def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
     starts = np.repeat(np.arange(n), indices.shape[1] - 1)
     weights = np.maximum(1 - distances[:, 1:].ravel().astype(np.float64), _LEAST_WEIGHT) ** 4
     directed = csr_matrix((weights, (starts, indices[:, 1:].ravel())), (n, n))
-    return directed.maximum(directed.T).tocsr()
+    graph = directed.maximum(directed.T).tocoo()
+    scale = 1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel())
+    return csr_matrix((graph.data * (scale[graph.row] * scale[graph.col]), (graph.row, graph.col)), (n, n))
 
 
 def communities(graph: csr_matrix, present: np.ndarray, resolution: float, seed: int) -> np.ndarray:

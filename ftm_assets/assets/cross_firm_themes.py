@@ -48,6 +48,7 @@ def themes_metadata(themes: Themes) -> Metadata:
         "topics in themes": len(themes.members),
         "topics in no cluster": themes.n_noise,
         "clusters rejected": dict(themes.rejected),
+        "clustered by": themes.versions["theme_input"],
         "themes": markdown_table(
             ["theme", "firms", "topics", "largest firm", "stability", "label"],
             [

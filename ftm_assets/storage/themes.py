@@ -1,6 +1,6 @@
 """Published theme runs: they survive what changes upstream, and know which firms have changed."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,7 +120,7 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
         .order_by(t.Topic.company_id, t.Topic.topic_number)
     ).all()
-    said = _terms_said(connection, quarter)
+    said = _terms_said(connection, quarter, firms)
     as_of = connection.scalar(
         sa.select(sa.func.max(t.Call.available_at)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
     )
@@ -361,7 +361,9 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
     )
 
 
-def _terms_said(connection: Connection, quarter: str) -> dict[tuple[int, int | None], tuple[str, ...]]:
+def _terms_said(
+    connection: Connection, quarter: str, firms: Collection[int]
+) -> dict[tuple[int, int | None], tuple[str, ...]]:
     """Company id and topic number -> terms of the topic's N_SPOKEN best sentences, each once a sentence."""
     speakers = connection.execute(
         sa.select(t.Call.company_id, t.FirmQuarter.name, sa.func.array_agg(t.Component.person.distinct()))
@@ -372,7 +374,7 @@ def _terms_said(connection: Connection, quarter: str) -> dict[tuple[int, int | N
             t.FirmQuarter,
             (t.FirmQuarter.quarter == t.Call.quarter) & (t.FirmQuarter.company_id == t.Call.company_id),
         )
-        .where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
+        .where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None), t.Call.company_id.in_(firms))
         .group_by(t.Call.company_id, t.FirmQuarter.name)
     )
     names = {company_id: name_tokens(persons, name) for company_id, name, persons in speakers}
@@ -382,7 +384,11 @@ def _terms_said(connection: Connection, quarter: str) -> dict[tuple[int, int | N
             t.Sentence,
             (t.Sentence.quarter == t.TopicSentence.quarter) & (t.Sentence.sentence_id == t.TopicSentence.sentence_id),
         )
-        .where(t.TopicSentence.quarter == quarter, t.TopicSentence.rank <= N_SPOKEN)
+        .where(
+            t.TopicSentence.quarter == quarter,
+            t.TopicSentence.company_id.in_(firms),
+            t.TopicSentence.rank <= N_SPOKEN,
+        )
         .order_by(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.TopicSentence.rank)
     )
     said: dict[tuple[int, int | None], list[str]] = {}

@@ -12,6 +12,7 @@ from ftm_assets.analysis import communities
 from ftm_assets.analysis.clustering import ClusterSettings, TopicModelResult, label
 from ftm_assets.analysis.communities import (
     LEFT_OUT,
+    N_PARTS,
     CommunityModel,
     agreed,
     firmness,
@@ -69,14 +70,16 @@ def runs_of(*runs: list[int]) -> list[np.ndarray]:
 
 def test_neighbours_are_joined_by_the_fourth_power_of_their_cosine() -> None:
     graph = neighbour_graph(on_circle(0, 10, 180, 190), 1).toarray()
-    weight = np.cos(np.radians(10)) ** 4
-    assert np.allclose(graph, weight * np.array([[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]]), atol=1e-5)
+    # Each has one neighbour, so that nearness makes no difference.
+    assert np.allclose(graph, [[0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 0]], atol=1e-5)
 
 
 def test_rows_are_joined_where_only_one_of_them_is_near_to_the_other() -> None:
     # The mean is at the origin. The row at 80 is nearest to the one at 30; that one has a nearer neighbour.
     graph = neighbour_graph(on_circle(0, 30, 80, 180, 210, 260), 1)
-    assert graph[1, 0] and graph[1, 2]
+    near, far = np.cos(np.radians([30, 50])) ** 4
+    assert graph[1, 0] == pytest.approx(near / np.sqrt(near * (near + far)), abs=1e-4)
+    assert graph[1, 2] == pytest.approx(far / np.sqrt(far * (near + far)), abs=1e-4)
     assert (graph != graph.T).nnz == 0
     assert not graph.diagonal().any()
 
@@ -84,7 +87,7 @@ def test_rows_are_joined_where_only_one_of_them_is_near_to_the_other() -> None:
 def test_what_every_row_says_is_taken_off_first() -> None:
     # All but equal as they are, opposite beside their mean; opposites are neighbours all the same, but barely.
     graph = neighbour_graph(unit_rows(np.array([[10, 1], [10, 1], [10, -1], [10, -1]], float)), 2).toarray()
-    assert graph[0, 1] == graph[2, 3] == pytest.approx(1, abs=1e-5)
+    assert [graph[0, 1], graph[2, 3]] == pytest.approx([1, 1], abs=1e-5)
     assert 0 < graph[0, 2] < 1e-9
 
 
@@ -303,7 +306,7 @@ def test_a_group_is_in_one_part_whoever_comes_or_goes() -> None:
     groups = [*range(40), *range(40)]
     before = parts_of(groups)
     assert all(len(parts) == 1 for parts in before.values())
-    assert set.union(*before.values()) == set(range(TopicSettings().n_runs))
+    assert set.union(*before.values()) == set(range(N_PARTS))
     without = [group for group in reversed(groups) if group != 17]
     assert parts_of(without) == {group: parts for group, parts in before.items() if group != 17}
 
@@ -336,17 +339,32 @@ def test_without_groups_each_run_leaves_out_another_part_of_the_documents(
 ) -> None:
     fit()
     missing = [np.flatnonzero(~present).tolist() for present, _, _ in asked]
-    assert missing == [list(range(part, 80, 10)) for part in range(10)]
+    assert missing == [list(range(part, 80, 10)) for part in range(10)] * 2
 
 
 def test_a_refit_does_without_another_part_and_with_other_seeds(asked: list[tuple[np.ndarray, float, int]]) -> None:
     fit(n_refits=3)
-    assert len(asked) == 10 * 4
-    assert len({seed for _, _, seed in asked}) == 40
+    assert len(asked) == 20 * 4
+    assert len({seed for _, _, seed in asked}) == 80
     for refit in range(3):
-        of_refit = [present for present, _, _ in asked[10 * (refit + 1) : 10 * (refit + 2)]]
+        of_refit = [present for present, _, _ in asked[20 * (refit + 1) : 20 * (refit + 2)]]
         assert not any(present[refit::10].any() for present in of_refit)
-    assert {resolution for _, resolution, _ in asked[10:]} == {TopicSettings().granularity * 72**0.5}
+    assert {resolution for _, resolution, _ in asked[20:]} == {TopicSettings().granularity * 72**0.5}
+
+
+@pytest.mark.parametrize("n", [12, 50])
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_what_is_said_again_and_again_is_one_cluster(n: int, spread: float) -> None:
+    # Its members are much nearer to each other than those of the other clusters.
+    chance = np.random.default_rng(0)
+    subjects = unit_rows(chance.normal(size=(28, 384)))
+    others = subjects[np.arange(400) % 28] + chance.normal(scale=0.95 / 384**0.5, size=(400, 384))
+    repeated = unit_rows(chance.normal(size=(1, 384))) + chance.normal(scale=spread / 384**0.5, size=(n, 384))
+    vectors = unit_rows(np.concatenate([others, repeated]))
+    found = CommunityModel(TopicSettings(), 6).fit_transform([("said",)] * len(vectors), vectors).assignments
+    [cluster] = set(found[400:].tolist())
+    assert cluster >= 0
+    assert (found == cluster).sum() == n
 
 
 def test_a_keyword_of_one_group_alone_names_no_cluster_of_several() -> None:

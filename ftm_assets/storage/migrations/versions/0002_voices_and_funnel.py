@@ -32,6 +32,8 @@ def upgrade() -> None:
     op.add_column("theme_runs", sa.Column("seconds", sa.Double(), nullable=True))
     op.add_column("themes", sa.Column("concentration", sa.Double(), nullable=True))
     op.add_column("themes", sa.Column("stability", sa.Double(), nullable=True))
+    # The sentences that are there know no exchange: they are to be made again, and what rests on them.
+    op.execute("UPDATE stages SET built_from = NULL WHERE stage = 'firm_sentences'")
 
 
 def downgrade() -> None:
