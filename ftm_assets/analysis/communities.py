@@ -96,11 +96,12 @@ class CommunityModel:
 
 
 def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
-    """Rows joined to their nearest ones, either way; the weight is the fourth power of their cosine, scaled.
+    """Rows joined to their nearest ones, either way; the weight is the fourth power of their cosine.
 
     The mean of all rows, what every one of them says, is taken off first (Mu & Viswanath 2018, arXiv:1702.01417).
-    Each weight is divided by the root of both rows' sums: otherwise rows that are much alike would hold most of the
-    graph's weight, and no community may hold more than a part of it that shrinks with the resolution.
+    Rows whose weights add up to more than the median row's are scaled down towards it: otherwise rows that are much
+    alike would hold most of the graph's weight, and no community may hold more than a part of it that shrinks with the
+    resolution.
 
     embeddings: (n, d) float32 of unit length    returns: (n, n) float64, symmetric, nothing on the diagonal
     """
@@ -111,7 +112,8 @@ def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
     weights = np.maximum(1 - distances[:, 1:].ravel().astype(np.float64), _LEAST_WEIGHT) ** 4
     directed = csr_matrix((weights, (starts, indices[:, 1:].ravel())), (n, n))
     graph = directed.maximum(directed.T).tocoo()
-    scale = 1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel())
+    strength = np.asarray(graph.sum(axis=1)).ravel()
+    scale = np.sqrt(np.minimum(1, np.median(strength) / strength))
     return csr_matrix((graph.data * (scale[graph.row] * scale[graph.col]), (graph.row, graph.col)), (n, n))
 
 
