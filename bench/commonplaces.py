@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 import ftm_assets.analysis
+from bench.calls import firm_turns, quarters_until
 from ftm_assets.analysis.commonplaces import RUNS_FILE, find_runs
-from ftm_assets.analysis.sentences import SentenceSettings, Turn, split_turns
-from ftm_assets.analysis.transcripts import Component, calendar_quarter
-from ftm_assets.analysis.words import COMMON_WORDS_FILE, all_terms, name_tokens
+from ftm_assets.analysis.sentences import SentenceSettings, split_turns
+from ftm_assets.analysis.words import COMMON_WORDS_FILE, all_terms
 from ftm_assets.resources.csv_source import CsvSource
 
 LAST_DAY = date(2020, 2, 29)  # Before the pandemic.
@@ -29,24 +29,13 @@ Firm = tuple[frozenset[str], list[str]]
 
 def firms_until(files: list[Path], last_day: date = LAST_DAY) -> list[Firm]:
     """Names and sentences of each firm that said enough up to that day."""
-    turns: dict[int, list[Turn]] = defaultdict(list)
-    names: dict[int, str] = {}
+    names: defaultdict[int, frozenset[str]] = defaultdict(frozenset)
+    sentences: defaultdict[int, list[str]] = defaultdict(list)
     for source in map(CsvSource, files):
-        days = {day for firm in source.firms(date.min, last_day) for day in firm.call_dates}
-        for quarter in sorted({calendar_quarter(day) for day in days}):
-            for row in source.read(quarter):
-                if isinstance(row, Component) and row.call_date <= last_day:
-                    names[row.company_id] = row.company_name
-                    of_call = (row.transcript_id, row.component_order, row.type_name, row.speaker_type, row.person)
-                    turns[row.company_id].append(Turn(*of_call, row.text))
-    firms = [
-        (
-            name_tokens((turn.person for turn in of_firm), names[company_id]),
-            [sentence.text for sentence in split_turns(company_id, of_firm, UNFLAGGED)],
-        )
-        for company_id, of_firm in sorted(turns.items())
-    ]
-    return [firm for firm in firms if len(firm[1]) >= MIN_SENTENCES]
+        for firm in firm_turns(source, quarters_until(source, last_day), last_day):
+            names[firm.company_id] |= firm.names
+            sentences[firm.company_id] += [row.text for row in split_turns(firm.company_id, firm.turns, UNFLAGGED)]
+    return [(names[firm], said) for firm, said in sorted(sentences.items()) if len(said) >= MIN_SENTENCES]
 
 
 def common_words(firms: list[Firm]) -> list[tuple[str, float]]:
@@ -64,5 +53,7 @@ if __name__ == "__main__":
     folder = Path(ftm_assets.analysis.__file__).parent
     runs, words = find_runs(found, RUN_SHARE), common_words(found)
     np.save(folder / RUNS_FILE, runs)
-    (folder / COMMON_WORDS_FILE).write_text("".join(f"{term}\t{share:.2f}\n" for term, share in words))
+    (folder / COMMON_WORDS_FILE).write_text(
+        "".join(f"{term}\t{share:.2f}\n" for term, share in words), encoding="utf-8"
+    )
     print(f"{len(found)} firms: {len(runs):,} runs of words, {len(words)} words and pairs")  # noqa: T201

@@ -66,9 +66,7 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
     """The rows of one column of the table."""
     found = find(model, corpus, 0)
     others = [find(model, corpus, seed) for seed in range(1, n_seeds)]
-    n_modelled = (
-        corpus.n_sentences if model.name.startswith("stock") else sum(len(f.sentences.modelled()) for f in corpus.firms)
-    )
+    n_modelled = corpus.n_sentences if model.models_flagged else sum(len(f.sentences.modelled()) for f in corpus.firms)
     in_topics = frozenset().union(*(topic.sentence_ids for topic in found.topics))
     in_themes = frozenset().union(*(found.sentences_of(theme) for theme in found.themes))
     placed = frozenset().union(*(theme.topics for theme in found.themes))

@@ -7,20 +7,18 @@ sentences that say nothing when they stand alone ("That's the main driver."); al
 
 import argparse
 import csv
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from bench.calls import firm_turns, quarters_until
 from ftm_assets.analysis.boilerplate import boilerplate_reason, names_amount
 from ftm_assets.analysis.commonplaces import common_share, is_commonplace, shipped_runs
-from ftm_assets.analysis.sentences import SentenceSettings, Turn, split_turns
-from ftm_assets.analysis.transcripts import Component, calendar_quarter
-from ftm_assets.analysis.words import name_tokens, terms
+from ftm_assets.analysis.sentences import SentenceSettings, split_turns
+from ftm_assets.analysis.words import terms
 from ftm_assets.resources.csv_source import CsvSource
 
 LABELS = Path(__file__).with_name("labelled_sentences.csv")
@@ -40,30 +38,13 @@ def read_labelled(file: Path) -> list[Labelled]:
     """The labelled sentences, their text from the file of calls. raises: KeyError if one is not in it"""
     with LABELS.open(newline="") as stream:
         labels = {row["sentence_id"]: row["label"] for row in csv.DictReader(stream)}
-    turns: dict[tuple[int, str], list[Turn]] = defaultdict(list)
-    names: dict[int, str] = {}
-    source = CsvSource(file)
-    calls = {int(sentence_id.split("_")[1]) for sentence_id in labels}
-    for quarter in _quarters(source):
-        for row in source.read(quarter):
-            if isinstance(row, Component):
-                names[row.company_id] = row.company_name
-                of_call = (row.transcript_id, row.component_order, row.type_name, row.speaker_type, row.person)
-                turns[row.company_id, quarter].append(Turn(*of_call, row.text))
-    found = {}
-    for (company_id, _), of_firm in turns.items():
-        if calls.isdisjoint(turn.transcript_id for turn in of_firm):
-            continue
-        said_names = name_tokens((turn.person for turn in of_firm), names[company_id])
-        for sentence in split_turns(company_id, of_firm):
-            if sentence.sentence_id in labels:
-                label = labels[sentence.sentence_id]
-                found[sentence.sentence_id] = Labelled(sentence.text, said_names, label)
+    source, found = CsvSource(file), {}
+    for quarter in quarters_until(source):
+        for firm in firm_turns(source, [quarter]):
+            for sentence in split_turns(firm.company_id, firm.turns):
+                if label := labels.get(sentence.sentence_id):
+                    found[sentence.sentence_id] = Labelled(sentence.text, firm.names, label)
     return [found[sentence_id] for sentence_id in labels]
-
-
-def _quarters(source: CsvSource) -> list[str]:
-    return sorted({calendar_quarter(day) for firm in source.firms(date.min, date.max) for day in firm.call_dates})
 
 
 def by_rules(sentence: Labelled) -> bool:

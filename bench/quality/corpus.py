@@ -1,7 +1,6 @@
 """Calls of a quarter as sentences with vectors, from a CSV file, without a database."""
 
 import re
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.calls import firm_turns
 from ftm_assets.analysis.content import content_hash
-from ftm_assets.analysis.sentences import CallDay, FirmTurns, Sentences, Turn, split_turns
-from ftm_assets.analysis.transcripts import Component
+from ftm_assets.analysis.sentences import FirmTurns, Sentences, split_turns
 from ftm_assets.analysis.words import all_terms
 from ftm_assets.resources.csv_source import CsvSource
 from ftm_assets.resources.encoder import Encoder
@@ -53,26 +52,14 @@ def _ways_to_cut(word: str) -> frozenset[str]:
 
 
 def read_corpus(file: Path, quarter: str, encoder: Encoder) -> Corpus:
-    """The calls of a quarter in the file, encoded."""
-    rows: dict[int, list[Component]] = defaultdict(list)
-    for row in CsvSource(file).read(quarter):
-        if isinstance(row, Component):
-            rows[row.company_id].append(row)
-    return Corpus(quarter, tuple(_firm(rows[company_id], encoder) for company_id in sorted(rows)))
+    """The calls of a quarter in the file, encoded. raises: SystemExit if it holds none"""
+    firms = firm_turns(CsvSource(file), [quarter])
+    if not firms:
+        raise SystemExit(f"{file} holds no call of {quarter}")
+    return Corpus(quarter, tuple(_firm(turns, encoder) for turns in firms))
 
 
-def _firm(rows: Sequence[Component], encoder: Encoder) -> FirmCorpus:
-    ordered = sorted(rows, key=lambda row: (row.call_date, row.transcript_id, row.component_order))
-    turns = FirmTurns(
-        ordered[0].company_id,
-        ordered[0].company_name,
-        tuple(dict.fromkeys(CallDay(row.transcript_id, row.call_date) for row in ordered)),
-        tuple(
-            Turn(row.transcript_id, row.component_order, row.type_name, row.speaker_type, row.person, row.text)
-            for row in ordered
-        ),
-        built_from="",
-    )
+def _firm(turns: FirmTurns, encoder: Encoder) -> FirmCorpus:
     sentences = split_turns(turns.company_id, turns.turns, names=turns.names)
     vectors = _vectors([sentence.text for sentence in sentences], encoder)
     return FirmCorpus(turns, Sentences.of(turns, sentences, vectors, (encoder.name, encoder.revision)))

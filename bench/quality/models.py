@@ -39,9 +39,10 @@ class Theme:
 
 @dataclass(frozen=True)
 class Model:
-    """Two functions of a name: topics of a firm, and themes of the topics of a quarter. Both take a seed."""
+    """Topics of a firm, and themes of the topics of a quarter; both take a seed. Flagged sentences may be left out."""
 
     name: str
+    models_flagged: bool
     topics: Callable[[FirmCorpus, int], list[Topic]]
     themes: Callable[[Sequence[Topic], int], list[Theme]]
 
@@ -65,7 +66,7 @@ def ours(kind: str) -> Model:
             places[member.theme_number].add(member.topic_number)
         return [Theme(frozenset(places[t.theme_number]), t.keywords, t.label) for t in found.themes]
 
-    return Model(f"ours, {kind}", topics, themes)
+    return Model(f"ours, {kind}", False, topics, themes)
 
 
 def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
@@ -134,4 +135,4 @@ def stock(encoder: Encoder) -> Model:
             for number in sorted(set(found) - {-1})
         ]
 
-    return Model("stock BERTopic", topics, themes)
+    return Model("stock BERTopic", True, topics, themes)

@@ -90,7 +90,7 @@ def baseline_shares() -> Mapping[str, float]:
 
     See `commonplaces` for the baseline.
     """
-    lines = files("ftm_assets.analysis").joinpath(COMMON_WORDS_FILE).read_text().splitlines()
+    lines = files("ftm_assets.analysis").joinpath(COMMON_WORDS_FILE).read_text("utf-8").splitlines()
     return {term: float(share) for term, _, share in (line.partition("\t") for line in lines)}
 
 

@@ -33,7 +33,7 @@ class TopicConfig(TopicSettings, dg.Config):
     metadata={"dagster/column_schema": column_schema(tables.Topic)},
 )
 def firm_topics(config: TopicConfig, firm_sentences: Sentences) -> Materialized:
-    """Topics of one firm's calls in one quarter, with the sentences that make them, the nearest ones ranked first."""
+    """Topics of one firm's calls in one quarter, with the sentences that make them, the most telling ranked first."""
     topics = fit_topics(firm_sentences, config)
     return dg.MaterializeResult(
         value=topics,

@@ -17,7 +17,7 @@ from ftm_assets.storage import tables as t
 from ftm_assets.storage.funnel import Funnel
 from ftm_assets.storage.queries import FirmRow, QuarterDetail, SentenceRow, ThemeRow, TopicRow
 from ftm_assets.storage.stages import STAGES, binary, vectors_of
-from ftm_assets.storage.themes import theme_coverage
+from ftm_assets.storage.themes import current_run, theme_coverage
 
 N_EXAMPLES = 3
 N_WITHOUT_THEME = 15
@@ -136,7 +136,7 @@ class QuarterReport:
 def read_report(connection: Connection, quarter: str) -> QuarterReport:
     """All that the report tells, of one moment: it must begin the connection's transaction. raises: NoThemes"""
     connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
-    run = current_run(connection, quarter)
+    run = published_run(connection, quarter)
     if run is None:
         raise NoThemes(quarter)
     themes = queries.themes_of_quarter(connection, quarter)
@@ -156,11 +156,9 @@ def read_report(connection: Connection, quarter: str) -> QuarterReport:
     )
 
 
-def current_run(connection: Connection, quarter: str) -> ThemeRun | None:
+def published_run(connection: Connection, quarter: str) -> ThemeRun | None:
     """The published run of a quarter, None where nothing was published."""
-    row = connection.execute(
-        sa.select(t.ThemeRun).where(t.ThemeRun.quarter == quarter).order_by(t.ThemeRun.run_number.desc()).limit(1)
-    ).first()
+    row = current_run(connection, quarter)
     if row is None:
         return None
     return ThemeRun(

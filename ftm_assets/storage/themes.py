@@ -161,7 +161,7 @@ def theme_state(connection: Connection, quarter: str, summaries: Mapping[int, st
 
     summaries: what `current_summaries` returns, where it was asked already
     """
-    run = _current_run(connection, quarter)
+    run = current_run(connection, quarter)
     used = _inputs(connection, quarter)
     now = current_summaries(connection, quarter) if summaries is None else summaries
     changed = {firm for firm in used.keys() | now.keys() if used.get(firm) != now.get(firm)}
@@ -203,12 +203,12 @@ def theme_coverage(connection: Connection, quarter: str) -> ThemeCoverage:
         .order_by(t.Firm.partition_key)
     ).all()
     missing = tuple(key for key, present in keys if not present)
-    return ThemeCoverage(_current_run(connection, quarter) is not None, len(keys), missing)
+    return ThemeCoverage(current_run(connection, quarter) is not None, len(keys), missing)
 
 
 def theme_settings(connection: Connection, quarter: str) -> ThemeSettings:
     """The settings that the published themes were made with; the defaults where nothing was published."""
-    run = _current_run(connection, quarter)
+    run = current_run(connection, quarter)
     return ThemeSettings() if run is None else ThemeSettings(**run.versions["settings"])
 
 
@@ -225,7 +225,7 @@ def publish(
     """
     quarter = themes.quarter
     lock(connection, quarter)
-    last = _current_run(connection, quarter)
+    last = current_run(connection, quarter)
     same = last is not None and last.content_hash == themes.content_hash
     number = (last.run_number if last else 0) + (not same)
     _record_run(connection, themes, number, {**versions, **themes.versions}, seconds)
@@ -328,7 +328,8 @@ def _inputs(connection: Connection, quarter: str) -> dict[int, str]:
     return {row.company_id: row.content_hash for row in found}
 
 
-def _current_run(connection: Connection, quarter: str) -> sa.Row[Any] | None:
+def current_run(connection: Connection, quarter: str) -> sa.Row[Any] | None:
+    """The row of the published run, None where nothing was published."""
     newest_first = t.ThemeRun.run_number.desc()
     return connection.execute(
         sa.select(t.ThemeRun).where(t.ThemeRun.quarter == quarter).order_by(newest_first).limit(1)
@@ -336,7 +337,7 @@ def _current_run(connection: Connection, quarter: str) -> sa.Row[Any] | None:
 
 
 def _known(connection: Connection, quarter: str) -> KnownThemes:
-    run = _current_run(connection, quarter)
+    run = current_run(connection, quarter)
     if run is None:
         return KnownThemes()
     current = connection.execute(
