@@ -4,6 +4,7 @@ Without arguments, the shipped sample. Themes of stock BERTopic are all clusters
 
 - noise: sentences that were modelled and are in no topic; topics in no theme
 - sentences, firms covered: of all sentences of the quarter, operators left out; of all firms
+- covered by name: sentences in themes whose label holds a word that not every call says
 - npmi, diversity: of the first ten words, in windows of 110 words of the calls
 - survive: mean best Jaccard similarity; for seeds of the sentences in them, everything done anew; for deletions of the
   topics of the firms that are left when a tenth has gone
@@ -69,6 +70,7 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
     n_modelled = corpus.n_sentences if model.models_flagged else sum(len(f.sentences.modelled()) for f in corpus.firms)
     in_topics = frozenset().union(*(topic.sentence_ids for topic in found.topics))
     in_themes = frozenset().union(*(found.sentences_of(theme) for theme in found.themes))
+    named = frozenset().union(*(found.sentences_of(theme) for theme in found.themes if tells(theme.label)))
     placed = frozenset().union(*(theme.topics for theme in found.themes))
     words = [
         words_of(keywords) for keywords in (*(t.keywords for t in found.topics), *(t.keywords for t in found.themes))
@@ -93,6 +95,7 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
         "themes": f"{len(found.themes)}",
         "  topics in no theme": f"{1 - len(placed) / max(1, len(found.topics)):.3f}",
         "  sentences covered": f"{len(in_themes) / corpus.n_sentences:.3f}",
+        "  covered by name": f"{len(named) / corpus.n_sentences:.3f}",
         "  firms covered": f"{len(set().union(*firms_of)) / len(corpus.firms):.3f}",
         "  firms a theme, median": f"{np.median(list(map(len, firms_of))):.0f}",
         "  of one firm": f"{np.mean([len(firms) == 1 for firms in firms_of]):.3f}",
@@ -170,9 +173,14 @@ class LabelChecks:
             faults["repeats a word"] += len(set(words)) < len(words)
             faults["never said"] += any(term not in spoken for term in labels)
             faults["holds a name"] += not names.isdisjoint(words)
-            faults["all commonplace"] += all(term in common_words() or not all_terms(term) for term in labels)
+            faults["all commonplace"] += not tells(name)
             faults["no label"] += name == "unnamed"
         return {f"label {fault}": f"{n / max(1, len(named)):.3f}" for fault, n in faults.items()}
+
+
+def tells(label: str) -> bool:
+    """Whether a label holds a word that not every call says."""
+    return any(term not in common_words() and all_terms(term) for term in label.split(", "))
 
 
 def _spoken(text: str) -> set[str]:

@@ -10,10 +10,11 @@ import numpy as np
 
 from bench.calls import firm_turns
 from ftm_assets.analysis.content import content_hash
-from ftm_assets.analysis.sentences import FirmTurns, Sentences, split_turns
+from ftm_assets.analysis.platitudes import platitudes
+from ftm_assets.analysis.sentences import FirmTurns, Sentences, measure_platitudes, split_turns
 from ftm_assets.analysis.words import all_terms
 from ftm_assets.resources.csv_source import CsvSource
-from ftm_assets.resources.encoder import Encoder
+from ftm_assets.resources.encoder import Encoder, encode_once
 from ftm_assets.settings import read_settings
 
 
@@ -62,7 +63,8 @@ def read_corpus(file: Path, quarter: str, encoder: Encoder) -> Corpus:
 def _firm(turns: FirmTurns, encoder: Encoder) -> FirmCorpus:
     sentences = split_turns(turns.company_id, turns.turns, names=turns.names)
     vectors = _vectors([sentence.text for sentence in sentences], encoder)
-    return FirmCorpus(turns, Sentences.of(turns, sentences, vectors, (encoder.name, encoder.revision)))
+    measured = measure_platitudes(sentences, vectors, encode_once(encoder, platitudes()))
+    return FirmCorpus(turns, Sentences.of(turns, measured, vectors, (encoder.name, encoder.revision)))
 
 
 def _vectors(texts: Sequence[str], encoder: Encoder) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import numpy as np
 
@@ -25,7 +26,8 @@ class Topic:
     label: str
     vector: np.ndarray
     text: str
-    terms: tuple[str, ...]
+    terms: tuple[str, ...] = ()
+    platitude: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,9 @@ def ours(kind: str) -> Model:
     def themes(quarter: Sequence[Topic], seed: int) -> list[Theme]:
         rows = unit_rows(np.array([topic.vector for topic in quarter]))
         hashes = {topic.company_id: "" for topic in quarter}
-        members = tuple(QuarterTopic(t.company_id, place, t.label, t.terms) for place, t in enumerate(quarter))
+        members = tuple(
+            QuarterTopic(t.company_id, place, t.label, t.terms, t.platitude) for place, t in enumerate(quarter)
+        )
         inputs = QuarterTopics("", members, rows, rows, hashes, len(hashes), len(quarter))
         settings = ThemeSettings(model=kind, seed=seed, n_refits=0)
         found = find_themes(inputs, settings)
@@ -71,7 +75,7 @@ def ours(kind: str) -> Model:
 
 def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
     rows = {
-        row.sentence_id: (row.text, vector)
+        row.sentence_id: (row, vector)
         for row, vector in zip(firm.sentences.rows, firm.sentences.embeddings, strict=True)
     }
     best = found.exemplars(number, N_EXEMPLARS)
@@ -83,8 +87,9 @@ def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
         topic.keywords,
         topic.label,
         np.mean([rows[sentence_id][1] for sentence_id in best], axis=0),
-        spoken[0],
-        tuple(term for text in spoken for term in dict.fromkeys(terms(text, firm.sentences.names))),
+        spoken[0].text,
+        tuple(term for row in spoken for term in dict.fromkeys(terms(row.text, firm.sentences.names))),
+        fmean(row.platitude or 0.0 for row in spoken),
     )
 
 
@@ -117,7 +122,7 @@ def stock(encoder: Encoder) -> Model:
             keywords = tuple(word for word, _ in model.get_topic(number) if word)
             text = f"{', '.join(keywords)}. {model.get_representative_docs(number)[0]}"
             members = frozenset(row.sentence_id for row, topic in zip(rows, found, strict=True) if topic == number)
-            made.append(Topic(firm.turns.company_id, members, keywords, ", ".join(keywords[:3]), np.empty(0), text, ()))
+            made.append(Topic(firm.turns.company_id, members, keywords, ", ".join(keywords[:3]), np.empty(0), text))
         encoded = encoder.encode([topic.text for topic in made])
         return [replace(topic, vector=vector) for topic, vector in zip(made, encoded, strict=True)]
 

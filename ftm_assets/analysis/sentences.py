@@ -13,9 +13,10 @@ import numpy as np
 from pydantic import BaseModel, Field
 from sentencex import get_sentence_boundaries  # type: ignore[import-untyped]
 
-from ftm_assets.analysis.boilerplate import boilerplate_reason
+from ftm_assets.analysis.boilerplate import boilerplate_reason, names_amount
 from ftm_assets.analysis.commonplaces import is_commonplace
 from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.platitudes import nearness
 from ftm_assets.analysis.words import name_tokens
 
 Role = Literal["executive", "analyst", "unknown"]
@@ -23,6 +24,7 @@ Section = Literal["prepared", "qa", "unknown"]
 Voice = Literal["remark", "answer", "question", "unknown"]
 
 COMMONPLACE = "commonplace"
+PLATITUDE = "platitude"
 SPLITTER = f"sentencex {version('sentencex')}"
 
 
@@ -78,6 +80,9 @@ class SentenceSettings(BaseModel, frozen=True):
         description="share of its words in phrases of the baseline that makes a sentence a commonplace, as does having "
         "no word of its own; empty: commonplaces are modelled",
     )
+    max_platitude: float = Field(
+        0.55, ge=0, le=1, description="cosine to a platitude from which a sentence without an amount is one"
+    )
     max_chars: int = Field(2000, ge=20, le=100_000, description="longest sentence; a longer one is cut at white space")
 
 
@@ -90,6 +95,7 @@ class Sentence:
 
     exchange:    number of the question with its answers, from 1 within the call; None outside of any
     boilerplate: why the sentence is not modelled ('greeting', 'too short', ...), None if it is
+    platitude:   cosine to the nearest platitude, None until it is measured
     """
 
     sentence_id: str
@@ -103,6 +109,7 @@ class Sentence:
     section: Section
     exchange: int | None
     boilerplate: str | None
+    platitude: float | None = None
 
     @property
     def voice(self) -> Voice:
@@ -213,6 +220,22 @@ def split_turns(
                 )
             )
     return tuple(sentences)
+
+
+def measure_platitudes(
+    rows: Sequence[Sentence], embeddings: np.ndarray, platitudes: np.ndarray, settings: SentenceSettings = DEFAULTS
+) -> tuple[Sentence, ...]:
+    """The sentences with their cosine to the nearest platitude; flagged where that is all they say.
+
+    Who carries another flag, or names an amount, is not flagged as a platitude.
+
+    embeddings: (n, d) float32, row i belongs to rows[i]    platitudes: (p, d) float32, by the same encoder
+    """
+    measured = []
+    for row, near in zip(rows, nearness(embeddings, platitudes).tolist(), strict=True):
+        is_one = near >= settings.max_platitude and row.boilerplate is None and not names_amount(row.text)
+        measured.append(replace(row, platitude=near, boilerplate=PLATITUDE if is_one else row.boilerplate))
+    return tuple(measured)
 
 
 def _flag(text: str, settings: SentenceSettings, names: Collection[str]) -> str | None:

@@ -20,6 +20,7 @@ from ftm_assets.analysis.words import baseline_shares
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
+PLATITUDES = "its topics say hardly more than platitudes"
 COMMONPLACE = "its topics share too few words but those of every call"
 N_EXEMPLARS = 5  # Best sentences of a topic whose mean vector stands for it.
 N_SPOKEN = 8  # Best sentences of a topic whose words name its theme.
@@ -63,8 +64,14 @@ class ThemeSettings(ClusterSettings, frozen=True):
     max_firm_share: float = Field(
         0.4, gt=0, le=1, description="largest share of a theme's topics that one firm may hold"
     )
+    max_platitude: float = Field(
+        0.38,
+        ge=0,
+        le=1,
+        description="cosine to the nearest platitude, averaged over its topics, from which a cluster is no theme",
+    )
     min_keywords_said: float = Field(
-        0.85,
+        0.3,
         ge=0,
         description="fewest keywords of a theme that its topics name, on average; one of every call counts nothing",
     )
@@ -88,12 +95,17 @@ class ThemeSettings(ClusterSettings, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class QuarterTopic:
-    """One topic of the quarter, as it enters the themes. `terms` are those of its best sentences."""
+    """One topic of the quarter, as it enters the themes.
+
+    terms:     of its N_SPOKEN best sentences
+    platitude: cosine of these sentences to the nearest platitude, on average
+    """
 
     company_id: int
     topic_number: int
     label: str
     terms: tuple[str, ...]
+    platitude: float
 
 
 Members = frozenset[tuple[int, int]]  # company id and topic number
@@ -250,6 +262,11 @@ class Cluster:
         return Counter(topic.company_id for topic in self.topics)
 
     @property
+    def platitude(self) -> float:
+        """Cosine of its topics to the nearest platitude, on average."""
+        return math.fsum(topic.platitude for topic in self.topics) / len(self.topics)
+
+    @property
     def keywords_said(self) -> float:
         """How many of the keywords a topic names, on average.
 
@@ -353,6 +370,8 @@ def rejection(cluster: Cluster, settings: ThemeSettings, n_firms: int) -> str | 
         return ONE_FIRM if len(counts) == 1 else f"fewer than {fewest} firms"
     if max(counts) / len(cluster.topics) > settings.max_firm_share:
         return DOMINATED
+    if cluster.platitude >= settings.max_platitude:
+        return PLATITUDES
     return COMMONPLACE if cluster.keywords_said < settings.min_keywords_said else None
 
 

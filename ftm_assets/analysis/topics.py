@@ -22,7 +22,10 @@ _TERM_WEIGHT, _MOST_TERMS = 0.04, 8
 class TopicSettings(ClusterSettings, frozen=True):
     """Clustering within a firm: fine-grained, so that a short exchange can be a topic of its own."""
 
-    min_topic_size: int = Field(6, ge=2, le=500, description="fewest sentences that make a topic")
+    agreement: float = Field(
+        0.65, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
+    )
+    min_topic_size: int = Field(5, ge=2, le=500, description="fewest sentences that make a topic")
     min_sentences: int = Field(20, ge=4, description="a firm with fewer sentences gets no topics, and says so")
 
 

@@ -5,10 +5,11 @@ from collections import Counter
 import dagster as dg
 import numpy as np
 
-from ftm_assets.analysis.sentences import FirmTurns, Sentences, SentenceSettings, split_turns
+from ftm_assets.analysis.platitudes import platitudes
+from ftm_assets.analysis.sentences import FirmTurns, Sentences, SentenceSettings, measure_platitudes, split_turns
 from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, known, markdown_table
 from ftm_assets.partitions import firm_quarters, one_quarter
-from ftm_assets.resources.encoder import Encoder
+from ftm_assets.resources.encoder import Encoder, encode_once
 from ftm_assets.storage import tables
 
 EMBEDDED = "every_sentence_embedded"
@@ -27,7 +28,7 @@ class SentenceConfig(SentenceSettings, dg.Config):
     check_specs=[dg.AssetCheckSpec(EMBEDDED, asset="firm_sentences", description="One vector of length 1 a sentence.")],
     owners=OWNERS,
     kinds={"python", "huggingface", "postgres"},
-    code_version="3",
+    code_version="4",
     metadata={"dagster/column_schema": column_schema(tables.Sentence)},
 )
 def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], transcripts: FirmTurns) -> Materialized:
@@ -38,7 +39,8 @@ def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], t
     """
     rows = split_turns(transcripts.company_id, transcripts.turns, config, transcripts.names)
     vectors = encoder.encode([row.text for row in rows])
-    sentences = Sentences.of(transcripts, rows, vectors, (encoder.name, encoder.revision), config)
+    measured = measure_platitudes(rows, vectors, encode_once(encoder, platitudes()), config)
+    sentences = Sentences.of(transcripts, measured, vectors, (encoder.name, encoder.revision), config)
     return dg.MaterializeResult(
         value=sentences,
         data_version=dg.DataVersion(sentences.content_hash),

@@ -93,6 +93,21 @@ class SentenceTransformerEncoder:
         return pad(unit_rows(vectors))
 
 
+_encoded: dict[tuple[str, str, tuple[str, ...]], np.ndarray] = {}
+
+
+def encode_once(encoder: Encoder, texts: tuple[str, ...]) -> np.ndarray:
+    """Vectors of texts that every run needs, encoded once in this process for each version of a model.
+
+    raises: what the encoder raises
+    """
+    key = encoder.name, encoder.revision, texts
+    if key not in _encoded:
+        _encoded[key] = encoder.encode(texts)
+        _encoded[key].flags.writeable = False
+    return _encoded[key]
+
+
 def batches(texts: Sequence[str]) -> list[np.ndarray]:
     """Rows of the texts to encode together, (up to 32,) int64 each, longest texts first; depends on these texts alone.
 

@@ -329,7 +329,7 @@ def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
     if isinstance(value, Sentences):
         columns = (
             "quarter company_id sentence_id transcript_id component_order position start_char end_char "
-            "role section exchange boilerplate text embedding"
+            "role section exchange boilerplate platitude text embedding"
         )
         return [
             (
@@ -339,7 +339,7 @@ def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
                     (
                         *key,
                         *(s.sentence_id, s.transcript_id, s.component_order, s.position, s.start_char, s.end_char),
-                        *(s.role, s.section, s.exchange, s.boilerplate, s.text, vector),
+                        *(s.role, s.section, s.exchange, s.boilerplate, s.platitude, s.text, vector),
                     )
                     for s, vector in zip(value.rows, value.embeddings, strict=True)
                 ],

@@ -197,6 +197,9 @@ class Sentence(Base):
         doc="why it is not modelled: greeting, thanks, congratulations, hand-over, introduction, forward-looking, "
         "non-GAAP, webcast, too short, commonplace; null if it is"
     )
+    platitude: Mapped[float | None] = mapped_column(
+        doc="cosine to the nearest sentence that any firm could say; null where it was not measured"
+    )
     text: Mapped[str] = mapped_column(doc="as spoken")
     embedding: Mapped[Any] = mapped_column(
         Vector(DIMENSIONS), nullable=False, doc="unit length, padded with zeros to 768"

@@ -1,7 +1,9 @@
 """Published theme runs: they survive what changes upstream, and know which firms have changed."""
 
+from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Any
 
 import sqlalchemy as sa
@@ -120,14 +122,14 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
         .order_by(t.Topic.company_id, t.Topic.topic_number)
     ).all()
-    said = _terms_said(connection, quarter, firms)
+    said = _said(connection, quarter, firms)
     as_of = connection.scalar(
         sa.select(sa.func.max(t.Call.available_at)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
     )
     return QuarterTopics(
         quarter=quarter,
         topics=tuple(
-            QuarterTopic(r.company_id, r.topic_number, r.label, said[r.company_id, r.topic_number]) for r in rows
+            QuarterTopic(r.company_id, r.topic_number, r.label, *said[r.company_id, r.topic_number]) for r in rows
         ),
         exemplars=unit_rows(vectors_of([r.exemplar for r in rows])),
         summaries=vectors_of([r.summary for r in rows]),
@@ -362,10 +364,12 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
     )
 
 
-def _terms_said(
+def _said(
     connection: Connection, quarter: str, firms: Collection[int]
-) -> dict[tuple[int, int | None], tuple[str, ...]]:
-    """Company id and topic number -> terms of the topic's N_SPOKEN best sentences, each once a sentence."""
+) -> dict[tuple[int, int | None], tuple[tuple[str, ...], float]]:
+    """Company id and topic number -> what its N_SPOKEN best sentences say: their terms, each once a sentence, and how
+    near they are to platitudes on average.
+    """
     speakers = connection.execute(
         sa.select(t.Call.company_id, t.FirmQuarter.name, sa.func.array_agg(t.Component.person.distinct()))
         .join(
@@ -380,7 +384,12 @@ def _terms_said(
     )
     names = {company_id: name_tokens(persons, name) for company_id, name, persons in speakers}
     sentences = connection.execute(
-        sa.select(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.Sentence.text)
+        sa.select(
+            t.TopicSentence.company_id,
+            t.TopicSentence.topic_number,
+            t.Sentence.text,
+            sa.func.coalesce(t.Sentence.platitude, 0.0),
+        )
         .join(
             t.Sentence,
             (t.Sentence.quarter == t.TopicSentence.quarter) & (t.Sentence.sentence_id == t.TopicSentence.sentence_id),
@@ -392,10 +401,13 @@ def _terms_said(
         )
         .order_by(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.TopicSentence.rank)
     )
-    said: dict[tuple[int, int | None], list[str]] = {}
-    for firm, number, text in sentences:
-        said.setdefault((firm, number), []).extend(dict.fromkeys(terms(text, names[firm])))
-    return {topic: tuple(of_topic) for topic, of_topic in said.items()}
+    found: defaultdict[tuple[int, int | None], list[tuple[list[str], float]]] = defaultdict(list)
+    for firm, number, text, platitude in sentences:
+        found[firm, number].append((list(dict.fromkeys(terms(text, names[firm]))), platitude))
+    return {
+        topic: (tuple(term for of_sentence, _ in said for term in of_sentence), fmean(near for _, near in said))
+        for topic, said in found.items()
+    }
 
 
 def _exemplar_mean() -> sa.ScalarSelect[Any]:

@@ -169,7 +169,7 @@ def pandemic_quarter(n_firms: int = 12) -> QuarterTopics:
     chance = np.random.default_rng(6)
     places = np.eye(48)[[axis for _, _, axis in said]] + chance.normal(scale=0.05, size=(len(said), 48))
     vectors = unit_rows(places)
-    topics = tuple(QuarterTopic(firm, i, text, tuple(terms(text))) for i, (firm, text, _) in enumerate(said))
+    topics = tuple(QuarterTopic(firm, i, text, tuple(terms(text)), 0.0) for i, (firm, text, _) in enumerate(said))
     return QuarterTopics("2020Q1", topics, vectors, vectors, dict.fromkeys(range(n_firms), "hash"), n_firms, 0)
 
 

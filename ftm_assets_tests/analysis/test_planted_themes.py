@@ -14,12 +14,22 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from statistics import fmean
 
 import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
-from ftm_assets.analysis.sentences import CallDay, FirmTurns, Sentence, Sentences, Turn, split_turns
+from ftm_assets.analysis.platitudes import platitudes
+from ftm_assets.analysis.sentences import (
+    CallDay,
+    FirmTurns,
+    Sentence,
+    Sentences,
+    Turn,
+    measure_platitudes,
+    split_turns,
+)
 from ftm_assets.analysis.themes import (
     N_EXEMPLARS,
     N_SPOKEN,
@@ -32,7 +42,7 @@ from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.analysis.transcripts import calendar_quarter
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.analysis.words import terms
-from ftm_assets.resources.encoder import SentenceTransformerEncoder
+from ftm_assets.resources.encoder import SentenceTransformerEncoder, encode_once
 from ftm_assets_tests.conftest import SAMPLE
 
 SEEDS = (42, 1, 2, 3, 4)
@@ -145,10 +155,12 @@ def read_turns() -> dict[tuple[str, int], FirmTurns]:
 
 
 def encoded(firm: FirmTurns) -> Sentences:
-    """The firm's sentences; only those that are modelled, because encoding takes most of the time."""
+    """The firm's sentences; only those that may be modelled, because encoding takes most of the time."""
     encoder = SentenceTransformerEncoder()
     rows = tuple(row for row in split_turns(firm.company_id, firm.turns) if row.boilerplate is None)
-    return Sentences.of(firm, rows, encoder.encode([row.text for row in rows]), (encoder.name, ""))
+    vectors = encoder.encode([row.text for row in rows])
+    measured = measure_platitudes(rows, vectors, encode_once(encoder, platitudes()))
+    return Sentences.of(firm, measured, vectors, (encoder.name, "")).modelled()
 
 
 def recovered(quarter: str, firms: Sequence[Sentences], passages: Passages) -> Recovery:
@@ -177,11 +189,12 @@ def themes_of_sentences(quarter: str, firms: Sequence[Sentences], seed: int) -> 
     for company_id, sentences in enumerate(firms):
         found = fit_topics(sentences, TopicSettings(seed=seed))
         vectors = {row.sentence_id: vector for row, vector in zip(sentences.rows, sentences.embeddings, strict=True)}
-        texts = {row.sentence_id: row.text for row in sentences.rows}
+        by_id = {row.sentence_id: row for row in sentences.rows}
         for topic in found.topics:
-            spoken = [texts[sentence_id] for sentence_id in found.exemplars(topic.topic_number, N_SPOKEN)]
-            said = tuple(term for text in spoken for term in dict.fromkeys(terms(text, sentences.names)))
-            topics.append(QuarterTopic(company_id, topic.topic_number, topic.label, said))
+            spoken = [by_id[sentence_id] for sentence_id in found.exemplars(topic.topic_number, N_SPOKEN)]
+            said = tuple(term for row in spoken for term in dict.fromkeys(terms(row.text, sentences.names)))
+            platitude = fmean(row.platitude or 0.0 for row in spoken)
+            topics.append(QuarterTopic(company_id, topic.topic_number, topic.label, said, platitude))
             best = found.exemplars(topic.topic_number, N_EXEMPLARS)
             exemplars.append(np.mean([vectors[sentence_id] for sentence_id in best], axis=0))
         went += [(company_id, member.topic_number) for member in found.members]

@@ -406,7 +406,7 @@ def test_sentences_know_where_they_come_from() -> None:
     assert sentences.versions == {
         "splitter": SPLITTER,
         "encoder": ["model", "1"],
-        "settings": {"min_words": 3, "max_commonplace": 0.8, "max_chars": 2000},
+        "settings": {"min_words": 3, "max_commonplace": 0.8, "max_platitude": 0.55, "max_chars": 2000},
         "reason": None,
     }
 

@@ -48,7 +48,8 @@ def quarter_of(topics: Sequence[tuple[int, str]], **changes: Any) -> QuarterTopi
     facts: dict[str, Any] = {
         "quarter": "2021Q4",
         "topics": tuple(
-            QuarterTopic(firm, i, f"{word} label", (word, f"{word} costs")) for i, (firm, word) in enumerate(topics)
+            QuarterTopic(firm, i, f"{word} label", (word, f"{word} costs"), 0.0)
+            for i, (firm, word) in enumerate(topics)
         ),
         "exemplars": vectors,
         "summaries": vectors[:, ::-1],
@@ -110,7 +111,7 @@ def test_what_is_rejected_is_counted_with_the_reason_and_stays_without_theme() -
 
 def cluster(company_ids: Sequence[int], keywords: tuple[str, ...] = ("a", "b")) -> Cluster:
     """One topic for each company id, each of which says a and b."""
-    topics = tuple(QuarterTopic(firm, i, "", ("a", "b")) for i, firm in enumerate(company_ids))
+    topics = tuple(QuarterTopic(firm, i, "", ("a", "b"), 0.0) for i, firm in enumerate(company_ids))
     return Cluster(topics, (1.0,) * len(topics), keywords)
 
 
@@ -168,13 +169,13 @@ def test_a_theme_has_keywords_that_its_topics_say(
 
 def test_keywords_said_are_counted_once_a_topic_and_averaged() -> None:
     said = (("a", "a", "x"), ("a", "b"), (), ("b",))
-    topics = tuple(QuarterTopic(firm, 0, "", terms) for firm, terms in enumerate(said))
+    topics = tuple(QuarterTopic(firm, 0, "", terms, 0.0) for firm, terms in enumerate(said))
     assert Cluster(topics, (1.0,) * 4, ("a", "b", "c")).keywords_said == (1 + 2 + 0 + 1) / 4
 
 
 def test_a_keyword_counts_the_less_the_more_firms_of_the_baseline_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(themes, "baseline_shares", lambda: {"a": 0.75})
-    topics = tuple(QuarterTopic(firm, 0, "", ("a", "b")) for firm in range(3))
+    topics = tuple(QuarterTopic(firm, 0, "", ("a", "b"), 0.0) for firm in range(3))
     assert Cluster(topics, (1.0,) * 3, ("a", "b")).keywords_said == 1.25
 
 
