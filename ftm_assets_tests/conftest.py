@@ -1,6 +1,7 @@
 """One real Postgres for the whole run; each test that asks for `database` gets a migrated one of its own."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,7 +29,15 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("FTM_DATABASE_URL", "FTM_DAGSTER_DATABASE_URL", "FTM_SOURCE", "FTM_ENCODER", "DAGSTER_HOME"):
+    of_model = ["XAI_API_KEY", *(name for name in os.environ if name.startswith("FTM_LLM_"))]
+    for name in (
+        "FTM_DATABASE_URL",
+        "FTM_DAGSTER_DATABASE_URL",
+        "FTM_SOURCE",
+        "FTM_ENCODER",
+        "DAGSTER_HOME",
+        *of_model,
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FTM_HOME", str(tmp_path / ".ftm"))
 
