@@ -5,12 +5,13 @@ transcripts -> firm_sentences -> firm_topics -> topic_summaries -> cross_firm_th
 
 import dagster as dg
 
-from ftm_assets.analysis.summaries import KeywordSummarizer, Summarizer
+from ftm_assets.analysis.inquiries import NoLanguageModel
+from ftm_assets.analysis.language import LanguageModel
 from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_current
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.firm_sentences import firm_sentences
 from ftm_assets.assets.firm_topics import firm_topics
-from ftm_assets.assets.jobs import firm_quarter, ingest_quarter, quarter_themes
+from ftm_assets.assets.jobs import firm_quarter, firm_summaries, ingest_quarter, quarter_themes
 from ftm_assets.assets.sensors import complete_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
@@ -21,18 +22,22 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.io_manager import PgVectorIOManager
 
 
-def build_definitions(database: Database, encoder: Encoder, summarizer: Summarizer) -> dg.Definitions:
+def build_definitions(
+    database: Database,
+    encoder: Encoder,
+    language_model: LanguageModel = NoLanguageModel(),  # noqa: B008  (frozen)
+) -> dg.Definitions:
     """The graph on the given outside world; nothing is opened or loaded before a run needs it."""
     return dg.Definitions(
         assets=[transcripts, firm_sentences, firm_topics, topic_summaries, cross_firm_themes],
         asset_checks=[quarter_coverage, themes_current, theme_rules],
-        jobs=[ingest_quarter, firm_quarter, quarter_themes],
+        jobs=[ingest_quarter, firm_quarter, firm_summaries, quarter_themes],
         sensors=[complete_quarters],
         resources={
             "database": database,
             "pgvector": PgVectorIOManager(database),
             "encoder": encoder,
-            "summarizer": summarizer,
+            "language_model": language_model,
         },
         executor=dg.in_process_executor,
     )
@@ -44,4 +49,4 @@ encoder = (
     if settings.encoder_address
     else open_encoder(settings.encoder, settings.device)
 )
-defs = build_definitions(Database(settings), encoder, KeywordSummarizer())
+defs = build_definitions(Database(settings), encoder)

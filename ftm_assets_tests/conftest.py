@@ -12,7 +12,6 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from ftm_assets.analysis.communities import CommunityModel
-from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.runs import dagster_environment
 from ftm_assets.settings import Settings, read_settings
@@ -129,7 +128,7 @@ def instance(
 @pytest.fixture
 def real_defs(database: Database, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     """The graph on `database` with an encoder that needs no model; commands use it too."""
-    defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
+    defs = build_definitions(database, HashEncoder())
     monkeypatch.setattr("ftm_assets.definitions.defs", defs)
     return defs
 

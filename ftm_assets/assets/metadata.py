@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ftm_assets.analysis.inquiries import Bill
 from ftm_assets.storage import tables
 
 if TYPE_CHECKING:
@@ -43,6 +44,23 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> d
 def _cell(value: object) -> str:
     text = str(value).replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 3] + "..."
+
+
+def bill_metadata(bill: Bill) -> Metadata:
+    """What a language model was asked and what that took; nothing where none was asked."""
+    if not bill.n_sent + bill.n_reused:
+        return {}
+    return known(
+        {
+            "requests": bill.n_sent,
+            "replies reused": bill.n_reused,
+            "tokens in": bill.tokens_in,
+            "tokens in, cached": bill.tokens_cached,
+            "tokens out": bill.tokens_out,
+            "dollars": round(bill.dollars, 6),
+            "requests of unknown price": bill.n_price_unknown or None,
+        }
+    )
 
 
 def known(metadata: Metadata) -> Metadata:
