@@ -1,0 +1,143 @@
+"""What a theme is about, in two or three sentences, from a few summaries that stand for all of its topics."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+from pydantic import ValidationError
+
+from ftm_assets.analysis.inquiries import Bill, Reading, inquire
+from ftm_assets.analysis.language import LanguageModel, Question
+from ftm_assets.analysis.model_summaries import Unreadable, clipped, parsed, shape_problem
+from ftm_assets.analysis.prompts.theme_descriptions import PROMPT, SCHEMA, ThemeReply
+from ftm_assets.analysis.prose import DESCRIPTION, TITLE, Names, fault, lower_case_words, plain
+from ftm_assets.analysis.themes import QuarterTopics, Theme, ThemeDescription, Themes, ThemeTopic
+from ftm_assets.analysis.words import all_terms
+
+N_SUMMARIES = 15  # A theme may have 2,000 topics; what they have in common shows in the most typical ones.
+_MAX_TOKENS = 400
+
+
+@dataclass(frozen=True)
+class Described:
+    """A description of each theme, in order, and what they took. reasons: number -> why it is made of keywords"""
+
+    descriptions: tuple[ThemeDescription, ...]
+    reasons: Mapping[int, str]
+    bill: Bill
+
+
+@dataclass(frozen=True)
+class ThemeInquiry:
+    """A request about one theme."""
+
+    quarter: str
+    run: str
+    theme: Theme
+    summaries: tuple[str, ...]
+    names: Names
+
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The theme's number."""
+        return (self.theme.theme_number,)
+
+    def document(self) -> dict[str, Any]:
+        """What the prompt ends in."""
+        return {"theme": {"keywords": list(self.theme.keywords), "summaries": [clipped(s) for s in self.summaries]}}
+
+    def question(self) -> Question:
+        """The request."""
+        return Question(
+            quarter=self.quarter,
+            prompt=PROMPT.id,
+            messages=PROMPT.messages(self.document()),
+            reply_schema=SCHEMA,
+            max_tokens=_MAX_TOKENS,
+            run=self.run,
+        )
+
+    def only(self, numbers: Sequence[int]) -> "ThemeInquiry":
+        """Itself: it is about nothing else."""
+        return self
+
+    def read(self, text: str) -> Reading[ThemeReply]:
+        """The description, if it is as it must be."""
+        number = self.theme.theme_number
+        try:
+            reply = ThemeReply.model_validate(parsed(text))
+        except Unreadable as error:
+            return Reading({}, {number: str(error)})
+        except ValidationError as error:
+            return Reading({}, {number: shape_problem(error)})
+        reply = ThemeReply(title=plain(reply.title), description=plain(reply.description))
+        said = {term for text in (*self.summaries, *self.theme.keywords) for term in all_terms(text)}
+        problem = fault(reply.title, TITLE, self.names, PROMPT.instructions, what="title") or fault(
+            reply.description, DESCRIPTION, self.names, PROMPT.instructions, said, what="description"
+        )
+        return Reading({}, {number: problem}) if problem else Reading({number: reply}, {})
+
+
+def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: str = "") -> Described:
+    """A description of each theme: the model's if it gave a usable one, else the one before, else its label.
+
+    The one before is that of a theme with the same number and the very same topics. Which topics are in which theme
+    is decided before anybody is asked.
+    """
+    came = inquire(model, inquiries(themes, quarter, run))
+    before = quarter.known.descriptions
+    members = dict(zip(quarter.known.numbers, quarter.known.members, strict=False))
+    now = {number: frozenset((m.company_id, m.topic_number) for m in of) for number, of in _by_theme(themes).items()}
+    descriptions = []
+    for theme in themes.themes:
+        number = theme.theme_number
+        if number in came.found:
+            reply, name = came.found[number]
+            descriptions.append(ThemeDescription(number, reply.description, "model", name, reply.title))
+        elif number in before and members.get(number) == now[number]:
+            descriptions.append(before[number])
+        else:
+            descriptions.append(by_label(theme))
+    by_keywords = {d.theme_number for d in descriptions if d.source == "keywords"}
+    reasons = {number: why for number, why in came.reasons.items() if number in by_keywords}
+    return Described(tuple(descriptions), reasons, came.bill)
+
+
+def by_label(theme: Theme) -> ThemeDescription:
+    """The description that is always there: the words of the theme."""
+    words = ", ".join(theme.keywords[:5]) or theme.label
+    return ThemeDescription(theme.theme_number, f"{words[:1].upper()}{words[1:]}.", "keywords", None, None)
+
+
+def inquiries(themes: Themes, quarter: QuarterTopics, run: str = "") -> list[ThemeInquiry]:
+    """One request for each theme."""
+    texts = {(topic.company_id, topic.topic_number): topic.summary for topic in quarter.topics}
+    members = _by_theme(themes)
+    found = []
+    for theme in themes.themes:
+        chosen = representatives(members[theme.theme_number])
+        summaries = tuple(texts[topic.company_id, topic.topic_number] for topic in chosen)
+        firms = sorted({topic.company_id for topic in members[theme.theme_number]})
+        tokens = frozenset().union(*(quarter.names[firm].tokens for firm in firms if firm in quarter.names))
+        phrases = tuple(p for firm in firms if firm in quarter.names for p in quarter.names[firm].phrases)
+        names = Names(tokens, phrases, lower_case_words((*summaries, *theme.keywords)))
+        found.append(ThemeInquiry(quarter.quarter, run, theme, summaries, names))
+    return found
+
+
+def representatives(members: Sequence[ThemeTopic], n: int = N_SUMMARIES) -> list[ThemeTopic]:
+    """The n topics that stand for a theme: nearest to its centroid, one of each firm before a second of any."""
+    nearest = sorted(members, key=lambda topic: (-topic.similarity, topic.company_id, topic.topic_number))
+    seen: dict[int, int] = {}
+    turns = []
+    for topic in nearest:
+        turns.append(seen.get(topic.company_id, 0))
+        seen[topic.company_id] = turns[-1] + 1
+    in_turn = sorted(zip(turns, range(len(nearest)), strict=True))
+    return [nearest[place] for _, place in in_turn[:n]]
+
+
+def _by_theme(themes: Themes) -> dict[int, list[ThemeTopic]]:
+    in_order = sorted(themes.members, key=lambda topic: topic.theme_number)
+    return {number: list(of) for number, of in groupby(in_order, key=lambda topic: topic.theme_number)}
