@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.themes import inputs_hash
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.funnel import Funnel, count_funnel
+from ftm_assets.storage.summaries import SummarySource, summary_sources
 from ftm_assets.storage.themes import ThemeState, current_summaries, theme_state
 
 _SENTENCE_ID = re.compile(r"[0-9]+_([0-9]{1,18})_[0-9]+")
@@ -58,6 +59,7 @@ class QuarterStatus(QuarterProgress):
     """How far a quarter is, and how much is in it; every count has its denominator beside it.
 
     n_recipes: different versions and settings behind one stage, at most; 1 where all firms were made alike
+    sources:   who wrote summaries of topics and descriptions of themes
     """
 
     n_calls: int
@@ -72,6 +74,7 @@ class QuarterStatus(QuarterProgress):
     n_topics_in_themes: int
     encoder: str | None
     n_recipes: int
+    sources: tuple[SummarySource, ...] = ()
 
     @property
     def outlier_share(self) -> float:
@@ -269,6 +272,7 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         n_topics_in_themes=counts.n_topics_in_themes,
         encoder=counts.encoder,
         n_recipes=counts.n_recipes,
+        sources=tuple(summary_sources(connection, quarter)),
     )
 
 
