@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ftm_assets.cli import backfill, report, worker
+from ftm_assets.cli import backfill, report, simulate, worker
 from ftm_assets.cli.backfill import open_instance, show_status
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import stoppable, tracked
@@ -76,6 +76,7 @@ def ingest(
 app.command()(backfill.backfill)
 app.command()(backfill.status)
 app.command()(report.report)
+app.command()(simulate.simulate_model)
 app.add_typer(worker.app, name="worker")
 
 
