@@ -45,6 +45,10 @@ class Bill:
             dollars=self.dollars + (answer.dollars or 0.0),
         )
 
+    def plus(self, other: "Bill") -> "Bill":
+        """Both bills in one."""
+        return Bill(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
+
 
 @dataclass(frozen=True, slots=True)
 class NoLanguageModel:
@@ -95,11 +99,13 @@ class Inquired(Generic[T]):
 
     found:   number -> what was found, and the model that answered
     reasons: number -> why nothing was; each number is in one of the two
+    keys:    of the replies that something was found in
     """
 
     found: Mapping[int, tuple[T, str]]
     reasons: Mapping[int, str]
     bill: Bill
+    keys: frozenset[str]
 
 
 @dataclass
@@ -107,6 +113,7 @@ class _Round(Generic[T]):
     found: dict[int, tuple[T, str]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     bill: Bill = field(default_factory=Bill)
+    keys: set[str] = field(default_factory=set)
 
 
 def inquire(model: LanguageModel, inquiries: Sequence[Inquiry[T]]) -> Inquired[T]:
@@ -136,7 +143,7 @@ def inquire(model: LanguageModel, inquiries: Sequence[Inquiry[T]]) -> Inquired[T
             model.reject(came.key, _told(reading.problems))
             if not reading.good and not before.good:
                 model.reject(first.key, _told(before.problems))
-    return Inquired(done.found, done.reasons, done.bill)
+    return Inquired(done.found, done.reasons, done.bill, frozenset(done.keys))
 
 
 def reason(no: NoAnswer) -> str:
@@ -189,7 +196,9 @@ def _in_order(
 
 def _read(inquiry: Inquiry[T], answer: Answer, done: _Round[T]) -> Reading[T]:
     reading = inquiry.read(answer.text)
-    done.found |= {number: (found, answer.model) for number, found in reading.good.items()}
+    if reading.good:
+        done.found |= {number: (found, answer.model) for number, found in reading.good.items()}
+        done.keys.add(answer.key)
     return reading
 
 

@@ -23,7 +23,7 @@ _TOKENS_A_TOPIC, _TOKENS_A_REPLY = 220, 80
 class SummarySettings(BaseModel, frozen=True):
     """How a language model is asked for summaries; without one they steer nothing."""
 
-    topics_per_request: int = Field(8, ge=1, le=50, description="most topics that one request asks about")
+    topics_per_request: int = Field(15, ge=1, le=50, description="most topics that one request asks about")
 
 
 DEFAULTS = SummarySettings()
@@ -35,10 +35,11 @@ class Unreadable(ValueError):
 
 @dataclass(frozen=True)
 class Written:
-    """A summary for each topic, in order, and what they took."""
+    """A summary for each topic, in order, and what they took. keys: of the replies that they came from"""
 
     summaries: tuple[TopicSummary, ...]
     bill: Bill
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ def summarize(
             )
         else:
             written.append(paid.get(number) or keyword_summary(topic, came.reasons[number]))
-    return Written(tuple(written), came.bill)
+    return Written(tuple(written), came.bill, came.keys)
 
 
 def inquiries(

@@ -21,11 +21,16 @@ _MAX_TOKENS = 400
 
 @dataclass(frozen=True)
 class Described:
-    """A description of each theme, in order, and what they took. reasons: number -> why it is made of keywords"""
+    """A description of each theme, in order, and what they took.
+
+    reasons: number -> why it is made of keywords
+    keys:    of the replies that they came from
+    """
 
     descriptions: tuple[ThemeDescription, ...]
     reasons: Mapping[int, str]
     bill: Bill
+    keys: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -85,10 +90,12 @@ def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: 
     The one before is that of a theme with the same number and the very same topics. Which topics are in which theme
     is decided before anybody is asked.
     """
-    came = inquire(model, inquiries(themes, quarter, run))
+    texts = {(topic.company_id, topic.topic_number): topic.summary for topic in quarter.topics}
+    came = inquire(model, inquiries(quarter.quarter, themes.themes, themes.members, texts, quarter.names, run))
     before = quarter.known.descriptions
     members = dict(zip(quarter.known.numbers, quarter.known.members, strict=False))
-    now = {number: frozenset((m.company_id, m.topic_number) for m in of) for number, of in _by_theme(themes).items()}
+    by_theme = _by_theme(themes.members)
+    now = {number: frozenset((m.company_id, m.topic_number) for m in topics) for number, topics in by_theme.items()}
     descriptions = []
     for theme in themes.themes:
         number = theme.theme_number
@@ -101,7 +108,7 @@ def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: 
             descriptions.append(by_label(theme))
     by_keywords = {d.theme_number for d in descriptions if d.source == "keywords"}
     reasons = {number: why for number, why in came.reasons.items() if number in by_keywords}
-    return Described(tuple(descriptions), reasons, came.bill)
+    return Described(tuple(descriptions), reasons, came.bill, came.keys)
 
 
 def by_label(theme: Theme) -> ThemeDescription:
@@ -110,19 +117,31 @@ def by_label(theme: Theme) -> ThemeDescription:
     return ThemeDescription(theme.theme_number, f"{words[:1].upper()}{words[1:]}.", "keywords", None, None)
 
 
-def inquiries(themes: Themes, quarter: QuarterTopics, run: str = "") -> list[ThemeInquiry]:
-    """One request for each theme."""
-    texts = {(topic.company_id, topic.topic_number): topic.summary for topic in quarter.topics}
-    members = _by_theme(themes)
+def inquiries(
+    quarter: str,
+    themes: Sequence[Theme],
+    members: Sequence[ThemeTopic],
+    texts: Mapping[tuple[int, int], str],
+    names: Mapping[int, Names],
+    run: str = "",
+) -> list[ThemeInquiry]:
+    """One request for each theme.
+
+    texts: company id and topic number -> summary; topics that have none are not shown
+    names: company id -> names that no description may hold
+    """
+    of_theme = _by_theme(members)
     found = []
-    for theme in themes.themes:
-        chosen = representatives(members[theme.theme_number])
-        summaries = tuple(texts[topic.company_id, topic.topic_number] for topic in chosen)
-        firms = sorted({topic.company_id for topic in members[theme.theme_number]})
-        tokens = frozenset().union(*(quarter.names[firm].tokens for firm in firms if firm in quarter.names))
-        phrases = tuple(p for firm in firms if firm in quarter.names for p in quarter.names[firm].phrases)
-        names = Names(tokens, phrases, lower_case_words((*summaries, *theme.keywords)))
-        found.append(ThemeInquiry(quarter.quarter, run, theme, summaries, names))
+    for theme in themes:
+        live = [topic for topic in of_theme[theme.theme_number] if (topic.company_id, topic.topic_number) in texts]
+        summaries = tuple(texts[topic.company_id, topic.topic_number] for topic in representatives(live))
+        known = [names[firm] for firm in sorted({topic.company_id for topic in live}) if firm in names]
+        forbidden = Names(
+            frozenset().union(*(each.tokens for each in known)),
+            tuple(phrase for each in known for phrase in each.phrases),
+            lower_case_words((*summaries, *theme.keywords)),
+        )
+        found.append(ThemeInquiry(quarter, run, theme, summaries, forbidden))
     return found
 
 
@@ -138,6 +157,6 @@ def representatives(members: Sequence[ThemeTopic], n: int = N_SUMMARIES) -> list
     return [nearest[place] for _, place in in_turn[:n]]
 
 
-def _by_theme(themes: Themes) -> dict[int, list[ThemeTopic]]:
-    in_order = sorted(themes.members, key=lambda topic: topic.theme_number)
+def _by_theme(members: Sequence[ThemeTopic]) -> dict[int, list[ThemeTopic]]:
+    in_order = sorted(members, key=lambda topic: topic.theme_number)
     return {number: list(of) for number, of in groupby(in_order, key=lambda topic: topic.theme_number)}

@@ -16,12 +16,15 @@ from ftm_assets.assets.metadata import (
     Metadata,
     bill_metadata,
     column_schema,
+    hindsight_metadata,
     known,
     markdown_table,
 )
 from ftm_assets.partitions import one_quarter, quarters
 from ftm_assets.resources.encoder import Encoder
 from ftm_assets.storage import tables
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.spending import first_call, hindsight_of
 
 
 class ThemeConfig(ThemeSettings, dg.Config):
@@ -40,6 +43,7 @@ class ThemeConfig(ThemeSettings, dg.Config):
 def cross_firm_themes(
     context: dg.AssetExecutionContext,
     config: ThemeConfig,
+    database: dg.ResourceParam[Database],
     encoder: dg.ResourceParam[Encoder],
     language_model: dg.ResourceParam[LanguageModel],
     topic_summaries: QuarterTopics,
@@ -54,10 +58,12 @@ def cross_firm_themes(
     described = describe(themes, topic_summaries, language_model, context.run.run_id)
     vectors = encoder.encode([description.text for description in described.descriptions])
     themes = replace(themes, descriptions=described.descriptions, description_embeddings=vectors)
+    with database.transaction() as connection:
+        knowing = hindsight_of(connection, described.keys, first_call(connection, topic_summaries.quarter))
     return dg.MaterializeResult(
         value=themes,
         data_version=dg.DataVersion(themes.content_hash),
-        metadata={**themes_metadata(themes), **descriptions_metadata(described)},
+        metadata={**themes_metadata(themes), **descriptions_metadata(described), **hindsight_metadata(knowing)},
     )
 
 

@@ -7,6 +7,7 @@ import dagster as dg
 
 from ftm_assets.analysis.inquiries import Bill
 from ftm_assets.storage import tables
+from ftm_assets.storage.spending import Hindsight
 
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[Any]
@@ -61,6 +62,11 @@ def bill_metadata(bill: Bill) -> Metadata:
             "requests of unknown price": bill.n_price_unknown or None,
         }
     )
+
+
+def hindsight_metadata(knowing: Sequence[Hindsight]) -> Metadata:
+    """What a language model may have known of the future; nothing where none was asked or nobody knows."""
+    return {"hindsight": "; ".join(map(str, knowing))} if knowing else {}
 
 
 def known(metadata: Metadata) -> Metadata:

@@ -15,6 +15,7 @@ from ftm_assets.assets.metadata import (
     Metadata,
     bill_metadata,
     column_schema,
+    hindsight_metadata,
     known,
     markdown_table,
 )
@@ -22,6 +23,7 @@ from ftm_assets.partitions import firm_and_quarter, firm_quarters
 from ftm_assets.resources.encoder import Encoder
 from ftm_assets.storage import tables
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.spending import hindsight_of
 from ftm_assets.storage.stages import read_summaries
 
 SUMMARIZED = "every_topic_summarized"
@@ -69,10 +71,13 @@ def topic_summaries(
     summaries = Summaries.of(
         firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), config.model_dump()
     )
+    with database.transaction() as connection:
+        first_call = min((call.call_date for call in firm_sentences.calls), default=None)
+        knowing = hindsight_of(connection, written.keys, first_call)
     return dg.MaterializeResult(
         value=summaries,
         data_version=dg.DataVersion(summaries.content_hash),
-        metadata=summaries_metadata(summaries, written),
+        metadata={**summaries_metadata(summaries, written), **hindsight_metadata(knowing)},
         check_results=[check_summarized(summaries, firm_topics)],
     )
 

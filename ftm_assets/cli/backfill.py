@@ -198,6 +198,11 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
         show(
             detail.sources, headings("what n source model reason"), form, "summaries of topics, descriptions of themes"
         )
+    if detail.spending:
+        columns = "model prompt n_requests n_of_no_use tokens_in tokens_cached tokens_out dollars n_price_unknown"
+        show(detail.spending, headings(columns), form, "language model: what the quarter has paid for")
+    for knowing in detail.hindsight:
+        console.print(f"hindsight: {knowing}")
     if to_do := [firm for firm in detail.firms if not firm.complete]:
         show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), form)
 

@@ -14,7 +14,11 @@ from ftm_assets.analysis.inquiries import NoLanguageModel
 from ftm_assets.analysis.language import LanguageModel, NoAnswer, Question
 from ftm_assets.definitions import build_definitions
 from ftm_assets.partitions import firm_quarter_key
+from ftm_assets.report.page import render, warnings_of
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.queries import quarter_detail
+from ftm_assets.storage.report import read_report
+from ftm_assets.storage.spending import Density, Spending, densities, hindsight, hindsight_of, spending, stored
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.language_models import Document, Reply, Replying, document_of, good_reply
 from ftm_assets_tests.sources import six_firms
@@ -132,3 +136,56 @@ def test_keywords_describe_a_theme_where_no_model_does(run: Run, database: Datab
     assert all(row[1] is None and row[2] and row[3:] == ("keywords", None) for row in described)
     assert told["by keywords because"] == {"no model": len(described)}
     assert "requests" not in told
+
+
+def test_the_report_shows_titles_and_who_wrote_what(run: Run, database: Database) -> None:
+    run(every_second_fails())
+    with database.transaction() as connection:
+        report = read_report(connection, QUARTER)
+    page = render(report)
+    [described] = {theme.row.title for theme in report.themes if theme.row.title}
+    assert described in page and "fake-1-dated" in page and "Who wrote the texts" in page
+    assert any("summaries of topics are made of keywords" in warning for warning in warnings_of(report))
+
+
+def paid(database: Database, cutoff: str) -> None:
+    """The ledger's rows of replies of a model that was trained until then."""
+    with database.transaction() as connection:
+        connection.execute(
+            sa.text(
+                """
+                INSERT INTO llm_calls (key, number, quarter, run, prompt, model, model_answered, training_cutoff,
+                    request, state, tokens_in, tokens_cached, tokens_out, dollars, attempts, sender)
+                SELECT 'k' || i, 1, '2021Q4', 'r', 'topic_summaries@1', 'fake-1', 'fake-1-dated', :cutoff,
+                    '{"messages": [{"content": "aaaa"}, {"content": "bbbb"}]}', 'answered', 2, 1, 3, 0.25, 1, 1
+                FROM generate_series(1, 2) AS i
+                """
+            ),
+            {"cutoff": cutoff},
+        )
+
+
+def test_hindsight_is_told_where_the_model_has_read_what_came_later(run: Run, database: Database) -> None:
+    run(Replying())
+    paid(database, "2024-06-01")
+    with database.transaction() as connection:
+        detail = quarter_detail(connection, QUARTER)
+        [knowing] = detail.hindsight
+        assert str(knowing).startswith(
+            "fake-1-dated was trained on texts until 2024-06-01, the first call is of 2021-11-02"
+        )
+        assert hindsight_of(connection, {"k1", "k2"}, knowing.first_call) == [knowing]
+        connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = '2021-11-02'"))
+        assert hindsight(connection, QUARTER) == hindsight_of(connection, {"k1"}, knowing.first_call) == []
+
+
+def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
+    paid(database, "2024-06-01")
+    with database.transaction() as connection:
+        connection.execute(sa.text("UPDATE llm_calls SET state = 'rejected', dollars = NULL WHERE key = 'k2'"))
+        [told] = spending(connection, QUARTER)
+        assert told == Spending("fake-1", "topic_summaries@1", 2, 1, 1, 4, 2, 6, 0.25)
+        assert spending(connection, "2022Q1") == []
+        assert stored(connection, ["k1", "k2", "k3"]) == {"k1"}
+        [(_, density)] = densities(connection, "fake-1", ["topic_summaries@1", "theme_descriptions@1"]).items()
+        assert density == Density("topic_summaries@1", 1, 8, 2, 3)
