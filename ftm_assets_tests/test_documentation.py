@@ -42,7 +42,7 @@ QUARTER = "2024Q1"
 # Enough for a theme, and the firms that the examples name.
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
 
-READING = {"status", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"}
+READING = {"status", "cost", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"}
 NOT_OURS = {"curl", "dagster", "docker", "eval", "source"}
 COMPOSE_KEYS = {
     *("image", "build", "command", "environment", "ports", "volumes", "shm_size", "depends_on", "healthcheck"),
