@@ -28,8 +28,9 @@ _DATES = frozenset(
     "monday tuesday wednesday thursday friday saturday sunday".split()
 )
 _LEGAL_FORM = re.compile(
-    r"[,\s]+(?:inc|incorporated|corp|corporation|co|company|ltd|limited|plc|llc|lp|sa|nv|ag|se|ab|asa|oyj|spa|group|"
-    r"holding|holdings|intl|international|the)\.?$",
+    r"(?:[,\s]+|/)(?:inc|incorporated|corp|corporation|co|company|ltd|limited|plc|llc|lp|sa|nv|ag|se|ab|asa|oyj|spa|"
+    # Some sources add the state, as in INC /DE/.
+    r"group|holding|holdings|intl|international|the|de|md|ny|pa)\.?$",
     re.IGNORECASE,
 )
 
@@ -89,11 +90,17 @@ class Names:
 
 
 def phrases_of(company_name: str) -> tuple[str, ...]:
-    """The name of a firm without its legal form, if that is more than one plain word, which `Names.tokens` hold."""
+    """The name of a firm without its legal form, if that is more than one plain word, which `Names.tokens` hold.
+
+    One that is written in capitals alone, as some sources do, is there as people write it, too.
+    """
     short, before = company_name.strip(), ""
     while short != before:
-        before, short = short, _LEGAL_FORM.sub("", short).strip(" ,.")
-    return (short,) if len(short) > 1 and not _WORD.fullmatch(short) else ()
+        before, short = short, _LEGAL_FORM.sub("", short).strip(" ,.&/")
+    short = short.removeprefix("The ").removeprefix("THE ")
+    if len(short) < 2 or _WORD.fullmatch(short):
+        return ()
+    return (short, short.title()) if short.isupper() and " " in short else (short,)
 
 
 def lower_case_words(texts: Iterable[str]) -> frozenset[str]:
