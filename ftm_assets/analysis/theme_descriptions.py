@@ -1,10 +1,11 @@
 """What a theme is about, in two or three sentences, from a few summaries that stand for all of its topics."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 from pydantic import ValidationError
 
 from ftm_assets.analysis.inquiries import Bill, Reading, inquire
@@ -13,6 +14,7 @@ from ftm_assets.analysis.model_summaries import Unreadable, clipped, parsed, sha
 from ftm_assets.analysis.prompts.theme_descriptions import PROMPT, SCHEMA, ThemeReply
 from ftm_assets.analysis.prose import DESCRIPTION, TITLE, Names, fault, lower_case_words, plain
 from ftm_assets.analysis.themes import QuarterTopics, Theme, ThemeDescription, Themes, ThemeTopic
+from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.analysis.words import all_terms
 
 N_SUMMARIES = 15  # A theme may have 2,000 topics; what they have in common shows in the most typical ones.
@@ -109,6 +111,17 @@ def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: 
     by_keywords = {d.theme_number for d in descriptions if d.source == "keywords"}
     reasons = {number: why for number, why in came.reasons.items() if number in by_keywords}
     return Described(tuple(descriptions), reasons, came.bill, came.keys)
+
+
+def embed(descriptions: Sequence[ThemeDescription], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
+    """(k, 768) float32: a vector of unit length for each description that a model has written, zeros for the others.
+
+    Without any nothing is encoded, so that a process that makes themes need not load the encoder.
+    """
+    vectors = np.zeros((len(descriptions), DIMENSIONS), np.float32)
+    rows = [row for row, description in enumerate(descriptions) if description.source == "model"]
+    vectors[rows] = encode([descriptions[row].text for row in rows])
+    return vectors
 
 
 def by_label(theme: Theme) -> ThemeDescription:

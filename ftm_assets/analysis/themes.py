@@ -220,8 +220,8 @@ class Themes:
     rejected:  reason -> clusters that broke a rule of the settings
     n_noise:   topics in no cluster at all
     versions:  settings, encoder and the kind of text that was clustered
-    descriptions, description_embeddings: of each theme in order, the second (k, d) float32 of unit length; both empty
-               until somebody has described them
+    descriptions, description_embeddings: of each theme in order, the second (k, d) float32 of unit length, zero for
+               keywords; both empty until somebody has described them
     """
 
     quarter: str

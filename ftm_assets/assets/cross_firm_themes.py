@@ -8,7 +8,7 @@ import dagster as dg
 from ftm_assets.analysis.inquiries import kind_of
 from ftm_assets.analysis.language import LanguageModel
 from ftm_assets.analysis.prompts.theme_descriptions import PROMPT
-from ftm_assets.analysis.theme_descriptions import Described, describe
+from ftm_assets.analysis.theme_descriptions import Described, describe, embed
 from ftm_assets.analysis.themes import QuarterTopics, Themes, ThemeSettings, find_themes
 from ftm_assets.assets.metadata import (
     OWNERS,
@@ -56,7 +56,7 @@ def cross_firm_themes(
     """
     themes = find_themes(topic_summaries, config)
     described = describe(themes, topic_summaries, language_model, context.run.run_id)
-    vectors = encoder.encode([description.text for description in described.descriptions])
+    vectors = embed(described.descriptions, encoder.encode)
     themes = replace(themes, descriptions=described.descriptions, description_embeddings=vectors)
     with database.transaction() as connection:
         knowing = hindsight_of(connection, described.keys, first_call(connection, topic_summaries.quarter))

@@ -355,7 +355,7 @@ class Theme(Base):
     description_source: Mapped[str | None] = mapped_column(doc="keywords, or model where a language model wrote it")
     description_model: Mapped[str | None] = mapped_column(doc="the language model, null for keywords")
     description_embedding: Mapped[Any | None] = mapped_column(
-        Vector(DIMENSIONS), doc="of the description, unit length, padded with zeros to 768; null if there is none"
+        Vector(DIMENSIONS), doc="of the description, unit length, padded with zeros to 768; null if no model wrote one"
     )
 
 

@@ -323,7 +323,7 @@ def _described(themes: Themes) -> Iterable[tuple[object, ...]]:
     if not themes.descriptions:
         return repeat((None,) * 5, len(themes.themes))
     return (
-        (d.title, d.text, d.source, d.model, vector)
+        (d.title, d.text, d.source, d.model, vector if d.source == "model" else None)
         for d, vector in zip(themes.descriptions, themes.description_embeddings, strict=True)
     )
 

@@ -136,6 +136,7 @@ def test_keywords_describe_a_theme_where_no_model_does(run: Run, database: Datab
     assert all(row[1] is None and row[2] and row[3:] == ("keywords", None) for row in described)
     assert told["by keywords because"] == {"no model": len(described)}
     assert "requests" not in told
+    assert ask(database, "SELECT count(*) FROM themes WHERE description_embedding IS NOT NULL") == [(0,)]
 
 
 def test_the_report_shows_titles_and_who_wrote_what(run: Run, database: Database) -> None:
