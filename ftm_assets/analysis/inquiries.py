@@ -116,34 +116,57 @@ class _Round(Generic[T]):
     keys: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True)
+class _Again(Generic[T]):
+    """The second and last question about something. of_no_use: key of the first reply, if nothing of it was good"""
+
+    inquiry: Inquiry[T]
+    question: Question
+    of_no_use: str | None
+
+
 def inquire(model: LanguageModel, inquiries: Sequence[Inquiry[T]]) -> Inquired[T]:
     """Ask all at once; then, once more, about what was replied badly. The order of replies changes nothing.
 
-    A reply of no use to anybody is rejected, so that a later run asks again; one with something good in it is kept,
-    and a later run pays neither for it nor for its repair.
+    What was refused as a whole is asked about piece by piece: one sentence may be what the model will not speak of. A
+    reply of no use to anybody is rejected, so that a later run asks again; one with something good in it is kept, and a
+    later run pays neither for it nor for its repair.
     """
     done: _Round[T] = _Round()
-    bad: list[tuple[Inquiry[T], Answer, Reading[T]]] = []
+    again: list[_Again[T]] = []
     for place, came in _in_order(model, [inquiry.question() for inquiry in inquiries], done):
-        if isinstance(came, NoAnswer):
-            done.reasons |= dict.fromkeys(inquiries[place].numbers, reason(came))
-        elif (reading := _read(inquiries[place], came, done)).problems:
-            bad.append((inquiries[place].only(tuple(reading.problems)), came, reading))
-    repairs = [repair(inquiry, answer.text, reading.problems) for inquiry, answer, reading in bad]
-    for place, came in _in_order(model, repairs, done):
-        inquiry, first, before = bad[place]
-        if isinstance(came, NoAnswer):
-            # What the repair could not mend is still what is wrong; the next run repairs the same reply.
+        inquiry = inquiries[place]
+        if isinstance(came, NoAnswer) and came.kind == "refused":
+            again += _piece_by_piece(inquiry, came)
+        elif isinstance(came, NoAnswer):
             done.reasons |= dict.fromkeys(inquiry.numbers, reason(came))
+        elif (reading := _read(inquiry, came, done)).problems:
+            bad = inquiry.only(tuple(reading.problems))
+            of_no_use = None if reading.good else came.key
+            again.append(_Again(bad, repair(bad, came.text, reading.problems), of_no_use))
+    for place, came in _in_order(model, [each.question for each in again], done):
+        each = again[place]
+        if isinstance(came, NoAnswer):
+            # The reply of before, if there was one, is kept: the next run repairs the same.
+            done.reasons |= dict.fromkeys(each.inquiry.numbers, reason(came))
             continue
-        reading = _read(inquiry, came, done)
+        reading = _read(each.inquiry, came, done)
         for number, problem in reading.problems.items():
             done.reasons[number] = f"{INVALID}: {problem}"
         if reading.problems:
             model.reject(came.key, _told(reading.problems))
-            if not reading.good and not before.good:
-                model.reject(first.key, _told(before.problems))
+            if not reading.good and each.of_no_use is not None:
+                model.reject(each.of_no_use, "neither it nor its repair can be used")
     return Inquired(done.found, done.reasons, done.bill, frozenset(done.keys))
+
+
+def _piece_by_piece(inquiry: Inquiry[T], refusal: NoAnswer) -> "list[_Again[T]]":
+    if len(inquiry.numbers) == 1:
+        # Under the same key the refusal would be found again.
+        problems = dict.fromkeys(inquiry.numbers, "there was no reply")
+        return [_Again(inquiry, repair(inquiry, refusal.why, problems), None)]
+    pieces = [inquiry.only((number,)) for number in inquiry.numbers]
+    return [_Again(piece, piece.question(), None) for piece in pieces]
 
 
 def reason(no: NoAnswer) -> str:

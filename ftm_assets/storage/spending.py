@@ -93,7 +93,8 @@ def densities(connection: Connection, model: str, prompts: Collection[str]) -> d
     rows = connection.execute(
         sa.text(
             """
-            SELECT prompt, count(*), sum(chars), sum(tokens_in), sum(tokens_out)
+            -- A sum of bigint is numeric, which is no number to compute with here.
+            SELECT prompt, count(*), sum(chars)::bigint, sum(tokens_in), sum(tokens_out)
             FROM llm_calls, LATERAL (
                 SELECT sum(length(message ->> 'content')) AS chars
                 FROM jsonb_array_elements(request -> 'messages') AS message

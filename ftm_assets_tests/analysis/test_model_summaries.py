@@ -188,6 +188,24 @@ def test_without_an_answer_there_are_keywords_and_the_reason(kind: Any) -> None:
     assert written.bill.n_sent == 0
 
 
+def test_a_refusal_costs_the_topic_that_is_refused_alone() -> None:
+    def will_not_speak_of_wages(question: Question, document: Document) -> Reply:
+        said = question.messages[1].content
+        return NoAnswer("refused", "I cannot help with that.") if "Wages" in said else good_reply(document)
+
+    model = Replying(will_not_speak_of_wages)
+    written = written_by(model)
+    assert sources(written) == ["model", "keywords", "model"]
+    assert written.summaries[1].reason == "refused: I cannot help with that."
+    assert len(model.asked) == 1 + 3
+
+
+def test_a_refusal_of_one_topic_is_asked_about_once_more_in_other_words() -> None:
+    model = Replying(once(lambda *_: NoAnswer("refused", "the reply is empty")))
+    assert sources(written_by(model, TOPICS[:1])) == ["model"]
+    assert model.asked[0].key("m") != model.asked[1].key("m")
+
+
 def test_one_request_that_fails_costs_its_own_topics_alone() -> None:
     def fails(_: Question, document: Document) -> Reply:
         return NoAnswer("unavailable", "500") if document["topics"][0]["topic"] == 1 else good_reply(document)

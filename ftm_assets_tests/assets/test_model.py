@@ -189,4 +189,4 @@ def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
         assert spending(connection, "2022Q1") == []
         assert stored(connection, ["k1", "k2", "k3"]) == {"k1"}
         [(_, density)] = densities(connection, "fake-1", ["topic_summaries@1", "theme_descriptions@1"]).items()
-        assert density == Density("topic_summaries@1", 1, 8, 2, 3)
+        assert density == Density("topic_summaries@1", 1, 8, 2, 3) and isinstance(density.n_chars, int)
