@@ -5,6 +5,7 @@ transcripts -> firm_sentences -> firm_topics -> topic_summaries -> cross_firm_th
 
 import dagster as dg
 
+from ftm_assets.analysis.language import LanguageModel
 from ftm_assets.analysis.summaries import KeywordSummarizer, Summarizer
 from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_current
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
@@ -15,13 +16,18 @@ from ftm_assets.assets.sensors import complete_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
 from ftm_assets.launcher.encoding import ServedEncoder
+from ftm_assets.launcher.model_serving import ServedLanguageModel
 from ftm_assets.resources.encoder import Encoder, open_encoder
+from ftm_assets.resources.language_model import open_language_model
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.io_manager import PgVectorIOManager
+from ftm_assets.storage.ledger import PostgresLedger
 
 
-def build_definitions(database: Database, encoder: Encoder, summarizer: Summarizer) -> dg.Definitions:
+def build_definitions(
+    database: Database, encoder: Encoder, summarizer: Summarizer, language_model: LanguageModel | None = None
+) -> dg.Definitions:
     """The graph on the given outside world; nothing is opened or loaded before a run needs it."""
     return dg.Definitions(
         assets=[transcripts, firm_sentences, firm_topics, topic_summaries, cross_firm_themes],
@@ -33,6 +39,7 @@ def build_definitions(database: Database, encoder: Encoder, summarizer: Summariz
             "pgvector": PgVectorIOManager(database),
             "encoder": encoder,
             "summarizer": summarizer,
+            "language_model": language_model,
         },
         executor=dg.in_process_executor,
     )
@@ -44,4 +51,10 @@ encoder = (
     if settings.encoder_address
     else open_encoder(settings.encoder, settings.device)
 )
-defs = build_definitions(Database(settings), encoder, KeywordSummarizer())
+database = Database(settings)
+language_model = (
+    ServedLanguageModel(settings.llm_model, settings.llm_address)
+    if settings.llm_model and settings.llm_address
+    else open_language_model(settings, PostgresLedger(database))
+)
+defs = build_definitions(database, encoder, KeywordSummarizer(), language_model)
