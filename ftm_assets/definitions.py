@@ -16,18 +16,24 @@ from ftm_assets.assets.sensors import complete_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
 from ftm_assets.launcher.encoding import ServedEncoder
+from ftm_assets.launcher.model_serving import ServedLanguageModel
 from ftm_assets.resources.encoder import Encoder, open_encoder
+from ftm_assets.resources.language_model import open_language_model
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.io_manager import PgVectorIOManager
+from ftm_assets.storage.ledger import PostgresLedger
 
 
 def build_definitions(
     database: Database,
     encoder: Encoder,
-    language_model: LanguageModel = NoLanguageModel(),  # noqa: B008  (frozen)
+    language_model: LanguageModel | None = None,
 ) -> dg.Definitions:
-    """The graph on the given outside world; nothing is opened or loaded before a run needs it."""
+    """The graph on the given outside world; nothing is opened or loaded before a run needs it.
+
+    language_model: None where none is configured; keywords take its place
+    """
     return dg.Definitions(
         assets=[transcripts, firm_sentences, firm_topics, topic_summaries, cross_firm_themes],
         asset_checks=[quarter_coverage, themes_current, theme_rules],
@@ -37,7 +43,7 @@ def build_definitions(
             "database": database,
             "pgvector": PgVectorIOManager(database),
             "encoder": encoder,
-            "language_model": language_model,
+            "language_model": NoLanguageModel() if language_model is None else language_model,
         },
         executor=dg.in_process_executor,
     )
@@ -49,4 +55,10 @@ encoder = (
     if settings.encoder_address
     else open_encoder(settings.encoder, settings.device)
 )
-defs = build_definitions(Database(settings), encoder)
+database = Database(settings)
+language_model = (
+    ServedLanguageModel(settings.llm_model, settings.llm_address)
+    if settings.llm_model and settings.llm_address
+    else open_language_model(settings, PostgresLedger(database))
+)
+defs = build_definitions(database, encoder, language_model)

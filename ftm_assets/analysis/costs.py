@@ -3,12 +3,10 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ftm_assets.analysis.language import Question
+from ftm_assets.analysis.language import CHARACTERS_OF_TOKEN, Question
 from ftm_assets.analysis.prompts import theme_descriptions, topic_summaries
 
-# Nothing is known of a model that was never asked. English in a JSON document takes tokenizers of today 4 to 4.5
-# characters a token; the lower one errs on the dear side.
-CHARS_A_TOKEN = 4.0
+# Of a model that was never asked.
 TOKENS_OUT = {topic_summaries.PROMPT.id: 80.0, theme_descriptions.PROMPT.id: 120.0}
 
 
@@ -33,7 +31,7 @@ class Rates:
     n_seen:    requests that it was learned from, 0 for an assumption
     """
 
-    chars_a_token: float = CHARS_A_TOKEN
+    chars_a_token: float = CHARACTERS_OF_TOKEN
     out_share: float | None = None
     n_seen: int = 0
 

@@ -1,11 +1,13 @@
 """What is asked of a language model and what comes back; who asks knows neither a provider nor a database."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 from ftm_assets.analysis.content import content_hash
 
+CHARACTERS_OF_TOKEN = 4.0
 Role = Literal["system", "user", "assistant"]
 
 
@@ -73,6 +75,11 @@ class NoAnswer:
 
     kind: Literal["no model", "budget", "refused", "unavailable", "misconfigured"]
     why: str
+
+
+def estimate_tokens(text: str) -> int:
+    """About how many tokens a text is; a provider's own count of English differs by some percent."""
+    return math.ceil(len(text) / CHARACTERS_OF_TOKEN)
 
 
 class LanguageModel(Protocol):

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from ftm_assets.analysis.costs import CHARS_A_TOKEN, Planned, Rates, estimate
-from ftm_assets.analysis.language import Message, Question
+from ftm_assets.analysis.costs import Planned, Rates, estimate
+from ftm_assets.analysis.language import CHARACTERS_OF_TOKEN, Message, Question
 from ftm_assets.analysis.prompts.topic_summaries import PROMPT
 from ftm_assets.analysis.prose import Names
 from ftm_assets.analysis.summaries import evidence_of
@@ -34,7 +34,7 @@ def costs(*options: str) -> dict[str, dict[str, Any]]:
 def test_tokens_are_counted_from_characters_each_question_once() -> None:
     found = estimate([planned("y" * 40), planned("y" * 40), planned("z" * 80)], "m", frozenset(), {})
     assert (found.n_requests, found.n_items, found.n_stored) == (2, 4, 0)
-    assert (found.tokens_in, found.tokens_out) == (round(200 / CHARS_A_TOKEN), 320)
+    assert (found.tokens_in, found.tokens_out) == (round(200 / CHARACTERS_OF_TOKEN), 320)
 
 
 def test_what_requests_of_before_took_decides() -> None:
