@@ -16,9 +16,8 @@ from ftm_assets.assets.sensors import complete_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
 from ftm_assets.launcher.encoding import ServedEncoder
-from ftm_assets.launcher.model_serving import ServedLanguageModel
+from ftm_assets.launcher.model_serving import find_language_model
 from ftm_assets.resources.encoder import Encoder, open_encoder
-from ftm_assets.resources.language_model import open_language_model
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.io_manager import PgVectorIOManager
@@ -56,9 +55,5 @@ encoder = (
     else open_encoder(settings.encoder, settings.device)
 )
 database = Database(settings)
-language_model = (
-    ServedLanguageModel(settings.llm_model, settings.llm_address)
-    if settings.llm_model and settings.llm_address
-    else open_language_model(settings, PostgresLedger(database))
-)
+language_model = find_language_model(settings, PostgresLedger(database))
 defs = build_definitions(database, encoder, language_model)

@@ -11,24 +11,40 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
-from ftm_assets.analysis.language import Answer, NoAnswer, Question
+from ftm_assets.analysis.language import Answer, LanguageModel, NoAnswer, Question
+from ftm_assets.analysis.ledger import Ledger
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.lane import die_with
 from ftm_assets.launcher.line import Line
 from ftm_assets.resources.language_model import OpenAILanguageModel, open_language_model
-from ftm_assets.settings import read_settings
+from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.ledger import PostgresLedger
 
 _SAY_S = 1.0
 _MAX_LOSSES = 10
+_ANSWER_S = 2.0
+_LONGEST_ADDRESS = 100  # The kernel has room for 107 bytes.
 
 
 class ModelFailed(FtmError):
     """The model's client process cannot ask, as when the database is away; it says why."""
+
+
+@dataclass(frozen=True)
+class WhoAreYou:
+    """Answered by `Asked`."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The model that the process asks, and where."""
+
+    name: str
+    base_url: str
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,51 @@ class ServedLanguageModel:
             return
 
 
+@dataclass
+class NearestLanguageModel:
+    """A `LanguageModel` of a process that is no lane: it asks the worker's client process if that asks the same model,
+    so that the limits hold for the box, else it has a client of its own.
+    """
+
+    own: OpenAILanguageModel
+    address: str
+
+    @property
+    def name(self) -> str:
+        """See `LanguageModel`."""
+        return self.own.name
+
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | NoAnswer]]:
+        """See `LanguageModel`. raises: ModelFailed, ProcessGone, and what the ledger raises"""
+        return self._nearest().ask(questions)
+
+    def reject(self, key: str, why: str) -> None:
+        """See `LanguageModel`."""
+        self.own.reject(key, why)
+
+    def _nearest(self) -> LanguageModel:
+        mine = Asked(self.own.name, self.own.chat.base_url)
+        with suppress(OSError, EOFError), Client(self.address) as process:
+            process.send(WhoAreYou())
+            if process.poll(_ANSWER_S) and process.recv() == mine:
+                return ServedLanguageModel(self.name, self.address)
+        return self.own
+
+
+def socket_of(home: Path) -> str | None:
+    """Where a worker's client process listens; None if the path is too long for a socket."""
+    path = str(home / "language_model")
+    return path if len(path.encode()) <= _LONGEST_ADDRESS else None
+
+
+def find_language_model(settings: Settings, ledger: Ledger) -> LanguageModel | None:
+    """The model that the settings name, as this process is to ask it; None if they name none. raises: BadPrices"""
+    if settings.llm_model and settings.llm_address:
+        return ServedLanguageModel(settings.llm_model, settings.llm_address)
+    own, address = open_language_model(settings, ledger), socket_of(settings.home)
+    return NearestLanguageModel(own, address) if own is not None and address is not None else own
+
+
 def _check(message: object) -> None:
     if isinstance(message, Failed):
         raise ModelFailed(message.why)
@@ -173,6 +234,9 @@ class _Server:
                 try:
                     if isinstance(wanted, Reject):
                         self.model.reject(wanted.key, wanted.why)
+                    elif isinstance(wanted, WhoAreYou):
+                        client.send(Asked(self.model.name, self.model.chat.base_url))
+                        continue
                     elif isinstance(wanted, Ask):
                         for place, answer in self.model.ask(wanted.questions):
                             client.send(Came(place, answer))

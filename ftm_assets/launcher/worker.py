@@ -38,6 +38,7 @@ from ftm_assets.launcher.lock import Taken
 from ftm_assets.launcher.machine import machine
 from ftm_assets.launcher.metrics import Report, serving
 from ftm_assets.launcher.model_process import ModelProcess
+from ftm_assets.launcher.model_serving import socket_of
 from ftm_assets.launcher.retention import prune
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
 from ftm_assets.resources.llm_prices import read_prices
@@ -70,7 +71,8 @@ class Worker:
         addresses = {"FTM_ENCODER_ADDRESS": self.encoder.address}
         self.model: ModelProcess | None = None
         if settings.llm_model:
-            self.model = ModelProcess(str(folder / "model"))
+            # Where processes that are no lanes find it, too.
+            self.model = ModelProcess(socket_of(settings.home) or str(folder / "model"))
             # Who asks the process needs no key.
             addresses |= {"FTM_LLM_ADDRESS": self.model.address, "FTM_LLM_API_KEY": "", "XAI_API_KEY": ""}
         self.kept: list[KeptProcess] = [self.encoder, *([self.model] if self.model else [])]

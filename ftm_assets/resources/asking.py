@@ -22,6 +22,7 @@ from ftm_assets.resources.rate_limit import RateLimit
 _MARGIN = 1.5
 _MARGIN_KNOWN = 1.1
 _INSIST_S = 60.0
+_CLOSE_S = 5.0
 
 Result = TypeVar("Result")
 Parameters = ParamSpec("Parameters")
@@ -122,9 +123,17 @@ class Asking:
         await self._in_thread(self.ledger.reject, key, why)
 
     async def close(self) -> None:
-        """Close what is open; requests under way are given up, and may have been paid."""
+        """Close what is open. What is with the server may come for a while; then it is given up."""
         for errand in list(self._under_way.values()):
-            errand.task.cancel()
+            if not errand.is_busy:
+                errand.task.cancel()
+        for give_up in (False, True):
+            tasks = [errand.task for errand in self._under_way.values()]
+            if give_up:
+                for task in tasks:
+                    task.cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=_CLOSE_S)
         await self.chat.close()
         self._threads.shutdown(wait=False)
 

@@ -28,6 +28,7 @@ class Errand:
 
     n_waiting: how many want to know; without any, nothing more is sent
     is_busy:   whether it must not be disturbed: what is sent and what came is written down
+    is_sent:   whether a request is with the server
     """
 
     task: "asyncio.Task[Answer | NoAnswer]"
@@ -38,6 +39,7 @@ class Errand:
         self.question = question
         self.n_waiting = 0
         self.is_busy = False
+        self.is_sent = False
         self.sent: Sent | None = None
         self.n_attempts = 0
         self.n_failures = 0
@@ -59,7 +61,7 @@ class Errand:
                 return NoAnswer("refused", error.why)
             return NoAnswer("unavailable", f"{self.n_failures} requests failed, the last: {error.why}")
         except asyncio.CancelledError:
-            await self._no_reply(State.failed, "nobody waited for it any more")
+            await self._no_reply(State.lost if self.is_sent else State.failed, "nobody waited for it any more")
             raise
 
     @contextmanager
@@ -135,15 +137,19 @@ class Errand:
         asking, gate, limit = self.asking, self.asking.gate, self.asking.limit
         self.n_attempts += 1
         asking.progress.n_requests += 1
+        self.is_sent = True
+        limit.sent(taken)
         try:
             completion = await asking.chat.complete(self.question)
         except Transient as error:
+            self.is_sent = False
             gate.failed(error.why, leave, error.retry_after_s)
             self.n_failures += not leave.alone
             if error.maybe_paid:
                 await self._no_reply(State.lost, error.why)
             raise
         except (Refused, Misconfigured) as error:
+            self.is_sent = False
             if isinstance(error, Refused):
                 gate.refused(error.why, leave)
             else:
@@ -160,7 +166,7 @@ class Errand:
     async def _keep(self, completion: Completion) -> Answer | NoAnswer:
         asking, sent = self.asking, cast(Sent, self.sent)
         reply = asking.reply_of(completion, self.question, self.n_attempts)
-        self.sent = None
+        self.sent, self.is_sent = None, False
         if completion.refusal:
             why = f"the model refuses: {completion.refusal}"
             await asking.settle(asking.ledger.useless, sent, reply, State.refused, why)

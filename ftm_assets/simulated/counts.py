@@ -35,6 +35,9 @@ class Counts:
         self.n_at_once += 1
         self.seen[digest] += 1
         self.most_at_once = max(self.most_at_once, self.n_at_once)
+        self._forget(now)
+
+    def _forget(self, now: float) -> None:
         while self._window and self._window[0][0] <= now - self.window_s:
             self._window_tokens -= self._window.popleft()[1]
 
@@ -61,7 +64,9 @@ class Counts:
         """Replies that were sent to their end."""
         return self.whole.total()
 
-    def told(self) -> dict[str, object]:
-        """The counts as JSON; requests are told apart by digest."""
+    def told(self, now: float) -> dict[str, object]:
+        """The counts as JSON, and what the limits count just now."""
+        self._forget(now)
+        lately = {"requests_now": len(self._window), "tokens_now": self._window_tokens}
         numbers = "n_requests most_at_once most_requests most_tokens tokens_in tokens_out over_limit n_whole"
-        return {name: getattr(self, name) for name in numbers.split()} | {"faults": dict(self.faults)}
+        return {name: getattr(self, name) for name in numbers.split()} | {"faults": dict(self.faults), **lately}

@@ -100,7 +100,7 @@ class SimulatedModel:
     async def _answer(self, line: str, headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer a request; returns whether the connection goes on."""
         if line.startswith("GET /simulated/counts "):
-            reply = _Reply(200, json.dumps(self.counts.told()))
+            reply = _Reply(200, json.dumps(self.counts.told(time.monotonic())))
         elif not line.startswith("POST /v1/chat/completions "):
             reply = _error(404, f"no such address: {line.split()[1]}", "not_found")
         else:

@@ -9,13 +9,21 @@ from pathlib import Path
 
 import pytest
 
-from ftm_assets.analysis.language import Answer, NoAnswer
+from ftm_assets.analysis.language import Answer, LanguageModel, NoAnswer
 from ftm_assets.launcher.line import ProcessGone
 from ftm_assets.launcher.model_process import ModelProcess
-from ftm_assets.launcher.model_serving import ModelFailed, ServedLanguageModel
+from ftm_assets.launcher.model_serving import (
+    ModelFailed,
+    NearestLanguageModel,
+    ServedLanguageModel,
+    find_language_model,
+    socket_of,
+)
+from ftm_assets.settings import Settings
 from ftm_assets.simulated.behaviour import MODEL, Behaviour
 from ftm_assets.simulated.server import SimulatedModel, running
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.ledger import PostgresLedger
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.live import wait_for
 from ftm_assets_tests.resources.asked import KEY, answers, question
@@ -167,11 +175,45 @@ def test_a_process_that_never_comes_is_given_up(address: str) -> None:
         answers(ServedLanguageModel(MODEL, address, patience_s=1.0), [question()])
 
 
+def nearest(database: Database, model: SimulatedModel, home: Path, name: str = MODEL) -> LanguageModel:
+    """The model as a process has it that is no lane."""
+    settings = Settings(home=home, llm_model=name, llm_base_url=model.base_url)
+    found = find_language_model(settings, PostgresLedger(database))
+    assert isinstance(found, NearestLanguageModel)
+    return found
+
+
+def test_a_process_that_is_no_lane_asks_the_worker_if_there_is_one(
+    model: SimulatedModel, database: Database, tmp_path: Path
+) -> None:
+    address = socket_of(tmp_path)
+    assert address is not None
+    asked = nearest(database, model, tmp_path)
+    assert isinstance(answers(asked, [question(0)])[0], Answer), "by itself"
+    kept = Kept(address)
+    try:
+        answers(served_at(address), [])
+        wait_for(Path(address).exists)
+        assert isinstance(answers(asked, [question(1)])[0], Answer)
+        kept.until(lambda: kept.process.progress.n_replies == 1)
+        other = nearest(database, model, tmp_path, "grok-0")
+        assert isinstance(answers(other, [question(2)])[0], NoAnswer), "the worker has another model"
+        kept.kill()
+        assert isinstance(answers(asked, [question(3)])[0], Answer), "by itself again"
+    finally:
+        kept.process.close()
+    assert model.counts.n_requests == 3, "none of them for a model without a price"
+
+
+def test_a_path_that_is_too_long_for_a_socket_is_none() -> None:
+    assert socket_of(Path("/" + 120 * "a")) is None
+
+
 @pytest.mark.parametrize(
     ("variables", "kind"),
     [
         ({}, "NoLanguageModel"),
-        ({"FTM_LLM_MODEL": MODEL}, "OpenAILanguageModel"),
+        ({"FTM_LLM_MODEL": MODEL}, "NearestLanguageModel"),
         ({"FTM_LLM_MODEL": MODEL, "FTM_LLM_ADDRESS": "/there"}, "ServedLanguageModel"),
     ],
 )
