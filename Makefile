@@ -3,10 +3,14 @@ PYTHON ?= python3
 # On Linux the default index brings torch with CUDA (2.5 GB). A CPU-only index may be named here:
 # make demo PIP_ARGS="--extra-index-url https://..."
 PIP_ARGS ?=
+# make demo LLM=simulated shows what a language model adds, with a simulated one: nothing that it says is meant.
+LLM ?=
+SIMULATED_PORT ?= 8123
+SIMULATED := FTM_LLM_BASE_URL=http://127.0.0.1:$(SIMULATED_PORT)/v1 FTM_LLM_MODEL=simulated-1 FTM_LLM_API_KEY=none
 BIN := .venv/bin
 CHECKS := ruff-check mypy imports
 
-.PHONY: demo test test-slow check $(CHECKS) clean
+.PHONY: demo demo-simulated test test-slow check $(CHECKS) clean
 
 demo: .venv/installed
 	@echo "== Loading the sample: fictional calls of 18 firms in two quarters"
@@ -26,6 +30,23 @@ demo: .venv/installed
 	@echo "  $(BIN)/ftm up                            the Dagster UI on http://127.0.0.1:3000"
 	@echo "  $(BIN)/ftm ingest YOUR_CALLS.csv         columns as in README.md"
 	@echo '  psql "$$($(BIN)/ftm db)"                  SQL on the same tables'
+ifeq ($(LLM),simulated)
+	@echo "== SIMULATED from here on: a language model that makes its replies of the words it is told"
+	@$(BIN)/ftm simulate-model --port $(SIMULATED_PORT) --latency 0 >/dev/null & server=$$!; \
+	trap "kill $$server" EXIT; env $(SIMULATED) $(MAKE) --no-print-directory demo-simulated
+else ifneq ($(LLM),)
+	$(error LLM=$(LLM) is not known; LLM=simulated is, and a real one is named by FTM_LLM_MODEL, as README.md says)
+endif
+
+demo-simulated:
+	@echo "== What its summaries would take and cost, before anything is sent"
+	$(BIN)/ftm cost 2024Q1
+	@echo "== Summaries of keywords are written anew, SIMULATED; topics and themes stay as they are"
+	$(BIN)/ftm backfill 2024Q1 --upgrade-summaries
+	@echo "== Who wrote what, and what it took"
+	$(BIN)/ftm status 2024Q1
+	$(BIN)/ftm topics 2024Q1 wexcombe
+	$(BIN)/ftm themes 2024Q1 --examples 0
 
 test: .venv/installed check
 	$(BIN)/pytest --cov --cov-report=term --numprocesses=2 --dist=loadscope

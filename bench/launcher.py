@@ -33,7 +33,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ftm_assets.analysis.sentences import Sentences, SentenceSettings, split_turns
-from ftm_assets.analysis.summaries import KeywordSummarizer, evidence_of
+from ftm_assets.analysis.summaries import evidence_of, keyword_summary
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.resources.encoder import open_encoder
 from ftm_assets.services import processes_of
@@ -309,7 +309,7 @@ def work(home: Home, n_firms: int) -> tuple[float, float]:
     with database.transaction() as connection:
         places = [stages.find_firm_quarter(connection, QUARTER, firm_key(n)) for n in range(1, n_firms + 1)]
         firms = [stages.read_turns(connection, place) for place in places]
-    encoder, summarizer = open_encoder("all-MiniLM-L6-v2", "auto"), KeywordSummarizer()
+    encoder = open_encoder("all-MiniLM-L6-v2", "auto")
     took: list[tuple[float, float]] = []
     for turns in (firms[0], *firms):  # The first one loads and compiles.
         wall_s, cpu_s = time.perf_counter(), time.process_time()
@@ -317,7 +317,7 @@ def work(home: Home, n_firms: int) -> tuple[float, float]:
         vectors = encoder.encode([row.text for row in rows])
         sentences = Sentences.of(turns, rows, vectors, (encoder.name, encoder.revision), SentenceSettings())
         topics = fit_topics(sentences, TopicSettings())
-        encoder.encode([summary.text for summary in summarizer.summarize(evidence_of(topics, sentences))])
+        encoder.encode([keyword_summary(topic).text for topic in evidence_of(topics, sentences)])
         took.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))
     return statistics.median(wall for wall, _ in took[1:]), statistics.median(cpu for _, cpu in took[1:])
 

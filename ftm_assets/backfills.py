@@ -14,14 +14,14 @@ from ftm_assets.assets.jobs import themes_in_work
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import WorkerReport
 from ftm_assets.partitions import FIRM, firm_quarter_key
-from ftm_assets.runs import FIRM_ASSETS, FirmRun, first_failure
+from ftm_assets.runs import FIRM_ASSETS, SUMMARY_ASSETS, FirmRun, first_failure
 from ftm_assets.settings import Settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 
 QUARTER_TAG = "ftm/quarter"
 # What must be the same for a worker as for who asks it for something.
-RESULT_SETTINGS = ("FTM_ENCODER", "FTM_QUARTERS")
+RESULT_SETTINGS = ("FTM_ENCODER", "FTM_QUARTERS", "FTM_LLM_MODEL")
 # A daemon says every 30 s that it lives.
 DAEMON_TIMEOUT_S = 75.0
 POLL_S = 1.0
@@ -139,14 +139,20 @@ def _check_daemon(instance: dg.DagsterInstance, quarter: str) -> None:
         raise DaemonGone(quarter)
 
 
-def begin(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys: Sequence[str]) -> str:
-    """Ask the daemon for one run of the three firm assets for each firm; returns the backfill's id."""
+def begin(
+    defs: dg.Definitions,
+    instance: dg.DagsterInstance,
+    quarter: str,
+    keys: Sequence[str],
+    assets: Sequence[dg.AssetKey] = FIRM_ASSETS,
+) -> str:
+    """Ask the daemon for one run of these firm assets for each firm; returns the backfill's id."""
     instance.add_dynamic_partitions(FIRM, list(keys))
     backfill = PartitionBackfill.from_asset_partitions(
         backfill_id=make_new_backfill_id(),
         asset_graph=defs.resolve_asset_graph(),
         partition_names=[firm_quarter_key(key, quarter) for key in keys],
-        asset_selection=list(FIRM_ASSETS),
+        asset_selection=list(assets),
         backfill_timestamp=get_current_timestamp(),
         tags={QUARTER_TAG: quarter},
         dynamic_partitions_store=instance,
@@ -159,12 +165,16 @@ def begin(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys
     return backfill.backfill_id
 
 
-def firms_of(instance: dg.DagsterInstance, backfill_id: str) -> set[str]:
-    """Keys of the firms that the backfill is of."""
+def firms_of(
+    instance: dg.DagsterInstance, backfill_id: str, assets: Sequence[dg.AssetKey] = SUMMARY_ASSETS
+) -> set[str]:
+    """Keys of the firms that the backfill makes all of these assets of; summaries are part of every backfill."""
     backfill = instance.get_backfill(backfill_id)
     data = backfill.asset_backfill_data if backfill is not None else None
-    partitions = () if data is None else data.target_subset.get_partitions_subset(FIRM_ASSETS[0]).get_partition_keys()
-    return {partition.partition("|")[0] for partition in partitions}
+    if data is None or not set(assets) <= data.target_subset.asset_keys:
+        return set()
+    made = (data.target_subset.get_partitions_subset(asset).get_partition_keys() for asset in assets)
+    return set.intersection(*({key.partition("|")[0] for key in partitions} for partitions in made))
 
 
 def n_firms(instance: dg.DagsterInstance, backfill_id: str) -> int:

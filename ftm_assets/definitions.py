@@ -5,34 +5,44 @@ transcripts -> firm_sentences -> firm_topics -> topic_summaries -> cross_firm_th
 
 import dagster as dg
 
-from ftm_assets.analysis.summaries import KeywordSummarizer, Summarizer
+from ftm_assets.analysis.inquiries import NoLanguageModel
+from ftm_assets.analysis.language import LanguageModel
 from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_current
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.firm_sentences import firm_sentences
 from ftm_assets.assets.firm_topics import firm_topics
-from ftm_assets.assets.jobs import firm_quarter, ingest_quarter, quarter_themes
+from ftm_assets.assets.jobs import firm_quarter, firm_summaries, ingest_quarter, quarter_themes
 from ftm_assets.assets.sensors import complete_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
 from ftm_assets.launcher.encoding import ServedEncoder
+from ftm_assets.launcher.model_serving import find_language_model
 from ftm_assets.resources.encoder import Encoder, open_encoder
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.io_manager import PgVectorIOManager
+from ftm_assets.storage.ledger import PostgresLedger
 
 
-def build_definitions(database: Database, encoder: Encoder, summarizer: Summarizer) -> dg.Definitions:
-    """The graph on the given outside world; nothing is opened or loaded before a run needs it."""
+def build_definitions(
+    database: Database,
+    encoder: Encoder,
+    language_model: LanguageModel | None = None,
+) -> dg.Definitions:
+    """The graph on the given outside world; nothing is opened or loaded before a run needs it.
+
+    language_model: None where none is configured; keywords take its place
+    """
     return dg.Definitions(
         assets=[transcripts, firm_sentences, firm_topics, topic_summaries, cross_firm_themes],
         asset_checks=[quarter_coverage, themes_current, theme_rules],
-        jobs=[ingest_quarter, firm_quarter, quarter_themes],
+        jobs=[ingest_quarter, firm_quarter, firm_summaries, quarter_themes],
         sensors=[complete_quarters],
         resources={
             "database": database,
             "pgvector": PgVectorIOManager(database),
             "encoder": encoder,
-            "summarizer": summarizer,
+            "language_model": NoLanguageModel() if language_model is None else language_model,
         },
         executor=dg.in_process_executor,
     )
@@ -44,4 +54,6 @@ encoder = (
     if settings.encoder_address
     else open_encoder(settings.encoder, settings.device)
 )
-defs = build_definitions(Database(settings), encoder, KeywordSummarizer())
+database = Database(settings)
+language_model = find_language_model(settings, PostgresLedger(database))
+defs = build_definitions(database, encoder, language_model)

@@ -13,6 +13,7 @@ import dagster as dg
 import sqlalchemy as sa
 
 import ftm_assets
+from ftm_assets.analysis.language import LanguageModel
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.single_gpu import COMMAND_TAG, is_of_command
 from ftm_assets.partitions import FIRM, firm_quarter_key
@@ -21,10 +22,12 @@ from ftm_assets.settings import read_settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_progress
+from ftm_assets.storage.summaries import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.themes import theme_state
 from ftm_assets.storage.transcripts import IngestCounts, firm_keys
 
 FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
+SUMMARY_ASSETS = FIRM_ASSETS[-1:]
 # An in-process run is created, started and ended by one process, so also one that never started is an orphan.
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -53,6 +56,16 @@ class QuarterNotShown(FtmError):
 
     def __init__(self, quarter: str, shown: str) -> None:
         super().__init__(f"{quarter} is outside FTM_QUARTERS={shown}; widen it to take that quarter in")
+
+
+class NoModel(FtmError):
+    """Summaries by a language model are asked for, and there is none."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no language model is configured; set FTM_LLM_MODEL and FTM_LLM_API_KEY, and FTM_LLM_BASE_URL for another "
+            "provider than xAI"
+        )
 
 
 class NotFound(FtmError):
@@ -172,6 +185,12 @@ def firms_to_run(
     return [key for key in to_do if key in chosen or not chosen]
 
 
+def firms_to_upgrade(database: Database, quarter: str, chosen: Sequence[str]) -> list[str]:
+    """Of the chosen firms (none: of all) those with a summary that is made of keywords."""
+    with database.transaction() as connection:
+        return [key for key in firms_by_keywords(connection, quarter) if key in chosen or not chosen]
+
+
 @contextmanager
 def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Iterator[None]:
     """The sole right to execute a command's runs; marks runs that a killed predecessor left unfinished as failed.
@@ -195,16 +214,17 @@ def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Ite
 
 
 def run_firms(
-    defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys: Sequence[str]
+    defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str, keys: Sequence[str], job: str = "firm_quarter"
 ) -> Iterator[FirmRun]:
-    """Run the three firm assets of each firm, one after another; a firm that fails does not stop the others.
+    """Run a job of each firm, one after another; a firm that fails does not stop the others.
 
+    job:    firm_quarter makes all three assets, firm_summaries the summaries alone
     raises: KeyboardInterrupt on Ctrl-C; the firm in work is to do again
     """
     instance.add_dynamic_partitions(FIRM, list(keys))
     for key in keys:
         result = _execute(
-            defs, instance, "firm_quarter", firm_quarter_key(key, quarter), f"backfill {quarter}", raise_on_error=False
+            defs, instance, job, firm_quarter_key(key, quarter), f"backfill {quarter}", raise_on_error=False
         )
         yield FirmRun(key, result.run_id, None if result.success else first_failure(result.all_events))
 
@@ -266,6 +286,12 @@ def themes_to_do(instance: dg.DagsterInstance, database: Database, quarter: str)
     return not current or quarter not in instance.get_materialized_partitions(dg.AssetKey("cross_firm_themes"))
 
 
+def themes_to_upgrade(database: Database, quarter: str) -> bool:
+    """Whether a theme has no description by a language model."""
+    with database.transaction() as connection:
+        return themes_by_keywords(connection, quarter) > 0
+
+
 def unregister_firms(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
     """Take firms without any call left out of the UI."""
     for key in keys:
@@ -293,6 +319,13 @@ def check_encoder(defs: dg.Definitions, database: Database, quarter: str) -> Non
     encoder = _encoder(defs)
     with database.transaction() as connection:
         stages.check_encoder(connection, quarter, encoder.name, encoder.revision)
+
+
+def check_model(defs: dg.Definitions) -> None:
+    """raises: NoModel if no language model is configured"""
+    model = cast(LanguageModel, (defs.resources or {})["language_model"])
+    if not model.name:
+        raise NoModel
 
 
 def reencode(defs: dg.Definitions, database: Database, quarter: str) -> None:

@@ -1,10 +1,13 @@
 """The only reader of the environment: every `FTM_...` variable, with its type and its default."""
 
+import math
+import os
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import sqlalchemy as sa
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ftm_assets.errors import FtmError
@@ -46,6 +49,40 @@ class Settings(BaseSettings):
     preload: str = Field("ftm_assets.warm", description="module that lanes are forked with")
     encoder_address: str | None = Field(None, description="socket of the encoder process; the worker sets it for lanes")
 
+    llm_model: str | None = Field(None, description="language model that writes summaries; empty: keywords do")
+    llm_base_url: str = Field("https://api.x.ai/v1", description="where it is: any server of OpenAI's protocol")
+    llm_api_key: SecretStr | None = Field(
+        None, validate_default=True, description="its key; empty: `XAI_API_KEY` where the server is xAI's"
+    )
+    llm_concurrency: int = Field(16, ge=1, description="requests to it at a time")
+    llm_rpm: int = Field(480, ge=0, description="requests to it in any minute; 0: no limit")
+    llm_tpm: int = Field(2_000_000, ge=0, description="tokens, in and out, in any minute; 0: no limit")
+    llm_timeout: float = Field(60.0, gt=0, description="seconds that a request may take")
+    llm_patience: float = Field(120.0, ge=0, description="seconds that a server which is down is waited for")
+    llm_run_cap: float = Field(math.inf, ge=0, description="dollars that a run may cost")
+    llm_quarter_cap: float = Field(20.0, ge=0, description="dollars that a quarter may cost; inf: no limit")
+    llm_prices: Path | None = Field(None, description="price list in TOML; empty: the one of the package")
+    llm_address: str | None = Field(None, description="socket of the client process; the worker sets it for lanes")
+
+    @field_validator("llm_base_url")
+    @classmethod
+    def _no_secret(cls, value: str) -> str:
+        address = urlsplit(value)
+        if address.scheme not in ("http", "https") or not address.hostname or "@" in address.netloc:
+            # Not repeated: what it holds may be a key.
+            raise ValueError("write it as https://host/v1; a key belongs into FTM_LLM_API_KEY")
+        return value.rstrip("/")
+
+    @field_validator("llm_api_key")
+    @classmethod
+    def _of_xai(cls, value: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        """A key of xAI is for xAI alone: no other server is to see it."""
+        if value is not None and value.get_secret_value().strip():
+            return SecretStr(value.get_secret_value().strip())
+        host = urlsplit(str(info.data.get("llm_base_url", ""))).hostname or ""
+        key = os.environ.get("XAI_API_KEY", "").strip() if host == "x.ai" or host.endswith(".x.ai") else ""
+        return SecretStr(key) if key else None
+
     @field_validator("quarters")
     @classmethod
     def _two_quarters(cls, value: str) -> str:
@@ -60,8 +97,11 @@ class Settings(BaseSettings):
 
     def of_worker(self) -> dict[str, str]:
         """By variable, what a GPU worker reads once, at its start; no secret is among it."""
-        names = ("encoder", "device", "lanes", "lane_runs", "lane_memory", "grace", "event_days", "preload", "quarters")
-        return {f"FTM_{name.upper()}": str(getattr(self, name)) for name in names}
+        names = "encoder device lanes lane_runs lane_memory grace event_days preload quarters"
+        model = "llm_model llm_base_url llm_concurrency llm_rpm llm_tpm llm_timeout llm_patience llm_run_cap"
+        of_model = f"{model} llm_quarter_cap llm_prices" if self.llm_model else "llm_model"
+        values = {name: getattr(self, name) for name in f"{names} {of_model}".split()}
+        return {f"FTM_{name.upper()}": "" if value is None else str(value) for name, value in values.items()}
 
     def quarter_keys(self) -> list[str]:
         """Every quarter of the range, in order."""

@@ -1,6 +1,7 @@
 """One real Postgres for the whole run; each test that asks for `database` gets a migrated one of its own."""
 
 import itertools
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,6 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 
 from ftm_assets.analysis.communities import CommunityModel
-from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.runs import dagster_environment
 from ftm_assets.settings import Settings, read_settings
@@ -28,7 +28,15 @@ _numbers = itertools.count()
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in ("FTM_DATABASE_URL", "FTM_DAGSTER_DATABASE_URL", "FTM_SOURCE", "FTM_ENCODER", "DAGSTER_HOME"):
+    of_model = ["XAI_API_KEY", *(name for name in os.environ if name.startswith("FTM_LLM_"))]
+    for name in (
+        "FTM_DATABASE_URL",
+        "FTM_DAGSTER_DATABASE_URL",
+        "FTM_SOURCE",
+        "FTM_ENCODER",
+        "DAGSTER_HOME",
+        *of_model,
+    ):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("FTM_HOME", str(tmp_path / ".ftm"))
 
@@ -120,7 +128,7 @@ def instance(
 @pytest.fixture
 def real_defs(database: Database, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     """The graph on `database` with an encoder that needs no model; commands use it too."""
-    defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
+    defs = build_definitions(database, HashEncoder())
     monkeypatch.setattr("ftm_assets.definitions.defs", defs)
     return defs
 

@@ -22,7 +22,6 @@ from typer.core import TyperGroup
 from typer.testing import CliRunner
 
 from ftm_assets import runs
-from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.resources.csv_columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
@@ -43,7 +42,7 @@ QUARTER = "2024Q1"
 # Enough for a theme, and the firms that the examples name.
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
 
-READING = {"status", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"}
+READING = {"status", "cost", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"}
 NOT_OURS = {"curl", "dagster", "docker", "eval", "source"}
 COMPOSE_KEYS = {
     *("image", "build", "command", "environment", "ports", "volumes", "shm_size", "depends_on", "healthcheck"),
@@ -112,7 +111,7 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         writer.writeheader()
         writer.writerows(row for row in rows if row["companyid"] in COMPANIES)
     database = Database(Settings(home=folder, database_url=SecretStr(server.url("documentation"))))
-    defs = build_definitions(database, HashEncoder(), KeywordSummarizer())
+    defs = build_definitions(database, HashEncoder())
     with dg.DagsterInstance.ephemeral() as instance:
         list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
         keys = runs.firms_to_do(instance, database, QUARTER)
@@ -186,7 +185,7 @@ def test_a_piece_of_python_runs(block: Block, as_a_user: Database) -> None:
 def test_a_piece_of_yaml_is_a_valid_setting(block: Block, tmp_path: Path) -> None:
     settings = safe_load_yaml(block.text)
     if "ops" in settings:
-        defs = build_definitions(Database(Settings()), HashEncoder(), KeywordSummarizer())
+        defs = build_definitions(Database(Settings()), HashEncoder())
         assert dg.validate_run_config(defs.resolve_job_def("firm_quarter"), settings)
         return
     (tmp_path / "dagster.yaml").write_text(block.text)
@@ -242,7 +241,7 @@ def test_the_settings_are_told_with_their_defaults() -> None:
 
 
 def test_every_check_is_explained() -> None:
-    defs = build_definitions(Database(Settings()), HashEncoder(), KeywordSummarizer())
+    defs = build_definitions(Database(Settings()), HashEncoder())
     checks = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
     assert set(names(ROOT / "docs" / "architecture.md", "check")) == checks
 

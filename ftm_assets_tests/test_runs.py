@@ -9,7 +9,6 @@ from dagster._utils.interrupts import capture_interrupts
 
 from ftm_assets import runs
 from ftm_assets.analysis.communities import CommunityModel
-from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.single_gpu import COMMAND_TAG
 from ftm_assets.partitions import firm_quarter_key
@@ -129,7 +128,7 @@ def test_a_failing_firm_does_not_stop_the_others_and_is_still_to_do(
     defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, tmp_path: Path
 ) -> None:
     ingest(defs, instance, database, six_firms(tmp_path / "calls.csv", corrected=True))
-    failing = build_definitions(database, FailingEncoder(on="correct the record"), KeywordSummarizer())
+    failing = build_definitions(database, FailingEncoder(on="correct the record"))
 
     done = list(runs.run_firms(failing, instance, QUARTER, ["NA-8", "CRN-9"]))
 
@@ -142,7 +141,7 @@ def test_a_firm_whose_last_run_failed_is_to_do_although_its_rows_are_whole(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
     list(runs.run_firms(defs, loaded, QUARTER, KEYS))
-    failing = build_definitions(database, FailingEncoder(on="Freight"), KeywordSummarizer())
+    failing = build_definitions(database, FailingEncoder(on="Freight"))
 
     list(runs.run_firms(failing, loaded, QUARTER, ["NA-8"]))
 
@@ -233,7 +232,7 @@ def test_another_encoder_is_refused_until_the_quarter_is_encoded_anew(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
     list(runs.run_firms(defs, loaded, QUARTER, ["ACME-7"]))
-    other = build_definitions(database, HashEncoder(revision="2"), KeywordSummarizer())
+    other = build_definitions(database, HashEncoder(revision="2"))
 
     with pytest.raises(SecondEncoder, match=f"ftm backfill {QUARTER} --reencode"):
         runs.check_encoder(other, database, QUARTER)

@@ -134,6 +134,7 @@ class Sentences:
     encoder:    name and revision of what made the vectors
     built_from: content hash of the calls
     reason:     why there is no sentence, else None
+    company_name: as of that quarter, empty for a firm without a call
     raises:     ValueError if the embeddings have another shape or dtype
     """
 
@@ -145,6 +146,7 @@ class Sentences:
     reason: str | None = None
     calls: tuple[CallDay, ...] = ()
     versions: Mapping[str, Any] = field(default_factory=dict)
+    company_name: str = ""
 
     def __post_init__(self) -> None:
         if self.embeddings.ndim != 2 or len(self.embeddings) != len(self.rows):
@@ -165,7 +167,17 @@ class Sentences:
         silent = "its calls hold no sentence beside the operator's" if turns.calls else "none of its calls is modelled"
         reason = turns.reason or (None if rows else silent)
         versions = {"splitter": SPLITTER, "encoder": list(encoder), "settings": settings.model_dump(), "reason": reason}
-        return cls(rows, embeddings, turns.names, encoder, turns.built_from, reason, turns.calls, versions)
+        return cls(
+            rows,
+            embeddings,
+            turns.names,
+            encoder,
+            turns.built_from,
+            reason,
+            turns.calls,
+            versions,
+            turns.company_name,
+        )
 
     def __len__(self) -> int:
         return len(self.rows)

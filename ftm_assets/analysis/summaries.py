@@ -1,23 +1,26 @@
-"""A topic in a sentence or two: what a reader sees first, written from its keywords and its best sentences."""
+"""A topic in a sentence or two: what a reader sees first, from a language model or else from its own words."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.inquiries import kind_of
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.topics import Topics
 
 Source = Literal["keywords", "model"]
-N_SENTENCES = 3  # Best sentences of a topic that a summarizer is told.
+N_SENTENCES = 5  # Best sentences of a topic that its summary may rest on.
+NO_MODEL = "no model"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicEvidence:
-    """All that a summarizer is told about a topic."""
+    """All that a summary of a topic may rest on."""
 
     topic_number: int
     keywords: tuple[str, ...]
@@ -27,21 +30,19 @@ class TopicEvidence:
 
 @dataclass(frozen=True, slots=True)
 class TopicSummary:
-    """A topic's summary, who wrote it, and the ids of the sentences it rests on. `model` is None for keywords."""
+    """A topic's summary, who wrote it, and the ids of the sentences it rests on.
+
+    model, title: None for keywords
+    reason:       why it is made of keywords, None for a model; what stands before a colon is the kind
+    """
 
     topic_number: int
     text: str
     source: Source
     model: str | None
     evidence: tuple[str, ...]
-
-
-class Summarizer(Protocol):
-    """Anything that writes summaries: keywords alone, or a language model."""
-
-    def summarize(self, topics: Sequence[TopicEvidence]) -> list[TopicSummary]:
-        """One summary for each topic, in the same order."""
-        ...
+    title: str | None = None
+    reason: str | None = None
 
 
 @dataclass(frozen=True)
@@ -68,41 +69,42 @@ class Summaries:
         summaries: Sequence[TopicSummary],
         embeddings: np.ndarray,
         encoder: tuple[str, str],
+        settings: Mapping[str, Any] | None = None,
     ) -> "Summaries":
         """The summaries of these topics, with their provenance."""
-        versions = {"encoder": list(encoder), "reason": topics.reason}
+        versions = {"encoder": list(encoder), "settings": dict(settings or {}), "reason": topics.reason}
         return cls(tuple(summaries), embeddings, topics.content_hash, encoder, topics.reason, versions)
 
     @cached_property
     def content_hash(self) -> str:
         """Hash of texts, embeddings and topics: themes know by it alone whether a firm's topics have changed."""
-        return content_hash(self.built_from, self.summaries, self.embeddings)
+        # Of a reason the kind alone: how often a server was asked in vain makes no theme stale.
+        told = [
+            (s.topic_number, s.text, s.source, s.model, s.evidence, s.title, s.reason and kind_of(s.reason))
+            for s in self.summaries
+        ]
+        return content_hash(self.built_from, told, self.embeddings)
 
     @property
     def n_by_keywords(self) -> int:
         """Summaries that no language model has written."""
         return sum(summary.source == "keywords" for summary in self.summaries)
 
+    @property
+    def reasons(self) -> Counter[str]:
+        """Kind of reason -> summaries that are made of keywords for it."""
+        return Counter(kind_of(summary.reason) for summary in self.summaries if summary.reason)
 
-class KeywordSummarizer:
+
+def keyword_summary(topic: TopicEvidence, reason: str = NO_MODEL) -> TopicSummary:
     """The summary that is always there: the topic's words, then its best sentence."""
-
-    def summarize(self, topics: Sequence[TopicEvidence]) -> list[TopicSummary]:
-        """See `Summarizer`."""
-        return [
-            TopicSummary(
-                topic.topic_number,
-                ". ".join(filter(None, (", ".join(topic.keywords[:5]).capitalize(), topic.sentences[0]))),
-                "keywords",
-                None,
-                topic.sentence_ids[:1],
-            )
-            for topic in topics
-        ]
+    words = ", ".join(topic.keywords[:5]).capitalize()
+    text = ". ".join(filter(None, (words, topic.sentences[0])))
+    return TopicSummary(topic.topic_number, text, "keywords", None, topic.sentence_ids[:1], reason=reason)
 
 
 def evidence_of(topics: Topics, sentences: Sentences) -> list[TopicEvidence]:
-    """What each topic's summary may rest on: its keywords and its best sentences, nearest to the centroid first."""
+    """What each topic's summary may rest on: its keywords and its best sentences, the best first."""
     texts = {row.sentence_id: row.text for row in sentences.rows}
     best = {topic.topic_number: topics.exemplars(topic.topic_number, N_SENTENCES) for topic in topics.topics}
     return [

@@ -15,6 +15,8 @@ from ftm_assets.analysis.bertopic_model import QUARTER, BERTopicModel
 from ftm_assets.analysis.clustering import MIN_DOCUMENTS, ClusterSettings, TopicModel, TopicModelResult, label
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.prose import Names
+from ftm_assets.analysis.summaries import Source
 from ftm_assets.analysis.vectors import centroids, unit_rows
 from ftm_assets.analysis.words import baseline_shares
 
@@ -99,6 +101,7 @@ class QuarterTopic:
 
     terms:     of its N_SPOKEN best sentences
     platitude: cosine of these sentences to the nearest platitude, on average
+    summary:   to read; nothing is clustered by it but its vector, and only if that is asked for
     """
 
     company_id: int
@@ -106,6 +109,18 @@ class QuarterTopic:
     label: str
     terms: tuple[str, ...]
     platitude: float
+    summary: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ThemeDescription:
+    """A theme in two or three sentences, and who wrote them. `model` and `title` are None for keywords."""
+
+    theme_number: int
+    text: str
+    source: Source
+    model: str | None
+    title: str | None
 
 
 Members = frozenset[tuple[int, int]]  # company id and topic number
@@ -118,6 +133,7 @@ class KnownThemes:
     centroids:   (m, d) float32, row i belongs to numbers[i]; the themes of the current run only
     members:     their topics, set i belongs to numbers[i]
     next_number: the lowest number that was never used
+    descriptions: number -> what a language model has written about it, if one has
     encoder:     `name@revision` of what the centroids were made with
     """
 
@@ -126,6 +142,7 @@ class KnownThemes:
     next_number: int = 1
     members: tuple[Members, ...] = ()
     encoder: str | None = None
+    descriptions: Mapping[int, ThemeDescription] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -138,6 +155,7 @@ class QuarterTopics:
     n_by_keywords:        topics whose summary is made of keywords
     as_of:                when the last of the calls became available, None if no call tells
     encoder:              `name@revision` of what the vectors were made with, None for a quarter without any
+    names:                company id -> names that no text about the quarter may hold
     """
 
     quarter: str
@@ -150,6 +168,7 @@ class QuarterTopics:
     as_of: datetime | None = None
     known: KnownThemes = KnownThemes()
     encoder: str | None = None
+    names: Mapping[int, Names] = field(default_factory=dict)
 
     @property
     def inputs_hash(self) -> str:
@@ -210,6 +229,8 @@ class Themes:
     rejected:  reason -> clusters that broke a rule of the settings
     n_noise:   topics in no cluster at all
     versions:  settings, encoder and the kind of text that was clustered
+    descriptions, description_embeddings: of each theme in order, the second (k, d) float32 of unit length, zero for
+               keywords; both empty until somebody has described them
     """
 
     quarter: str
@@ -223,6 +244,8 @@ class Themes:
     n_topics: int
     as_of: datetime | None = None
     versions: Mapping[str, Any] = field(default_factory=dict)
+    descriptions: tuple[ThemeDescription, ...] = ()
+    description_embeddings: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
 
     @property
     def built_from(self) -> str:
@@ -231,8 +254,9 @@ class Themes:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of themes and members."""
-        return content_hash(self.themes, self.members, self.centroids, dict(self.rejected), self.n_noise)
+        """Hash of themes, members and descriptions."""
+        described = (self.descriptions, self.description_embeddings) if self.descriptions else ()
+        return content_hash(self.themes, self.members, self.centroids, dict(self.rejected), self.n_noise, *described)
 
 
 DEFAULTS = ThemeSettings()

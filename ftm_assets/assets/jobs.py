@@ -14,6 +14,11 @@ firm_quarter = dg.define_asset_job(
     selection=["firm_sentences", "firm_topics", "topic_summaries"],
     description="Sentences, topics and summaries of one firm in one quarter, in one run.",
 )
+firm_summaries = dg.define_asset_job(
+    "firm_summaries",
+    selection=["topic_summaries"],
+    description="Summaries alone of one firm in one quarter, such as those that a language model has not written yet.",
+)
 quarter_themes = dg.define_asset_job(
     "quarter_themes",
     selection=["cross_firm_themes"],

@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from ftm_assets.analysis.inquiries import Bill
 from ftm_assets.storage import tables
+from ftm_assets.storage.spending import Hindsight
 
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[Any]
@@ -43,6 +45,28 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> d
 def _cell(value: object) -> str:
     text = str(value).replace("|", "\\|").replace("\n", " ")
     return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 3] + "..."
+
+
+def bill_metadata(bill: Bill) -> Metadata:
+    """What a language model was asked and what that took; nothing where none was asked."""
+    if not bill.n_sent + bill.n_reused:
+        return {}
+    return known(
+        {
+            "requests": bill.n_sent,
+            "replies reused": bill.n_reused,
+            "tokens in": bill.tokens_in,
+            "tokens in, cached": bill.tokens_cached,
+            "tokens out": bill.tokens_out,
+            "dollars": round(bill.dollars, 6),
+            "requests of unknown price": bill.n_price_unknown or None,
+        }
+    )
+
+
+def hindsight_metadata(knowing: Sequence[Hindsight]) -> Metadata:
+    """What a language model may have known of the future; nothing where none was asked or nobody knows."""
+    return {"hindsight": "; ".join(map(str, knowing))} if knowing else {}
 
 
 def known(metadata: Metadata) -> Metadata:

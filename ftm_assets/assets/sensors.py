@@ -8,14 +8,20 @@ from ftm_assets.analysis.themes import inputs_hash
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.jobs import quarter_themes, themes_in_work
 from ftm_assets.partitions import quarters
+from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.themes import current_summaries, theme_counts
+
+
+def default_status(settings: Settings) -> dg.DefaultSensorStatus:
+    """Running, unless themes are described by a language model: what costs money is begun by a person."""
+    return dg.DefaultSensorStatus.STOPPED if settings.llm_model else dg.DefaultSensorStatus.RUNNING
 
 
 @dg.sensor(
     job=quarter_themes,
     minimum_interval_seconds=30,
-    default_status=dg.DefaultSensorStatus.RUNNING,
+    default_status=default_status(read_settings()),
     description="Starts the themes of a quarter once all its expected firms are complete.",
 )
 def complete_quarters(

@@ -2,15 +2,35 @@
 
 import dagster as dg
 
+from ftm_assets.analysis.language import LanguageModel
+from ftm_assets.analysis.model_summaries import SummarySettings, Written, summarize
+from ftm_assets.analysis.prompts.topic_summaries import PROMPT
+from ftm_assets.analysis.prose import Names
 from ftm_assets.analysis.sentences import Sentences
-from ftm_assets.analysis.summaries import Summaries, Summarizer, evidence_of
+from ftm_assets.analysis.summaries import Summaries, evidence_of
 from ftm_assets.analysis.topics import Topics
-from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, known, markdown_table
-from ftm_assets.partitions import firm_quarters
+from ftm_assets.assets.metadata import (
+    OWNERS,
+    Materialized,
+    Metadata,
+    bill_metadata,
+    column_schema,
+    hindsight_metadata,
+    known,
+    markdown_table,
+)
+from ftm_assets.partitions import firm_and_quarter, firm_quarters
 from ftm_assets.resources.encoder import Encoder
 from ftm_assets.storage import tables
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.spending import hindsight_of
+from ftm_assets.storage.stages import read_summaries
 
 SUMMARIZED = "every_topic_summarized"
+
+
+class SummaryConfig(SummarySettings, dg.Config):
+    """Launchpad form of `SummarySettings`."""
 
 
 @dg.asset(
@@ -24,36 +44,57 @@ SUMMARIZED = "every_topic_summarized"
     ],
     owners=OWNERS,
     kinds={"python", "postgres"},
-    code_version="2",
+    code_version=f"3, {PROMPT.id}",
     metadata={"dagster/column_schema": column_schema(tables.TopicSummary)},
 )
 def topic_summaries(
+    context: dg.AssetExecutionContext,
+    config: SummaryConfig,
+    database: dg.ResourceParam[Database],
     encoder: dg.ResourceParam[Encoder],
-    summarizer: dg.ResourceParam[Summarizer],
+    language_model: dg.ResourceParam[LanguageModel],
     firm_topics: Topics,
     firm_sentences: Sentences,
 ) -> Materialized:
-    """A summary of each topic, who wrote it, and the sentences it rests on."""
-    written = summarizer.summarize(evidence_of(firm_topics, firm_sentences))
-    vectors = encoder.encode([summary.text for summary in written])
-    summaries = Summaries.of(firm_topics, written, vectors, (encoder.name, encoder.revision))
+    """A summary of each topic, who wrote it, and the sentences it rests on.
+
+    By the language model, where one is configured; without a usable reply by keywords, with the reason. What a model
+    has written stays until a model writes something else, or the topics change.
+    """
+    firm, quarter = firm_and_quarter(context.partition_key)
+    with database.transaction() as connection:
+        before = read_summaries(connection, quarter, firm, firm_topics.content_hash)
+    evidence, names = evidence_of(firm_topics, firm_sentences), Names.of_firm(firm_sentences)
+    written = summarize(evidence, names, language_model, quarter, context.run.run_id, before, config)
+    # The language model was waited for; only now is the encoder asked.
+    vectors = encoder.encode([summary.text for summary in written.summaries])
+    summaries = Summaries.of(
+        firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), config.model_dump()
+    )
+    with database.transaction() as connection:
+        first_call = min((call.call_date for call in firm_sentences.calls), default=None)
+        knowing = hindsight_of(connection, written.keys, first_call)
     return dg.MaterializeResult(
         value=summaries,
         data_version=dg.DataVersion(summaries.content_hash),
-        metadata=summaries_metadata(summaries),
+        metadata={**summaries_metadata(summaries, written), **hindsight_metadata(knowing)},
         check_results=[check_summarized(summaries, firm_topics)],
     )
 
 
-def summaries_metadata(summaries: Summaries) -> Metadata:
-    """Counts by source, and the texts."""
+def summaries_metadata(summaries: Summaries, written: Written) -> Metadata:
+    """Counts by source and by reason, what the language model took, and the texts."""
     return known(
         {
             "n_summaries": len(summaries.summaries),
             "by keywords": summaries.n_by_keywords,
+            "by model": len(summaries.summaries) - summaries.n_by_keywords,
+            "by keywords because": dict(summaries.reasons) or None,
             "reason": summaries.reason,
+            **bill_metadata(written.bill),
             "summaries": markdown_table(
-                ["topic", "source", "summary"], [(s.topic_number, s.source, s.text) for s in summaries.summaries]
+                ["topic", "source", "title", "summary"],
+                [(s.topic_number, s.source, s.title or "", s.text) for s in summaries.summaries],
             ),
         }
     )
@@ -66,5 +107,9 @@ def check_summarized(summaries: Summaries, topics: Topics) -> dg.AssetCheckResul
         passed=not missing and not summaries.n_by_keywords,
         check_name=SUMMARIZED,
         severity=dg.AssetCheckSeverity.ERROR if missing else dg.AssetCheckSeverity.WARN,
-        metadata={"without summary": sorted(missing), "by keywords": summaries.n_by_keywords},
+        metadata={
+            "without summary": sorted(missing),
+            "by keywords": summaries.n_by_keywords,
+            "because": sorted({s.reason for s in summaries.summaries if s.reason}),
+        },
     )

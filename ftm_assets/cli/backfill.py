@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ftm_assets.analysis.summaries import NO_MODEL
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import bar, spinner, stoppable, tracked
 from ftm_assets.errors import FtmError
@@ -28,6 +29,10 @@ def backfill(
     every: Annotated[bool, typer.Option("--all", help="Also firms that are up to date.")] = False,
     themes: Annotated[bool, typer.Option("--themes", help="Make themes even while firms are missing.")] = False,
     reencode: Annotated[bool, typer.Option("--reencode", help="Drop the quarter's vectors; make new ones.")] = False,
+    upgrade: Annotated[
+        bool,
+        typer.Option("--upgrade-summaries", help="Only summaries made of keywords, anew by the language model."),
+    ] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the backfill that Dagster carries out.")] = False,
 ) -> None:
     """Bring a quarter up to date: firms that are missing, failed or stale, then its themes.
@@ -39,6 +44,8 @@ def backfill(
 
     if reencode and firm:
         raise FtmError("--reencode makes a whole quarter's vectors anew; leave out --firm")
+    if upgrade and (every or reencode):
+        raise FtmError("--upgrade-summaries makes summaries alone; leave out --all and --reencode")
     database = Database(read_settings())
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
@@ -49,13 +56,15 @@ def backfill(
             backfills.cancel(instance, quarter)
             console.print(f"Dagster ends the backfill of {quarter}; what is done stays")
             return
+        if upgrade:
+            runs.check_model(defs)
         by_daemon = backfills.daemon_is_up(instance)
         with (
             runs.alone(instance, database, f"backfill {quarter}"),
             stoppable(f"ftm backfill {quarter}", "Dagster goes on without this command" if by_daemon else "stopped"),
         ):
             carry_out = _by_daemon if by_daemon else _in_process
-            failed = carry_out(defs, instance, database, Wanted(quarter, tuple(chosen), every, reencode))
+            failed = carry_out(defs, instance, database, Wanted(quarter, tuple(chosen), every, reencode, upgrade))
             for run in failed:
                 errors.print(
                     f"failed: {run.firm_key} (run {run.run_id}): {run.error}", markup=False, style="red", soft_wrap=True
@@ -66,7 +75,8 @@ def backfill(
             else:
                 with spinner(f"{quarter} themes"):
                     made_now = backfills.wait_for_themes(instance, quarter)
-                    if runs.themes_to_do(instance, database, quarter) or ((themes or every) and not made_now):
+                    again = themes or every or (upgrade and runs.themes_to_upgrade(database, quarter))
+                    if runs.themes_to_do(instance, database, quarter) or (again and not made_now):
                         runs.run_themes(defs, instance, quarter)
     show_status(database, [quarter], Format.table)
     if failed:
@@ -75,12 +85,24 @@ def backfill(
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a backfill is asked for: some firms or, with none named, all expected ones."""
+    """What a backfill is asked for: some firms or, with none named, all expected ones.
+
+    upgrade: only summaries, and of firms that have some made of keywords
+    """
 
     quarter: str
     chosen: tuple[str, ...]
     every: bool
     reencode: bool
+    upgrade: bool = False
+
+    def keys(self, instance: "dg.DagsterInstance", database: Database) -> list[str]:
+        """Keys of the firms that are to do."""
+        from ftm_assets import runs
+
+        if self.upgrade:
+            return runs.firms_to_upgrade(database, self.quarter, self.chosen)
+        return runs.firms_to_run(instance, database, self.quarter, self.chosen, every=self.every)
 
 
 def _in_process(
@@ -92,10 +114,11 @@ def _in_process(
     quarter = wanted.quarter
     if wanted.reencode:
         runs.reencode(defs, database, quarter)
-    keys = runs.firms_to_run(instance, database, quarter, wanted.chosen, every=wanted.every)
+    keys = wanted.keys(instance, database)
     if keys:
         runs.check_encoder(defs, database, quarter)
-    done = tracked(runs.run_firms(defs, instance, quarter, keys), len(keys), f"{quarter} firms")
+    job = "firm_summaries" if wanted.upgrade else "firm_quarter"
+    done = tracked(runs.run_firms(defs, instance, quarter, keys, job), len(keys), f"{quarter} firms")
     return [run for run in done if run.error]
 
 
@@ -115,14 +138,16 @@ def _by_daemon(
         if backfill_id is not None:
             raise backfills.OtherBackfill(quarter, backfill_id, "begin with new vectors")
         runs.reencode(defs, database, quarter)
-    keys = runs.firms_to_run(instance, database, quarter, wanted.chosen, every=wanted.every)
+    keys, assets = wanted.keys(instance, database), runs.SUMMARY_ASSETS if wanted.upgrade else runs.FIRM_ASSETS
     if backfill_id is None:
         if not keys:
             return []
         backfills.check_encoder(database, quarter, said)
-        backfill_id = backfills.begin(defs, instance, quarter, keys)
+        backfill_id = backfills.begin(defs, instance, quarter, keys, assets)
     elif missing := set(keys) - backfills.firms_of(instance, backfill_id):
         raise backfills.OtherBackfill(quarter, backfill_id, f"hold {min(missing)}")
+    elif missing := set(keys) - backfills.firms_of(instance, backfill_id, assets):
+        raise backfills.OtherBackfill(quarter, backfill_id, f"make more than summaries of {min(missing)}")
     console.print(f"Dagster carries out backfill {backfill_id}; Ctrl-C ends the looking on, not the backfill")
     if said is None:
         errors.print("no GPU worker is running, and the runs wait for one; start it with: ftm worker")
@@ -169,6 +194,15 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
     columns = "voice n_sentences n_modelled modelled_share n_in_topics topic_share n_in_themes theme_share"
     title = "sentences by voice; modelled of all, in topics and themes of the modelled"
     show(detail.funnel.rows, headings(columns), form, title)
+    if detail.sources:
+        show(
+            detail.sources, headings("what n source model reason"), form, "summaries of topics, descriptions of themes"
+        )
+    if detail.spending:
+        columns = "model prompt n_requests n_of_no_use tokens_in tokens_cached tokens_out dollars n_price_unknown"
+        show(detail.spending, headings(columns), form, "language model: what the quarter has paid for")
+    for knowing in detail.hindsight:
+        console.print(f"hindsight: {knowing}")
     if to_do := [firm for firm in detail.firms if not firm.complete]:
         show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), form)
 
@@ -182,8 +216,24 @@ def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
         if state.n_recipes > 1:
             console.print(f"{state.quarter}: firms were made by {state.n_recipes} different versions or settings; make")
             console.print(f"  them alike with: ftm backfill {state.quarter} --all")
+        if told := _sources(state):
+            console.print(f"{state.quarter}: {told}")
         if state.themes.changed_firms:
             console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
+
+
+def _sources(state: queries.QuarterStatus) -> str:
+    """How many summaries are by a language model, and why others are not; nothing where none was ever asked."""
+    reasons = {s.reason: s.n for s in state.sources if s.what == "topics" and s.reason}
+    n = sum(s.n for s in state.sources if s.what == "topics")
+    n_by_keywords = sum(reasons.values())
+    if not n_by_keywords or reasons == {NO_MODEL: n}:
+        return ""
+    why = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items())
+    return (
+        f"{n - n_by_keywords:,} of {n:,} summaries are by a language model; by keywords: {why}; "
+        f"write these anew with: ftm backfill {state.quarter} --upgrade-summaries"
+    )
 
 
 def _some(names: tuple[str, ...], n: int = 10) -> str:

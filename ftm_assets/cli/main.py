@@ -3,13 +3,14 @@
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 
-from ftm_assets.cli import backfill, report, worker
+from ftm_assets.cli import backfill, cost, report, simulate, worker
 from ftm_assets.cli.backfill import open_instance, show_status
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import stoppable, tracked
@@ -75,7 +76,9 @@ def ingest(
 
 app.command()(backfill.backfill)
 app.command()(backfill.status)
+app.command()(cost.cost)
 app.command()(report.report)
+app.command()(simulate.simulate_model)
 app.add_typer(worker.app, name="worker")
 
 
@@ -102,6 +105,8 @@ def themes(
                 f"{'unstable' if settings.is_unstable(theme.stability) else 'stability'} {theme.stability:.2f}"
             )
         console.print(f"[bold]{theme.theme_id}[/]  {escape(theme.label)}  ({', '.join(facts)})", markup=True)
+        if theme.description:
+            console.print(f"    {theme.title}: {theme.description}", markup=False, style="italic")
         for row in quotes.get(theme.theme_id, []):
             console.print(
                 f"    {row.firm_name}, {row.role}: {row.text}", markup=False, overflow="ellipsis", no_wrap=True
@@ -110,14 +115,17 @@ def themes(
 
 @app.command()
 def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Format.table) -> None:
-    """Topics of a firm in a quarter, each with its summary and its theme."""
+    """Topics of a firm in a quarter, each with its title, if it has one, its summary and its theme."""
     with _database().transaction() as connection:
         quarter = find_quarter(connection, quarter)
         found = find_firm_in(connection, quarter, firm)
         rows = queries.topics_of_firm(connection, quarter, found.company_id)
-    show(
-        rows, headings("topic_id firm_name n_sentences label theme_id summary"), form, title=f"{found.name}, {quarter}"
-    )
+    show(rows, _topic_columns(rows), form, title=f"{found.name}, {quarter}")
+
+
+def _topic_columns(rows: Sequence[queries.TopicRow]) -> dict[str, str]:
+    titled = " title" if any(row.title for row in rows) else ""
+    return headings(f"topic_id firm_name n_sentences label theme_id{titled} summary")
 
 
 @app.command()
@@ -153,12 +161,7 @@ def sentences(
     if not rows and not below:
         raise FtmError(f"{identifier!r} is no theme, topic or sentence; ids are shown by: ftm themes, ftm topics")
     if below and form is Format.table:
-        show(
-            below[:limit],
-            headings("topic_id firm_name n_sentences label theme_id summary"),
-            form,
-            title=f"topics of {identifier}",
-        )
+        show(below[:limit], _topic_columns(below), form, title=f"topics of {identifier}")
     show(
         rows,
         headings("sentence_id firm_name call_date person role topic_label theme_id text"),

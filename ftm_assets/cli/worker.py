@@ -3,8 +3,10 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import typer
 
@@ -91,6 +93,17 @@ def _show_worker(said: WorkerReport, holder: str, now: datetime) -> None:
     console.print(f"model: {said.encoder or 'not loaded'} on {device}, loaded {said.n_loads} times", markup=False)
     rate = said.n_texts / said.encoding_s if said.encoding_s else 0.0
     console.print(f"texts: {said.n_texts:,} encoded, {rate:,.0f} a second; GPU memory: {said.gpu_bytes / _GIB:.1f} GiB")
+    if said.model is not None:
+        _show_model(said.settings["FTM_LLM_MODEL"], said.model)
+
+
+def _show_model(name: str, told: Mapping[str, Any]) -> None:
+    console.print(
+        f"language model: {name}, {told['state']}; {told['n_under_way']} questions under way, {told['n_replies']:,} "
+        f"replies to {told['n_requests']:,} requests, {told['n_reused']:,} reused, {told['n_unanswered']:,} unanswered"
+        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${told['dollars']:.2f}",
+        markup=False,
+    )
 
 
 def _show_errors(found: list[Error]) -> None:

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from multiprocessing.connection import Client, Connection, wait
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import cast
 
@@ -24,9 +24,9 @@ import numpy as np
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.lane import die_with
+from ftm_assets.launcher.line import Line
 from ftm_assets.resources.encoder import Encoder, batches, open_encoder
 
-_ASK_AGAIN_S = 0.2
 _SAY_S = 1.0
 _LOAD_AGAIN_S = 60.0
 _CLIENT_TIMEOUT = struct.pack("ll", 5, 0)  # A struct timeval.
@@ -36,13 +36,6 @@ LOADING = b"loading"
 
 class EncoderFailed(FtmError):
     """The encoder process cannot encode; it says why."""
-
-
-class EncoderGone(FtmError):
-    """The encoder process did not come back."""
-
-    def __init__(self, waited_s: float) -> None:
-        super().__init__(f"no encoder process for {waited_s:.0f} s; see what the worker says: ftm worker status")
 
 
 @dataclass(frozen=True)
@@ -91,20 +84,23 @@ class ServedEncoder:
 
     address: str
     patience_s: float = 600.0
-    _connection: Connection | None = field(default=None, init=False, repr=False)
+    _line: Line = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._line = Line(self.address, "encoder process", self.patience_s)
 
     @property
     def name(self) -> str:
-        """The model's name, as it is recorded. raises: EncoderFailed, EncoderGone"""
+        """The model's name, as it is recorded. raises: EncoderFailed, ProcessGone"""
         return cast(Loaded, self._ask(None)).name
 
     @property
     def revision(self) -> str:
-        """What tells two versions of the model apart. raises: EncoderFailed, EncoderGone"""
+        """What tells two versions of the model apart. raises: EncoderFailed, ProcessGone"""
         return cast(Loaded, self._ask(None)).revision
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """See `Encoder`. raises: EncoderFailed, EncoderGone"""
+        """See `Encoder`. raises: EncoderFailed, ProcessGone"""
         if not texts:
             return np.zeros((0, DIMENSIONS), np.float32)
         return cast(np.ndarray, self._ask(list(texts)))
@@ -114,32 +110,15 @@ class ServedEncoder:
         process refuses it once several of its kind have died over it.
         """
         while True:
-            connection = self._connection or self._connect()
-            # An interrupt in between leaves half an answer in the connection, so that it must not be used again.
-            self._connection = None
             try:
-                connection.send(request)
-                answer = connection.recv()
+                with self._line.taken() as connection:
+                    connection.send(request)
+                    answer = connection.recv()
             except (OSError, EOFError):
-                connection.close()
                 continue
-            except BaseException:
-                connection.close()
-                raise
-            self._connection = connection
             if isinstance(answer, Failed):
                 raise EncoderFailed(answer.why)
             return answer
-
-    def _connect(self) -> Connection:
-        started = time.monotonic()
-        while True:
-            try:
-                return Client(self.address)
-            except OSError:
-                if time.monotonic() - started > self.patience_s:
-                    raise EncoderGone(self.patience_s) from None
-                time.sleep(_ASK_AGAIN_S)
 
 
 def encoder_process(

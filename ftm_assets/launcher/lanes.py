@@ -88,8 +88,8 @@ class Lane:
 class Lanes:
     """The lanes and their warm parent. No method waits for a run.
 
-    folder:          where their socket is
-    encoder_address: where they ask for vectors
+    folder:     where their socket is
+    addresses:  by variable, the sockets of the processes that they ask
     n:          how many
     preload:    module that the warm parent imports before it forks
     lane_runs:  a lane is replaced after so many runs, so that what leaks does not add up
@@ -97,9 +97,9 @@ class Lanes:
     """
 
     def __init__(
-        self, folder: Path, n: int, preload: str, lane_runs: int, lane_bytes: int, encoder_address: str
+        self, folder: Path, n: int, preload: str, lane_runs: int, lane_bytes: int, addresses: Mapping[str, str]
     ) -> None:
-        self._encoder_address = encoder_address
+        self._addresses = addresses
         self._preload = preload
         self._lane_runs = lane_runs
         self._lane_bytes = lane_bytes
@@ -117,7 +117,7 @@ class Lanes:
         self._control, theirs = _SPAWN.Pipe()
         arguments = (theirs, os.getpid(), self._address, self._preload)
         self._parent = _SPAWN.Process(target=warm_parent, args=arguments, daemon=True)
-        with _environment(_LANE_ENVIRONMENT | {"FTM_ENCODER_ADDRESS": self._encoder_address}):
+        with _environment({**_LANE_ENVIRONMENT, **self._addresses}):
             self._parent.start()
         self._pauses.started()
         self._start_parent_at: float | None = None

@@ -1,13 +1,16 @@
 """What the worker says of itself, for monitoring: Prometheus' text format over HTTP on loopback."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, TypeAlias
 
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import LaneReport, Waiting, WorkerReport
+
+_Metric: TypeAlias = tuple[str, str, str, Sequence[tuple[str, float]]]
 
 
 class PortTaken(FtmError):
@@ -30,7 +33,7 @@ def exposition(report: Report) -> str:
     """The report in Prometheus' text format, version 0.0.4."""
     worker, lanes, waiting = report.worker, report.lanes, report.waiting
     now = worker.said_at
-    metrics: list[tuple[str, str, str, Sequence[tuple[str, float]]]] = [
+    metrics: list[_Metric] = [
         ("worker_start_time_seconds", "gauge", "when the worker began", [("", worker.started_at.timestamp())]),
         ("worker_report_time_seconds", "gauge", "when all of this was so", [("", now.timestamp())]),
         ("worker_stopping", "gauge", "1 if no further run is begun", [("", worker.phase == "stopping")]),
@@ -51,11 +54,27 @@ def exposition(report: Report) -> str:
         ("lane_memory_bytes", "gauge", "memory it holds, shared pages too",
          [(_of(lane), lane.memory_bytes) for lane in lanes]),
     ]  # fmt: skip
+    if worker.model is not None:
+        metrics += _of_model(worker.model)
     lines = []
     for name, kind, says, values in metrics:
         lines += [f"# HELP ftm_{name} {says}", f"# TYPE ftm_{name} {kind}"]
         lines += [f"ftm_{name}{labels} {float(value)!r}" for labels, value in values]
     return "\n".join(lines) + "\n"
+
+
+def _of_model(told: Mapping[str, Any]) -> list[_Metric]:
+    return [
+        ("llm_well", "gauge", "1 if the language model answers", [("", told["state"] == "well")]),
+        ("llm_under_way", "gauge", "questions that it is asked or that wait", [("", told["n_under_way"])]),
+        ("llm_requests_total", "counter", "requests sent to it", [("", told["n_requests"])]),
+        ("llm_replies_total", "counter", "replies that came", [("", told["n_replies"])]),
+        ("llm_reused_total", "counter", "replies that the ledger had", [("", told["n_reused"])]),
+        ("llm_unanswered_total", "counter", "questions without an answer", [("", told["n_unanswered"])]),
+        ("llm_tokens_in_total", "counter", "tokens sent to it", [("", told["tokens_in"])]),
+        ("llm_tokens_out_total", "counter", "tokens of its replies", [("", told["tokens_out"])]),
+        ("llm_dollars_total", "counter", "what the replies cost, as far as it is known", [("", told["dollars"])]),
+    ]
 
 
 def _of(lane: LaneReport) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB, insert
@@ -65,6 +66,9 @@ class WorkerReport(Base):
     encoding_s: Mapped[float]
     gpu_bytes: Mapped[int]
     error_at: Mapped[datetime | None]
+    model: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True), doc="progress of the language model's client; null without a model"
+    )
 
 
 class LaneReport(Base):

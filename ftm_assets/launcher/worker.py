@@ -1,6 +1,7 @@
 """The GPU worker: takes runs from the queue, gives them to lanes, and keeps lanes and encoder alive.
 
     queue in Postgres --> Worker -+-- encoder process: owns the device, loads the model once
+                                  +-- client process of the language model, if there is one: limits, breaker, pool
                                   +-- warm parent
                                         +-- forks lane 1 ... lane n, one run at a time each
 
@@ -17,6 +18,7 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -30,12 +32,16 @@ from dagster_postgres.utils import DagsterPostgresException
 import ftm_assets
 from ftm_assets.launcher import queue as q
 from ftm_assets.launcher.encoder_process import EncoderProcess
+from ftm_assets.launcher.kept_process import KeptProcess
 from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
 from ftm_assets.launcher.lock import Taken
 from ftm_assets.launcher.machine import machine
 from ftm_assets.launcher.metrics import Report, serving
+from ftm_assets.launcher.model_process import ModelProcess
+from ftm_assets.launcher.model_serving import socket_of
 from ftm_assets.launcher.retention import prune
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
+from ftm_assets.resources.llm_prices import read_prices
 from ftm_assets.settings import Settings
 
 MAX_ATTEMPTS = 3
@@ -62,8 +68,16 @@ class Worker:
         self.lock = queue.lock(self.holder)
         self.started_at = datetime.now(UTC)
         self.encoder = EncoderProcess(str(folder / "encoder"), settings.encoder, settings.device)
+        addresses = {"FTM_ENCODER_ADDRESS": self.encoder.address}
+        self.model: ModelProcess | None = None
+        if settings.llm_model:
+            # Where processes that are no lanes find it, too.
+            self.model = ModelProcess(socket_of(settings.home) or str(folder / "model"))
+            # Who asks the process needs no key.
+            addresses |= {"FTM_LLM_ADDRESS": self.model.address, "FTM_LLM_API_KEY": "", "XAI_API_KEY": ""}
+        self.kept: list[KeptProcess] = [self.encoder, *([self.model] if self.model else [])]
         n_lanes, lane_bytes = fitting_lanes(settings.lanes, settings.lane_memory, *machine())
-        self.lanes = Lanes(folder, n_lanes, settings.preload, settings.lane_runs, lane_bytes, self.encoder.address)
+        self.lanes = Lanes(folder, n_lanes, settings.preload, settings.lane_runs, lane_bytes, addresses)
         self.left: deque[RunLeft] = deque()
         self.errors: deque[tuple[str, datetime]] = deque(maxlen=_N_ERRORS)
         self.error_at: datetime | None = None
@@ -81,9 +95,10 @@ class Worker:
             log.info("%s runs that a worker before this one has left go on", len(left))
         database_at, housekeeping_at = 0.0, 0.0
         while not self._is_through():
-            wait([*self.lanes.waited(), *self.encoder.waited()], timeout=_TICK_S)
+            waited = [each for kept in self.kept for each in kept.waited()]
+            wait([*self.lanes.waited(), *waited], timeout=_TICK_S)
             self.left.extend(self.lanes.collect())
-            for error in (*self.encoder.collect(), *self.lanes.complaints):
+            for error in (*(said for kept in self.kept for said in kept.collect()), *self.lanes.complaints):
                 self._note(error)
             self.lanes.complaints.clear()
             now = time.monotonic()
@@ -221,6 +236,7 @@ class Worker:
             encoding_s=progress.encoding_s,
             gpu_bytes=progress.gpu_bytes,
             error_at=self.error_at,
+            model=self._model_report(),
         )
         lanes = [
             q.LaneReport(
@@ -235,6 +251,10 @@ class Worker:
             for lane in self.lanes.lanes
         ]
         return Report(worker, lanes, self.queue.waiting())
+
+    def _model_report(self) -> dict[str, str | int | float] | None:
+        """The model's progress as JSON; None without a model."""
+        return asdict(self.model.progress) if self.model else None
 
     def _prune(self) -> None:
         try:
@@ -257,7 +277,8 @@ class Worker:
     def close(self) -> None:
         """End all processes, hand back the runs that are still in lanes, and let another worker come."""
         self.lanes.close()
-        self.encoder.close()
+        for kept in self.kept:
+            kept.close()
         for lane in self.lanes.lanes:
             if lane.launch is not None:
                 self.left.append(RunLeft(lane.launch, "The worker stopped before the run had ended."))
@@ -273,8 +294,9 @@ def work(queue: q.RunQueue, instance: DagsterInstance, settings: Settings) -> bo
     """Be the worker until SIGTERM or SIGINT; returns whether to start over, because the code has changed.
 
     SIGTERM is the notice that a spot machine goes.
-    raises: Taken, PortTaken
+    raises: Taken, PortTaken, BadPrices
     """
+    read_prices(settings.llm_prices)  # Better now than in a process that ends over it again and again.
     with TemporaryDirectory(prefix="ftm-worker-") as folder:
         worker = Worker(queue, instance, settings, Path(folder))
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -8,6 +8,7 @@ from plotly.offline import get_plotlyjs
 
 from ftm_assets.analysis.vectors import in_plane
 from ftm_assets.report.figures import N_LARGEST, funnel_figure, html_of, largest_figure, map_figure
+from ftm_assets.storage.queries import QuarterDetail
 from ftm_assets.storage.report import QuarterReport
 
 N_NAMED = 20
@@ -73,11 +74,26 @@ def warnings_of(report: QuarterReport) -> list[str]:
         found.append(
             f"{len(below)} of {len(rows)} themes are not stable (below {run.settings.min_stability}): {_named(below)}"
         )
+    found += [f"Hindsight: {knowing}." for knowing in status.hindsight]
+    if by_keywords := _by_keywords(status):
+        found.append(by_keywords)
     if run.funnel is None:
         found.append(
             "What became of the sentences when the themes were published is not known; it was counted for this page."
         )
     return found
+
+
+def _by_keywords(status: QuarterDetail) -> str:
+    """How many summaries a language model has not written, where it has written others."""
+    topics = [source for source in status.sources if source.what == "topics"]
+    n, without = sum(source.n for source in topics), sum(source.n for source in topics if source.source == "keywords")
+    if not 0 < without < n:
+        return ""
+    return (
+        f"{without:,} of {n:,} summaries of topics are made of keywords, the others by a language model. Write these "
+        f"anew with: ftm backfill {status.quarter} --upgrade-summaries"
+    )
 
 
 def commas(n: int) -> str:

@@ -12,6 +12,8 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.themes import inputs_hash
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.funnel import Funnel, count_funnel
+from ftm_assets.storage.spending import Hindsight, Spending, hindsight, spending
+from ftm_assets.storage.summaries import SummarySource, summary_sources
 from ftm_assets.storage.themes import ThemeState, current_summaries, theme_state
 
 _SENTENCE_ID = re.compile(r"[0-9]+_([0-9]{1,18})_[0-9]+")
@@ -58,6 +60,7 @@ class QuarterStatus(QuarterProgress):
     """How far a quarter is, and how much is in it; every count has its denominator beside it.
 
     n_recipes: different versions and settings behind one stage, at most; 1 where all firms were made alike
+    sources:   who wrote summaries of topics and descriptions of themes
     """
 
     n_calls: int
@@ -72,6 +75,7 @@ class QuarterStatus(QuarterProgress):
     n_topics_in_themes: int
     encoder: str | None
     n_recipes: int
+    sources: tuple[SummarySource, ...] = ()
 
     @property
     def outlier_share(self) -> float:
@@ -81,9 +85,14 @@ class QuarterStatus(QuarterProgress):
 
 @dataclass(frozen=True, kw_only=True)
 class QuarterDetail(QuarterStatus):
-    """The status of a quarter, with what became of its sentences by voice."""
+    """The status of a quarter, with what became of its sentences by voice, and what its language model took.
+
+    hindsight: models that may have known what came after the quarter's first call
+    """
 
     funnel: Funnel
+    spending: tuple[Spending, ...]
+    hindsight: tuple[Hindsight, ...]
 
 
 @dataclass(frozen=True)
@@ -103,6 +112,7 @@ class ThemeRow:
     n_sentences:   of its topics; those that were replaced since hold none
     concentration: Herfindahl index of its topics over firms, 1 for one firm
     stability:     None where it was not measured
+    title, description, description_model: by a language model, None where none wrote any
     """
 
     quarter: str
@@ -116,6 +126,9 @@ class ThemeRow:
     top_firm_share: float
     concentration: float
     stability: float | None
+    title: str | None = None
+    description: str | None = None
+    description_model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,6 +147,8 @@ class TopicRow:
     theme_id: str | None
     similarity: float | None
     live: bool
+    title: str | None = None
+    model: str | None = None
 
 
 @dataclass(frozen=True)
@@ -269,6 +284,7 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         n_topics_in_themes=counts.n_topics_in_themes,
         encoder=counts.encoder,
         n_recipes=counts.n_recipes,
+        sources=tuple(summary_sources(connection, quarter)),
     )
 
 
@@ -278,6 +294,8 @@ def quarter_detail(connection: Connection, quarter: str) -> QuarterDetail:
     return QuarterDetail(
         **{field.name: getattr(status, field.name) for field in fields(status)},
         funnel=count_funnel(connection, quarter),
+        spending=tuple(spending(connection, quarter)),
+        hindsight=tuple(hindsight(connection, quarter)),
     )
 
 
@@ -348,7 +366,8 @@ def themes_of_quarter(connection: Connection, quarter: str) -> list[ThemeRow]:
             )
             SELECT themes.quarter, theme_id, theme_number, label, keywords,
                    firms AS n_firms, topics AS n_topics, sentences AS n_sentences,
-                   top_share AS top_firm_share, herfindahl AS concentration, stability
+                   top_share AS top_firm_share, herfindahl AS concentration, stability, title,
+                   CASE description_source WHEN 'model' THEN description END AS description, description_model
             FROM themes JOIN sizes USING (theme_number)
             WHERE themes.quarter = :quarter ORDER BY firms DESC, topics DESC, theme_number
             """
@@ -415,7 +434,7 @@ def _topics(connection: Connection, chosen: str, values: dict[str, Any], order: 
             f"""
             SELECT chosen.quarter, chosen.company_id || '_' || chosen.quarter || '_' || chosen.topic_number,
                    partition_key, coalesce(name, partition_key), chosen.topic_number, chosen.label,
-                   n_sentences, text, source, theme_id, similarity, live_topic_number IS NOT NULL
+                   n_sentences, text, source, theme_id, similarity, live_topic_number IS NOT NULL, title, model
             FROM ({chosen}) AS chosen
             JOIN firms USING (company_id)
             -- A firm whose calls were deleted is still in the published themes.

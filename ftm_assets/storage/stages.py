@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.sentences import CallDay, FirmTurns, Sentence, Sentences, Turn
-from ftm_assets.analysis.summaries import Summaries
+from ftm_assets.analysis.summaries import Summaries, TopicSummary
 from ftm_assets.analysis.topics import Topic, Topics, TopicSentence
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
@@ -292,6 +292,7 @@ def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
         built_from=stage.built_from or "",
         reason=stage.versions["reason"],
         calls=turns.calls,
+        company_name=turns.company_name,
     )
 
 
@@ -322,6 +323,23 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
         built_from=stage.built_from or "",
         reason=stage.versions["reason"],
     )
+
+
+def read_summaries(connection: Connection, quarter: str, firm_key: str, built_from: str) -> tuple[TopicSummary, ...]:
+    """A firm-quarter's summaries of the topics with this content hash, in topic order; none if they are of others."""
+    found = connection.execute(
+        sa.select(*(getattr(t.TopicSummary, f.name) for f in fields(TopicSummary)))
+        .join(t.Firm, t.Firm.company_id == t.TopicSummary.company_id)
+        .join(t.Stage, (t.Stage.quarter == t.TopicSummary.quarter) & (t.Stage.company_id == t.Firm.company_id))
+        .where(
+            t.Firm.partition_key == firm_key,
+            t.TopicSummary.quarter == quarter,
+            t.Stage.stage == "topic_summaries",
+            t.Stage.built_from == built_from,
+        )
+        .order_by(t.TopicSummary.topic_number)
+    )
+    return tuple(TopicSummary(**{**row._mapping, "evidence": tuple(row.evidence)}) for row in found)
 
 
 def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
@@ -367,9 +385,9 @@ def _copies(where: FirmQuarter, value: Stored) -> list[_Copy]:
     return [
         (
             t.TopicSummary,
-            "quarter company_id topic_number text source model evidence embedding".split(),
+            "quarter company_id topic_number text title source model reason evidence embedding".split(),
             [
-                (*key, s.topic_number, s.text, s.source, s.model, list(s.evidence), vector)
+                (*key, s.topic_number, s.text, s.title, s.source, s.model, s.reason, list(s.evidence), vector)
                 for s, vector in zip(value.summaries, value.embeddings, strict=True)
             ],
         )

@@ -266,8 +266,10 @@ class TopicSummary(Base):
     quarter: Mapped[str] = mapped_column(primary_key=True, doc="calendar quarter of the calls")
     company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, doc="the firm")
     topic_number: Mapped[int] = mapped_column(SmallInteger, primary_key=True, doc="the topic")
+    title: Mapped[str | None] = mapped_column(doc="the topic in a few words, null for keywords")
     text: Mapped[str] = mapped_column(doc="the topic in a sentence or two")
-    source: Mapped[str] = mapped_column(doc="keywords, or model once a language model writes them")
+    source: Mapped[str] = mapped_column(doc="keywords, or model where a language model wrote it")
+    reason: Mapped[str | None] = mapped_column(doc="why it is made of keywords, null where a language model wrote it")
     model: Mapped[str | None] = mapped_column(doc="the language model, null for keywords")
     evidence: Mapped[list[str]] = mapped_column(doc="ids of the sentences it rests on")
     embedding: Mapped[Any] = mapped_column(
@@ -351,6 +353,13 @@ class Theme(Base):
         doc="mean best Jaccard over other seeds and over deletions of 10 % of the firms; null where it was not measured"
     )
     centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False, doc="unit-length mean of its topics")
+    title: Mapped[str | None] = mapped_column(doc="the theme in a few words, null for keywords")
+    description: Mapped[str | None] = mapped_column(doc="the theme in a few sentences, null if nobody wrote it")
+    description_source: Mapped[str | None] = mapped_column(doc="keywords, or model where a language model wrote it")
+    description_model: Mapped[str | None] = mapped_column(doc="the language model, null for keywords")
+    description_embedding: Mapped[Any | None] = mapped_column(
+        Vector(DIMENSIONS), doc="of the description, unit length, padded with zeros to 768; null if no model wrote one"
+    )
 
 
 class ThemeTopic(Base):
@@ -389,3 +398,50 @@ class Reject(Base):
     value: Mapped[str]
     transcript_id: Mapped[int | None] = mapped_column(BigInteger)
     kept: Mapped[bool]
+
+
+class LlmCall(Base):
+    """A question to the language model that is or may be paid, and its reply; outlives the quarter's rows.
+
+    A question is asked again, under the next number, only where nothing of use came of the last one. States:
+    sent (under way, or lost with its process), answered, rejected (of no use, paid), refused (by the model or the
+    provider), lost (the connection broke before the whole reply was there; it may have been paid), failed (not paid).
+    """
+
+    __tablename__ = "llm_calls"
+    __table_args__ = (Index(None, "quarter", "state"),)
+
+    key: Mapped[str] = mapped_column(primary_key=True, doc="content hash of model, prompt, messages and reply's form")
+    number: Mapped[int] = mapped_column(SmallInteger, primary_key=True, doc="1, or how often it had to be paid")
+    quarter: Mapped[str] = mapped_column(doc="calendar quarter that pays")
+    run: Mapped[str] = mapped_column(doc="run that pays, empty if none does")
+    prompt: Mapped[str] = mapped_column(doc="name and version of the prompt")
+    model: Mapped[str] = mapped_column(doc="as asked")
+    model_answered: Mapped[str | None] = mapped_column(doc="as answered")
+    training_cutoff: Mapped[date | None] = mapped_column(
+        doc="until when the model has read, as the price list states it; null if it does not"
+    )
+    request: Mapped[dict[str, Any]] = mapped_column(doc="messages, form of the reply and its longest length")
+    reply: Mapped[str | None]
+    state: Mapped[str] = mapped_column(doc="sent, answered, rejected, refused, lost, failed")
+    tokens_in: Mapped[int | None] = mapped_column(Integer, doc="as the provider counts; null where it did not say")
+    tokens_cached: Mapped[int | None] = mapped_column(Integer, doc="those of them that it had from earlier requests")
+    tokens_out: Mapped[int | None] = mapped_column(Integer)
+    dollars: Mapped[float | None] = mapped_column(
+        doc="an upper bound while it is sent or lost, then the price; null if the model's price is unknown"
+    )
+    latency_s: Mapped[float | None] = mapped_column(doc="of the request that was answered")
+    attempts: Mapped[int] = mapped_column(SmallInteger, doc="requests sent under this number")
+    error: Mapped[str | None] = mapped_column(doc="why the reply is of no use, or the last failure")
+    sender: Mapped[int] = mapped_column(BigInteger, doc="of the process that sends; it holds the lock of this number")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class LlmSpending(Base):
+    """What a quarter, or a run, has spent or put aside for questions under way: sums of `llm_calls`, kept at hand."""
+
+    __tablename__ = "llm_spending"
+
+    kind: Mapped[str] = mapped_column(primary_key=True, doc="quarter or run")
+    payer: Mapped[str] = mapped_column(primary_key=True, doc="the quarter, or the run's id")
+    dollars: Mapped[float]

@@ -1,8 +1,9 @@
 """Published theme runs: they survive what changes upstream, and know which firms have changed."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import repeat
 from statistics import fmean
 from typing import Any
 
@@ -11,12 +12,14 @@ from pgvector.sqlalchemy import Vector
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.engine import Connection
 
+from ftm_assets.analysis.prose import Names, phrases_of
 from ftm_assets.analysis.themes import (
     N_EXEMPLARS,
     N_SPOKEN,
     KnownThemes,
     QuarterTopic,
     QuarterTopics,
+    ThemeDescription,
     Themes,
     ThemeSettings,
 )
@@ -114,6 +117,7 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
             t.Topic.company_id,
             t.Topic.topic_number,
             t.Topic.label,
+            t.TopicSummary.text,
             t.TopicSummary.source,
             binary(t.TopicSummary.embedding).label("summary"),
             binary(_exemplar_mean()).label("exemplar"),
@@ -122,14 +126,16 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
         .order_by(t.Topic.company_id, t.Topic.topic_number)
     ).all()
-    said = _said(connection, quarter, firms)
+    names = _names(connection, quarter, firms)
+    said = _said(connection, quarter, names)
     as_of = connection.scalar(
         sa.select(sa.func.max(t.Call.available_at)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
     )
     return QuarterTopics(
         quarter=quarter,
         topics=tuple(
-            QuarterTopic(r.company_id, r.topic_number, r.label, *said[r.company_id, r.topic_number]) for r in rows
+            QuarterTopic(r.company_id, r.topic_number, r.label, *said[r.company_id, r.topic_number], r.text)
+            for r in rows
         ),
         exemplars=unit_rows(vectors_of([r.exemplar for r in rows])),
         summaries=vectors_of([r.summary for r in rows]),
@@ -141,6 +147,7 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         encoder=connection.scalar(
             sa.select(t.Quarter.encoder + "@" + t.Quarter.encoder_revision).where(t.Quarter.quarter == quarter)
         ),
+        names=names,
     )
 
 
@@ -294,14 +301,15 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
         t.Theme.__table__,  # type: ignore[arg-type]
         (
             "quarter run_number theme_number label keywords n_firms n_topics top_firm_share concentration stability "
-            "centroid"
+            "centroid title description description_source description_model description_embedding"
         ).split(),
         (
             (
                 *(quarter, run_number, theme.theme_number, theme.label, list(theme.keywords)),
                 *(theme.n_firms, theme.n_topics, theme.top_firm_share, theme.concentration, theme.stability, centroid),
+                *described,
             )
-            for theme, centroid in zip(themes.themes, themes.centroids, strict=True)
+            for theme, centroid, described in zip(themes.themes, themes.centroids, _described(themes), strict=True)
         ),
     )
     copy_rows(
@@ -309,6 +317,16 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
         t.ThemeTopic.__table__,  # type: ignore[arg-type]
         "quarter company_id topic_number topic_label theme_number similarity".split(),
         ((quarter, m.company_id, m.topic_number, m.topic_label, m.theme_number, m.similarity) for m in themes.members),
+    )
+
+
+def _described(themes: Themes) -> Iterable[tuple[object, ...]]:
+    """Title, description, source, model and vector of each theme; nothing of themes that nobody has described."""
+    if not themes.descriptions:
+        return repeat((None,) * 5, len(themes.themes))
+    return (
+        (d.title, d.text, d.source, d.model, vector if d.source == "model" else None)
+        for d, vector in zip(themes.descriptions, themes.description_embeddings, strict=True)
     )
 
 
@@ -343,7 +361,14 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
     if run is None:
         return KnownThemes()
     current = connection.execute(
-        sa.select(t.Theme.theme_number, binary(t.Theme.centroid).label("centroid"))
+        sa.select(
+            t.Theme.theme_number,
+            t.Theme.title,
+            t.Theme.description,
+            t.Theme.description_source,
+            t.Theme.description_model,
+            binary(t.Theme.centroid).label("centroid"),
+        )
         .where(t.Theme.quarter == quarter, t.Theme.run_number == run.run_number)
         .order_by(t.Theme.theme_number)
     ).all()
@@ -361,15 +386,16 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
         next_number=(highest or 0) + 1,
         members=tuple(frozenset(topics) for topics in members.values()),
         encoder=run.versions.get("encoder"),
+        descriptions={
+            r.theme_number: ThemeDescription(r.theme_number, r.description, "model", r.description_model, r.title)
+            for r in current
+            if r.description_source == "model"
+        },
     )
 
 
-def _said(
-    connection: Connection, quarter: str, firms: Collection[int]
-) -> dict[tuple[int, int | None], tuple[tuple[str, ...], float]]:
-    """Company id and topic number -> what its N_SPOKEN best sentences say: their terms, each once a sentence, and how
-    near they are to platitudes on average.
-    """
+def _names(connection: Connection, quarter: str, firms: Collection[int]) -> dict[int, Names]:
+    """Company id -> names of the firm and of everyone who speaks in its modelled calls."""
     speakers = connection.execute(
         sa.select(t.Call.company_id, t.FirmQuarter.name, sa.func.array_agg(t.Component.person.distinct()))
         .join(
@@ -382,7 +408,15 @@ def _said(
         .where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None), t.Call.company_id.in_(firms))
         .group_by(t.Call.company_id, t.FirmQuarter.name)
     )
-    names = {company_id: name_tokens(persons, name) for company_id, name, persons in speakers}
+    return {company_id: Names(name_tokens(persons, name), phrases_of(name)) for company_id, name, persons in speakers}
+
+
+def _said(
+    connection: Connection, quarter: str, names: Mapping[int, Names]
+) -> dict[tuple[int, int | None], tuple[tuple[str, ...], float]]:
+    """Company id and topic number -> what its N_SPOKEN best sentences say: their terms, each once a sentence, and how
+    near they are to platitudes on average.
+    """
     sentences = connection.execute(
         sa.select(
             t.TopicSentence.company_id,
@@ -396,14 +430,14 @@ def _said(
         )
         .where(
             t.TopicSentence.quarter == quarter,
-            t.TopicSentence.company_id.in_(firms),
+            t.TopicSentence.company_id.in_(names),
             t.TopicSentence.rank <= N_SPOKEN,
         )
         .order_by(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.TopicSentence.rank)
     )
     found: defaultdict[tuple[int, int | None], list[tuple[list[str], float]]] = defaultdict(list)
     for firm, number, text, platitude in sentences:
-        found[firm, number].append((list(dict.fromkeys(terms(text, names[firm]))), platitude))
+        found[firm, number].append((list(dict.fromkeys(terms(text, names[firm].tokens))), platitude))
     return {
         topic: (tuple(term for of_sentence, _ in said for term in of_sentence), fmean(near for _, near in said))
         for topic, said in found.items()

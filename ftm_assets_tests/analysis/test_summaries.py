@@ -5,11 +5,11 @@ import pytest
 
 from ftm_assets.analysis.sentences import Sentences, Turn, split_turns
 from ftm_assets.analysis.summaries import (
-    KeywordSummarizer,
     Summaries,
     TopicEvidence,
     TopicSummary,
     evidence_of,
+    keyword_summary,
 )
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
@@ -37,7 +37,7 @@ def topics(sentences: Sentences) -> Topics:
 
 
 def summarized(topics: Topics, sentences: Sentences) -> Summaries:
-    written = KeywordSummarizer().summarize(evidence_of(topics, sentences))
+    written = [keyword_summary(topic) for topic in evidence_of(topics, sentences)]
     return Summaries.of(topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1"))
 
 
@@ -52,27 +52,27 @@ def test_evidence_is_a_topics_own_best_sentences_nearest_first(topics: Topics, s
     assert set(wages.sentences) == {SPOKEN[1], SPOKEN[4]}
 
 
-def test_there_is_no_more_evidence_than_sentences_and_never_more_than_three() -> None:
-    spoken = ["Freight is dear for all of us.", *SPOKEN]
+def test_there_is_no_more_evidence_than_sentences_and_never_more_than_five() -> None:
+    spoken = [*(f"Freight is dear for all of us in {place}." for place in ("Ghent", "Oslo", "Turin")), *SPOKEN]
     rows = split_turns(1, [Turn(7, 0, "Answer", "Executives", "Ann Lee", "\n".join(spoken))])
     many = Sentences(rows, HashEncoder().encode(spoken))
     topics = fit_topics(many, TopicSettings(min_sentences=4), FirstWordModel())
-    assert [topic.n_sentences for topic in topics.topics] == [4, 2]
-    assert [len(e.sentences) for e in evidence_of(topics, many)] == [3, 2]
+    assert [topic.n_sentences for topic in topics.topics] == [6, 2]
+    assert [len(e.sentences) for e in evidence_of(topics, many)] == [5, 2]
 
 
 def test_a_keyword_summary_is_five_words_and_the_best_sentence() -> None:
     evidence = TopicEvidence(
         3, ("wage inflation", "hiring", "r&d", "d", "e", "f"), ("1_7_0002", "1_7_0001"), ("Wages rose.", "They fell.")
     )
-    assert KeywordSummarizer().summarize([evidence]) == [
-        TopicSummary(3, "Wage inflation, hiring, r&d, d, e. Wages rose.", "keywords", None, ("1_7_0002",))
-    ]
+    assert keyword_summary(evidence) == TopicSummary(
+        3, "Wage inflation, hiring, r&d, d, e. Wages rose.", "keywords", None, ("1_7_0002",), None, "no model"
+    )
 
 
 def test_a_topic_without_keywords_is_summarized_by_its_sentence() -> None:
     evidence = TopicEvidence(0, (), ("1_7_0000",), ("That is what we are going to do.",))
-    assert KeywordSummarizer().summarize([evidence])[0].text == "That is what we are going to do."
+    assert keyword_summary(evidence).text == "That is what we are going to do."
 
 
 def test_each_topic_has_one_summary_in_order(topics: Topics, sentences: Sentences) -> None:
@@ -81,7 +81,7 @@ def test_each_topic_has_one_summary_in_order(topics: Topics, sentences: Sentence
     assert summaries.n_by_keywords == len(summaries.summaries) == len(summaries.embeddings) == 2
     assert (summaries.built_from, summaries.reason) == (topics.content_hash, None)
     assert summaries.encoder == ("hash", "1")
-    assert summaries.versions == {"encoder": ["hash", "1"], "reason": None}
+    assert summaries.versions == {"encoder": ["hash", "1"], "settings": {}, "reason": None}
 
 
 def test_without_topics_there_are_no_summaries_and_the_same_reason(sentences: Sentences) -> None:

@@ -94,18 +94,22 @@ def test_outlier_share_passes_for_a_firm_that_said_too_little(sentences: Sentenc
 
 
 def test_every_topic_summarized_warns_of_keywords(summaries: Summaries, topics: Topics) -> None:
-    assert told(check_summarized(summaries, topics)) == (False, WARN, {"without summary": [], "by keywords": 2})
+    assert told(check_summarized(summaries, topics)) == (
+        False,
+        WARN,
+        {"without summary": [], "by keywords": 2, "because": ["no model"]},
+    )
 
-    written = tuple(replace(summary, source="model", model="m") for summary in summaries.summaries)
+    written = tuple(replace(summary, source="model", model="m", reason=None) for summary in summaries.summaries)
     assert check_summarized(replace(summaries, summaries=written), topics).passed
 
 
 @pytest.mark.parametrize("how", ["empty", "absent"])
 def test_a_topic_without_a_summary_is_an_error(summaries: Summaries, topics: Topics, how: str) -> None:
-    first, second = (replace(summary, source="model", model="m") for summary in summaries.summaries)
+    first, second = (replace(summary, source="model", model="m", reason=None) for summary in summaries.summaries)
     left = (first, replace(second, text="")) if how == "empty" else (first,)
     found = told(check_summarized(replace(summaries, summaries=left), topics))
-    assert found == (False, ERROR, {"without summary": [1], "by keywords": 0})
+    assert found == (False, ERROR, {"without summary": [1], "by keywords": 0, "because": []})
 
 
 # --- of a quarter

@@ -6,11 +6,12 @@ import pytest
 import sqlalchemy as sa
 
 from ftm_assets import runs
-from ftm_assets.assets.sensors import complete_quarters
+from ftm_assets.assets.sensors import complete_quarters, default_status
 from ftm_assets.assets.transcripts import NoSource, TranscriptSettings, load_quarter
 from ftm_assets.definitions import defs as shipped
 from ftm_assets.errors import FtmError
 from ftm_assets.partitions import firm_quarter_key
+from ftm_assets.settings import Settings
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.removal import drop_quarter
@@ -195,6 +196,11 @@ def test_the_sensor_says_what_it_waits_for(
     run_firms(defs, instance, loaded[0])
     run(defs, instance, "quarter_themes", QUARTER)
     assert reason() == "all themes are current or being made"
+
+
+def test_the_sensor_starts_nothing_that_costs_money_unless_told_to() -> None:
+    assert default_status(Settings()) is dg.DefaultSensorStatus.RUNNING
+    assert default_status(Settings(llm_model="paid-1")) is dg.DefaultSensorStatus.STOPPED
 
 
 def test_data_versions_are_content_hashes(

@@ -14,7 +14,6 @@ from dagster._daemon.types import DaemonHeartbeat
 from typer.testing import CliRunner
 
 from ftm_assets import backfills
-from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
@@ -120,7 +119,7 @@ def encode_with(database: Database, defs: dg.Definitions, monkeypatch: pytest.Mo
     """Lets commands use another encoder."""
 
     def use(encoder: Encoder) -> None:
-        graph = build_definitions(database, encoder, KeywordSummarizer())
+        graph = build_definitions(database, encoder)
         monkeypatch.setattr("ftm_assets.definitions.defs", graph)
 
     return use

@@ -3,6 +3,7 @@ import io
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 from ftm_assets.cli.main import app
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import RunQueue
+from ftm_assets.resources.asking import Progress
+from ftm_assets.settings import Settings
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.launcher.test_queue import lane, worker
 
@@ -65,6 +68,18 @@ def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
     ):
         assert fact in said
     assert "restart it" not in said
+
+
+def test_status_says_how_the_language_model_does(queue: RunQueue) -> None:
+    told = Progress(70, 4, 60, 50, 2, 14, 12_000, 3_400, 0.256, "down", "api.x.ai: ConnectError")
+    settings = {**Settings().of_worker(), "FTM_LLM_MODEL": "grok-9"}
+    with queue.lock("process 70 on box"):
+        queue.say(worker(settings=settings, model=asdict(told)), [])
+        said = ftm("worker", "status")
+    assert (
+        "language model: grok-9, down; 14 questions under way, 50 replies to 60 requests, 4 reused, 2 unanswered; "
+        "tokens: 12,000 in, 3,400 out; $0.26\n"
+    ) in said
 
 
 @pytest.mark.usefixtures("working")

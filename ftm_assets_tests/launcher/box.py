@@ -21,7 +21,6 @@ import sqlalchemy as sa
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.launcher import LaunchRunContext
 
-from ftm_assets.analysis.summaries import KeywordSummarizer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.queue import Launch, RunQueue, WorkerReport
 from ftm_assets.partitions import firm_quarter_key, firm_quarters
@@ -72,7 +71,7 @@ class Box:
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.options: dict[str, str] = {}
         self.port = free_port()
-        defs = build_definitions(self.database, HashEncoder(), KeywordSummarizer())
+        defs = build_definitions(self.database, HashEncoder())
         self._ingest(defs)
         self._job = defs.resolve_job_def("firm_quarter")
         self._next_firm = 0

@@ -18,7 +18,6 @@ from ftm_assets.launcher.encoder_process import EncoderProcess
 from ftm_assets.launcher.encoding import (
     DIGEST_SIZE,
     EncoderFailed,
-    EncoderGone,
     Failed,
     Loaded,
     Past,
@@ -26,6 +25,7 @@ from ftm_assets.launcher.encoding import (
     encoder_process,
 )
 from ftm_assets.launcher.lanes import receive
+from ftm_assets.launcher.line import ProcessGone
 from ftm_assets.resources.encoder import SentenceTransformerEncoder, batches
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.launcher import encoders
@@ -222,7 +222,7 @@ def test_a_process_that_comes_later_is_waited_for(serve: Callable[[str], Connect
 
 
 def test_a_process_that_never_comes_is_given_up(address: str) -> None:
-    with pytest.raises(EncoderGone, match="no encoder process for 1 s; see what the worker says: ftm worker status"):
+    with pytest.raises(ProcessGone, match="no encoder process for 1 s; see what the worker says: ftm worker status"):
         ServedEncoder(address, patience_s=1.0).encode(TEXTS)
 
 

@@ -24,7 +24,9 @@ class Started:
     """Lanes, and what they have left so far."""
 
     def __init__(self, folder: Path, n: int = 1, lane_runs: int = 100, lane_bytes: int = 4096 * MB) -> None:
-        self.lanes = Lanes(folder, n, jobs.__name__, lane_runs, lane_bytes, "encoder's address")
+        self.lanes = Lanes(
+            folder, n, jobs.__name__, lane_runs, lane_bytes, {"FTM_ENCODER_ADDRESS": "encoder's address"}
+        )
         self.left: list[RunLeft] = []
 
     def until(self, condition: Callable[[], object]) -> None:

@@ -2,12 +2,14 @@ import re
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from ftm_assets.launcher.metrics import PortTaken, Report, exposition, serving
 from ftm_assets.launcher.queue import Waiting
+from ftm_assets.resources.asking import Progress
 from ftm_assets_tests.launcher.test_queue import lane, worker
 from ftm_assets_tests.live import free_port
 
@@ -63,6 +65,18 @@ def test_a_worker_that_stops_and_one_that_had_an_error_say_so() -> None:
     assert (well["ftm_worker_stopping"], well["ftm_worker_last_error_time_seconds"]) == (0, 0)
     ill = parse(exposition(report(phase="stopping", error_at=NOW)))
     assert (ill["ftm_worker_stopping"], ill["ftm_worker_last_error_time_seconds"]) == (1, NOW.timestamp())
+
+
+def test_the_language_model_is_among_the_metrics_where_there_is_one() -> None:
+    found = parse(exposition(report(model=asdict(Progress(n_requests=7, tokens_in=90, dollars=0.5, state="well")))))
+    wanted = {
+        "ftm_llm_well": 1,
+        "ftm_llm_requests_total": 7,
+        "ftm_llm_tokens_in_total": 90,
+        "ftm_llm_dollars_total": 0.5,
+    }
+    assert {name: found[name] for name in wanted} == wanted
+    assert not any("llm" in name for name in parse(exposition(report())))
 
 
 def test_metrics_are_served_on_loopback_while_the_worker_works() -> None:

@@ -5,7 +5,7 @@ from threading import Barrier, Thread
 from time import monotonic, sleep
 
 from ftm_assets.analysis.sentences import Sentences, split_turns
-from ftm_assets.analysis.summaries import KeywordSummarizer, Summaries, evidence_of
+from ftm_assets.analysis.summaries import Summaries, evidence_of, keyword_summary
 from ftm_assets.analysis.themes import Themes, ThemeSettings, find_themes
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.storage import stages
@@ -65,7 +65,7 @@ def topics_of(sentences: Sentences) -> Topics:
 
 def summaries_of(topics: Topics, sentences: Sentences, encoder: HashEncoder = ENCODER) -> Summaries:
     """The topics' summaries, by keywords."""
-    written = KeywordSummarizer().summarize(evidence_of(topics, sentences))
+    written = [keyword_summary(topic) for topic in evidence_of(topics, sentences)]
     return Summaries.of(
         topics,
         written,

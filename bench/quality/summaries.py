@@ -1,0 +1,157 @@
+"""What themes are worth by the text that stands for a topic: python -m bench.quality.summaries CSV QUARTER [--seeds N]
+
+The same topics, clustered by their exemplars, by summaries of keywords, and by summaries of a language model where one
+is configured (FTM_LLM_BASE_URL, FTM_LLM_MODEL, FTM_LLM_API_KEY); its replies are kept in the database's ledger, so that
+a second run pays nothing. Names of rows are as in `python -m bench.quality`; survival is that of the topics in a theme.
+"""
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from bench.quality.corpus import Corpus, FirmCorpus, read_corpus
+from bench.quality.measures import Coherence, diversity, survival, words_of
+from bench.quality.models import Theme, Topic, ours
+from ftm_assets.analysis.inquiries import Bill
+from ftm_assets.analysis.language import LanguageModel
+from ftm_assets.analysis.model_summaries import summarize
+from ftm_assets.analysis.prose import Names
+from ftm_assets.analysis.summaries import TopicEvidence, TopicSummary, evidence_of, keyword_summary
+from ftm_assets.analysis.topics import TopicSettings, fit_topics
+from ftm_assets.resources.encoder import Encoder, open_encoder
+from ftm_assets.settings import read_settings
+
+KIND = "communities"
+N_PARTS, N_DELETIONS = 10, 5
+
+
+@dataclass(frozen=True)
+class Texts:
+    """A text for each topic."""
+
+    name: str
+    texts: list[str]
+
+
+def evidence(firm: FirmCorpus) -> list[TopicEvidence]:
+    """What the summaries of a firm's topics rest on; the topics are those of `ours`."""
+    return evidence_of(fit_topics(firm.sentences, TopicSettings(model=KIND, seed=0)), firm.sentences)
+
+
+def by_keywords(corpus: Corpus) -> Texts:
+    """The summary of each topic that needs no language model."""
+    return Texts("keywords", [keyword_summary(topic).text for firm in corpus.firms for topic in evidence(firm)])
+
+
+def by_model(corpus: Corpus, model: LanguageModel) -> tuple[Texts, Bill]:
+    """The summary of each topic by a language model. raises: SystemExit if one has none: kinds are never mixed"""
+    written: list[TopicSummary] = []
+    bill = Bill()
+    for firm in corpus.firms:
+        of_firm = summarize(evidence(firm), Names.of_firm(firm.sentences), model, corpus.quarter)
+        written += of_firm.summaries
+        bill = bill.plus(of_firm.bill)
+    if left := [summary.reason for summary in written if summary.source == "keywords"]:
+        raise SystemExit(f"{len(left)} of {len(written)} topics have no summary by {model.name}: {left[0]}")
+    return Texts(model.name, [summary.text for summary in written]), bill
+
+
+def measure(corpus: Corpus, topics: Sequence[Topic], n_seeds: int) -> dict[str, str]:
+    """The rows of one column."""
+    themes_of = ours(KIND).themes
+    themes = themes_of(topics, 0)
+    others = [themes_of(topics, seed) for seed in range(1, n_seeds)]
+    placed = frozenset().union(*(theme.topics for theme in themes))
+    sentences = frozenset().union(*(topics[place].sentence_ids for place in placed))
+    words = [words_of(theme.keywords) for theme in themes]
+    coherence = Coherence(corpus.tokens, {word for of_theme in words for word in of_theme})
+    firms = [len({topics[place].company_id for place in theme.topics}) for theme in themes]
+    return {
+        "themes": f"{len(themes)}",
+        "  topics in no theme": f"{1 - len(placed) / len(topics):.3f}",
+        "  sentences covered": f"{len(sentences) / corpus.n_sentences:.3f}",
+        "  firms a theme, median": f"{np.median(firms):.0f}" if firms else "-",
+        "  npmi": _mean([coherence.npmi(of_theme) for of_theme in words]),
+        "  diversity": f"{diversity([theme.keywords for theme in themes]):.3f}",
+        "  cosine within a theme": _mean([closeness(topics, theme) for theme in themes]),
+        "  survive seeds": _mean([_survive(themes, other) for other in others]),
+        "  survive deletions": _mean(deletions(corpus, topics, themes)),
+    }
+
+
+def closeness(topics: Sequence[Topic], theme: Theme) -> float:
+    """Mean cosine of a theme's topics to their mean."""
+    rows = np.array([topics[place].vector for place in sorted(theme.topics)], np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    centre = rows.mean(axis=0)
+    return float((rows @ centre).mean() / np.linalg.norm(centre))
+
+
+def deletions(corpus: Corpus, topics: Sequence[Topic], themes: Sequence[Theme]) -> list[float]:
+    """How well themes survive that every tenth firm goes, each time another one."""
+    companies = [firm.turns.company_id for firm in corpus.firms]
+    survived = []
+    for part in range(N_DELETIONS):
+        gone = set(companies[part::N_PARTS])
+        left = [place for place, topic in enumerate(topics) if topic.company_id not in gone]
+        again = ours(KIND).themes([topics[place] for place in left], 0)
+        before = [theme.topics & set(left) for theme in themes]
+        survived.append(survival(before, [frozenset(left[place] for place in theme.topics) for theme in again]))
+    return survived
+
+
+def with_vectors(topics: Sequence[Topic], texts: Texts, encoder: Encoder) -> list[Topic]:
+    """The topics, each with the vector of its text."""
+    vectors = encoder.encode(texts.texts)
+    return [replace(topic, vector=vector) for topic, vector in zip(topics, vectors, strict=True)]
+
+
+def _survive(before: Sequence[Theme], after: Sequence[Theme]) -> float:
+    return survival([theme.topics for theme in before], [theme.topics for theme in after])
+
+
+def _mean(values: Sequence[float]) -> str:
+    return f"{np.nanmean(values):.3f}" if values else "-"
+
+
+def main() -> None:
+    """Print a table with a column for each text."""
+    parser = argparse.ArgumentParser(description="Quality of themes by the text that stands for a topic.")
+    parser.add_argument("file", type=Path, help="CSV file of calls")
+    parser.add_argument("quarter")
+    parser.add_argument("--seeds", type=int, default=5)
+    asked = parser.parse_args()
+    if asked.seeds < 2:
+        parser.error(f"--seeds {asked.seeds}: what survives another seed needs two")
+    settings, console = read_settings(), Console(width=120)
+    encoder = open_encoder(settings.encoder, settings.device)
+    corpus = read_corpus(asked.file, asked.quarter, encoder)
+    topics = [topic for firm in corpus.firms for topic in ours(KIND).topics(firm, 0)]
+    columns = {"exemplars": measure(corpus, topics, asked.seeds)}
+    texts, note = [by_keywords(corpus)], "no language model is configured: nothing to compare the keywords with"
+    if settings.llm_model:
+        from ftm_assets.definitions import defs
+
+        written, bill = by_model(corpus, cast(LanguageModel, (defs.resources or {})["language_model"]))
+        texts.append(written)
+        note = f"{bill.n_sent} requests, {bill.n_reused} replies reused, ${bill.dollars:.4f}"
+    for each in texts:
+        columns[each.name] = measure(corpus, with_vectors(topics, each, encoder), asked.seeds)
+    table = Table(title=f"{asked.quarter}: {len(corpus.firms)} firms, {len(topics):,} topics", title_justify="left")
+    table.add_column("")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for row in next(iter(columns.values())):
+        table.add_row(row, *(column[row] for column in columns.values()))
+    console.print(table)
+    console.print(note)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+"""A circuit breaker: whether requests may go to a server, as far as the ones before them tell."""
+
+import asyncio
+import random
+import time
+from dataclasses import dataclass
+
+from ftm_assets.analysis.language import NoAnswer
+
+FAILURES_IN_A_ROW = 10
+REFUSALS_IN_A_ROW = 10
+MISCONFIGURED_S = 300.0
+_LONGEST_PAUSE_S = 30.0
+_MANY = 30  # Who is down for months is asked as often; a float has its limits.
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Leave to send one request; `alone`: to find out whether the server is well."""
+
+    epoch: int
+    alone: bool
+
+
+class Gate:
+    """Lets one request through until one has gone well, then all; after failures in a row none for a while, then one.
+
+    A server that is down longer than `patience_s` is not waited for any more: all but the one that tries are told at
+    once. So are all for five minutes where key, model name or account is wrong. For one event loop.
+    """
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self.why = ""
+        self._epoch = 0
+        self._is_well = False
+        self._has_been_well = False
+        self._is_tried = False
+        self._down_since: float | None = None
+        self._closed_until = 0.0
+        self._misconfigured_until = 0.0
+        self._n_failures = 0
+        self._n_refusals = 0
+        self._n_pauses = 0
+        self._changed = asyncio.Event()
+
+    @property
+    def state(self) -> str:
+        """In one word, for people: well, untried, down, misconfigured."""
+        if time.monotonic() < self._misconfigured_until:
+            return "misconfigured"
+        return "well" if self._is_well else "down" if self._down_since is not None else "untried"
+
+    def refusal(self) -> NoAnswer | None:
+        """Why a request would not even be waited with; None if it would."""
+        now = time.monotonic()
+        if now < self._misconfigured_until:
+            return NoAnswer("misconfigured", self.why)
+        wait_s = self._closed_until - now
+        if wait_s <= 0 and (self._is_well or not self._is_tried):
+            return None
+        is_given_up = self._down_since is not None and now - self._down_since > self.patience_s
+        return NoAnswer("unavailable", self.why) if is_given_up or wait_s > self.patience_s else None
+
+    async def enter(self) -> Pass | NoAnswer:
+        """Wait for leave to send. Each pass is to be followed by `well`, `failed`, `refused`, `misconfigured` or
+        `left`.
+        """
+        while (refusal := self.refusal()) is None:
+            wait_s = self._closed_until - time.monotonic()
+            if wait_s <= 0 and (self._is_well or not self._is_tried):
+                self._is_tried = not self._is_well
+                return Pass(self._epoch, alone=not self._is_well)
+            self._changed.clear()
+            try:
+                await asyncio.wait_for(self._changed.wait(), wait_s if wait_s > 0 else None)
+            except TimeoutError:
+                continue
+        return refusal
+
+    def still(self, leave: Pass) -> bool:
+        """Whether nothing has happened since that would have kept it back."""
+        return leave.epoch == self._epoch and self._closed_until <= time.monotonic()
+
+    def well(self, leave: Pass) -> None:
+        """A request was answered."""
+        self._n_failures = self._n_refusals = 0
+        self._has_been_well = True
+        if leave.epoch == self._epoch and leave.alone:
+            self._is_well, self._down_since, self._n_pauses = True, None, 0
+            self._change()
+
+    def failed(self, why: str, leave: Pass, retry_after_s: float | None = None) -> None:
+        """A request found no server, or one that does not do its work. retry_after_s: what it asked all to wait"""
+        now = time.monotonic()
+        if retry_after_s:
+            self._closed_until = max(self._closed_until, now + retry_after_s)
+            self.why = why
+        if leave.epoch != self._epoch:
+            return  # Late news of what is known.
+        self._n_failures += 1
+        if leave.alone or self._n_failures >= FAILURES_IN_A_ROW:
+            self.why = why
+            pause_s = min(_LONGEST_PAUSE_S, 2.0**self._n_pauses) * random.uniform(0.75, 1.25)  # noqa: S311
+            self._closed_until = max(self._closed_until, now + pause_s)
+            self._down_since = now if self._down_since is None else self._down_since
+            self._n_pauses = min(self._n_pauses + 1, _MANY)
+            self._n_failures = 0
+            self._is_well = False
+            self._change()
+
+    def refused(self, why: str, leave: Pass) -> None:
+        """A request was refused for what it asks. Where nothing but that ever happened, it is the configuration."""
+        self._n_refusals += 1
+        if not self._has_been_well and self._n_refusals >= REFUSALS_IN_A_ROW:
+            self.misconfigured(f"nothing but refusals, the last: {why}")
+        self.left(leave)
+
+    def misconfigured(self, why: str) -> None:
+        """Nothing will be answered before somebody acts."""
+        self.why = why
+        self._misconfigured_until = time.monotonic() + MISCONFIGURED_S
+        self._is_well = False
+        self._change()
+
+    def left(self, leave: Pass) -> None:
+        """A pass was given back, and nothing learned."""
+        if leave.epoch == self._epoch and leave.alone:
+            self._is_tried = False
+            self._changed.set()
+
+    def _change(self) -> None:
+        self._epoch += 1
+        self._is_tried = False
+        self._changed.set()

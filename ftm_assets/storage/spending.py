@@ -1,0 +1,158 @@
+"""What the ledger of the language model tells of a quarter: what was paid, what is there, how much a prompt takes."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ftm_assets.storage import tables as t
+
+_KEYS_AT_A_TIME = 10_000
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What a quarter has paid a language model for, by the model and the prompt.
+
+    n_requests:      that may have been paid, those of no use included
+    n_price_unknown: of a model that the price list does not hold
+    dollars:         of the others; of requests whose reply was lost an upper bound
+    """
+
+    model: str
+    prompt: str
+    n_requests: int
+    n_of_no_use: int
+    n_price_unknown: int
+    tokens_in: int
+    tokens_cached: int
+    tokens_out: int
+    dollars: float
+
+
+@dataclass(frozen=True)
+class Density:
+    """What the requests of a prompt to a model took, as far as they were answered."""
+
+    prompt: str
+    n_requests: int
+    n_chars: int
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True)
+class Hindsight:
+    """A model that wrote about a quarter and has read what came after the first of its calls."""
+
+    model: str
+    training_cutoff: date
+    first_call: date
+
+    def __str__(self) -> str:
+        return (
+            f"{self.model} was trained on texts until {self.training_cutoff:%Y-%m-%d}, the first call is of "
+            f"{self.first_call:%Y-%m-%d}: what it writes may know what came later"
+        )
+
+
+def spending(connection: Connection, quarter: str) -> list[Spending]:
+    """What the quarter has paid for, by model and prompt."""
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT model, prompt, count(*), count(*) FILTER (WHERE state <> 'answered'),
+                   count(*) FILTER (WHERE dollars IS NULL), coalesce(sum(tokens_in), 0),
+                   coalesce(sum(tokens_cached), 0), coalesce(sum(tokens_out), 0), coalesce(sum(dollars), 0)
+            FROM llm_calls WHERE quarter = :quarter AND state <> 'failed'
+            GROUP BY model, prompt ORDER BY model, prompt
+            """
+        ),
+        {"quarter": quarter},
+    )
+    return [Spending(*row) for row in rows]
+
+
+def stored(connection: Connection, keys: Sequence[str]) -> set[str]:
+    """Those of the questions that have a reply of use, which costs nothing any more."""
+    found: set[str] = set()
+    for start in range(0, len(keys), _KEYS_AT_A_TIME):
+        found |= set(
+            connection.scalars(
+                sa.text("SELECT DISTINCT key FROM llm_calls WHERE state = 'answered' AND key = ANY(:keys)"),
+                {"keys": list(keys[start : start + _KEYS_AT_A_TIME])},
+            )
+        )
+    return found
+
+
+def densities(connection: Connection, model: str, prompts: Collection[str]) -> dict[str, Density]:
+    """Prompt -> what its requests to the model took, whatever quarter paid; prompts never answered are left out."""
+    rows = connection.execute(
+        sa.text(
+            """
+            -- A sum of bigint is numeric, which is no number to compute with here.
+            SELECT prompt, count(*), sum(chars)::bigint, sum(tokens_in), sum(tokens_out)
+            FROM llm_calls, LATERAL (
+                SELECT sum(length(message ->> 'content')) AS chars
+                FROM jsonb_array_elements(request -> 'messages') AS message
+            ) AS sizes
+            -- A repair has a bad reply in it.
+            WHERE model = :model AND prompt = ANY(:prompts) AND jsonb_array_length(request -> 'messages') = 2
+              AND state = 'answered' AND tokens_in > 0
+            GROUP BY prompt
+            """
+        ),
+        {"model": model, "prompts": list(prompts)},
+    )
+    return {row[0]: Density(*row) for row in rows}
+
+
+def hindsight(connection: Connection, quarter: str) -> list[Hindsight]:
+    """Models whose texts of the quarter are there, and that have read what came after its first call."""
+    rows = connection.execute(
+        sa.text(
+            """
+            WITH used AS (
+                SELECT model FROM topic_summaries WHERE quarter = :quarter AND model IS NOT NULL
+                UNION SELECT description_model FROM themes
+                WHERE quarter = :quarter AND description_model IS NOT NULL
+                  AND run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = :quarter)
+            ), calls AS (
+                SELECT min(call_date) AS first_call FROM calls WHERE quarter = :quarter AND superseded_by IS NULL
+            )
+            SELECT used.model, max(training_cutoff), first_call
+            FROM used JOIN llm_calls ON used.model = model_answered CROSS JOIN calls
+            GROUP BY used.model, first_call HAVING max(training_cutoff) > first_call ORDER BY used.model
+            """
+        ),
+        {"quarter": quarter},
+    )
+    return [Hindsight(*row) for row in rows]
+
+
+def hindsight_of(connection: Connection, keys: Collection[str], first_call: date | None) -> list[Hindsight]:
+    """As `hindsight`, of the replies with these keys and a first call of that day."""
+    if first_call is None:
+        return []
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT model_answered, max(training_cutoff) FROM llm_calls
+            WHERE key = ANY(:keys) AND model_answered IS NOT NULL AND training_cutoff > :first_call
+            GROUP BY model_answered ORDER BY model_answered
+            """
+        ),
+        {"keys": list(keys), "first_call": first_call},
+    )
+    return [Hindsight(row[0], row[1], first_call) for row in rows]
+
+
+def first_call(connection: Connection, quarter: str) -> date | None:
+    """The day of the first modelled call of a quarter, None if it has none."""
+    found: date | None = connection.scalar(
+        sa.select(sa.func.min(t.Call.call_date)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
+    )
+    return found

@@ -1,0 +1,145 @@
+"""`ftm backfill QUARTER --upgrade-summaries`: what is made of keywords is written by a model, and nothing else."""
+
+import time
+from collections.abc import Callable
+from itertools import cycle
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._daemon.types import DaemonHeartbeat
+
+from ftm_assets import backfills, runs
+from ftm_assets.analysis.inquiries import NoLanguageModel
+from ftm_assets.analysis.language import LanguageModel, NoAnswer
+from ftm_assets.definitions import build_definitions
+from ftm_assets.errors import FtmError
+from ftm_assets.storage.database import Database
+from ftm_assets_tests.cli.test_main import ftm
+from ftm_assets_tests.fakes import HashEncoder
+from ftm_assets_tests.language_models import Replying, good_reply
+from ftm_assets_tests.sources import six_firms
+from ftm_assets_tests.storage.rows import ask
+
+SOURCES = "SELECT source, count(*) FROM topic_summaries GROUP BY source ORDER BY source"
+THEMES = "SELECT theme_number, description_source FROM themes ORDER BY theme_number"
+Use = Callable[[LanguageModel], dg.Definitions]
+
+
+@pytest.fixture
+def use(database: Database, defs: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> Use:
+    """Lets commands use a language model."""
+
+    def use_model(model: LanguageModel) -> dg.Definitions:
+        graph = build_definitions(database, HashEncoder(), model)
+        monkeypatch.setattr("ftm_assets.definitions.defs", graph)
+        return graph
+
+    return use_model
+
+
+@pytest.fixture
+def by_keywords(use: Use, tmp_path: Path) -> None:
+    """A quarter of six firms, complete, made while there was no language model."""
+    use(NoLanguageModel())
+    ftm("ingest", six_firms(tmp_path / "calls.csv"))
+    ftm("backfill", "2021Q4")
+
+
+@pytest.mark.usefixtures("by_keywords")
+def test_summaries_of_keywords_are_not_stale_by_themselves(
+    use: Use, instance: dg.DagsterInstance, database: Database
+) -> None:
+    model = Replying()
+    use(model)
+    assert runs.firms_to_do(instance, database, "2021Q4") == []
+    ftm("backfill", "2021Q4")
+    assert model.asked == []
+
+
+@pytest.mark.usefixtures("by_keywords")
+def test_only_summaries_of_keywords_are_made_anew_then_the_themes(
+    use: Use, instance: dg.DagsterInstance, database: Database
+) -> None:
+    fails = cycle([False, True, False])
+    use(
+        Replying(
+            lambda _, document: NoAnswer("unavailable", "500") if next(fails) else good_reply(document), forgets=True
+        )
+    )
+    members = ask(database, "SELECT * FROM theme_topics ORDER BY 1, 2, 3")
+    n_runs = instance.get_runs_count()
+
+    told = ftm("backfill", "2021Q4", "--upgrade-summaries")
+
+    assert instance.get_runs_count() == n_runs + 6 + 1, "a run for each firm, and the themes"
+    assert {run.job_name for run in instance.get_runs(limit=7)} == {"firm_summaries", "quarter_themes"}
+    assert ask(database, SOURCES) == [("keywords", 6), ("model", 12)]
+    assert "12 of 18 summaries are by a language model; by keywords: 6 (unavailable)" in told
+
+    model = Replying(forgets=True)
+    use(model)
+    ftm("backfill", "2021Q4", "--upgrade-summaries")
+    assert ask(database, SOURCES) == [("model", 18)]
+    assert {source for _, source in ask(database, THEMES)} == {"model"}
+    asked = [question.prompt for question in model.asked]
+    assert asked.count("topic_summaries@1") == 2, "of the two firms that were left alone"
+    assert ask(database, "SELECT * FROM theme_topics ORDER BY 1, 2, 3") == members
+
+    model.asked.clear()
+    n_runs = instance.get_runs_count()
+    ftm("backfill", "2021Q4", "--upgrade-summaries")
+    assert (model.asked, instance.get_runs_count()) == ([], n_runs), "nothing is left"
+
+
+@pytest.mark.usefixtures("by_keywords")
+def test_themes_without_a_description_are_upgraded_too(use: Use, database: Database) -> None:
+    use(
+        Replying(
+            lambda question, document: (
+                good_reply(document) if question.prompt.startswith("topic") else NoAnswer("budget", "spent")
+            )
+        )
+    )
+    ftm("backfill", "2021Q4", "--upgrade-summaries")
+    assert {source for _, source in ask(database, THEMES)} == {"keywords"}
+    use(Replying())
+    ftm("backfill", "2021Q4", "--upgrade-summaries")
+    assert {source for _, source in ask(database, THEMES)} == {"model"}
+
+
+@pytest.mark.usefixtures("by_keywords")
+def test_one_firm_may_be_named(use: Use, database: Database) -> None:
+    use(Replying())
+    ftm("backfill", "2021Q4", "--upgrade-summaries", "--firm", "acme")
+    assert ask(database, SOURCES) == [("keywords", 15), ("model", 3)]
+
+
+@pytest.mark.usefixtures("by_keywords")
+def test_without_a_model_it_says_what_to_set() -> None:
+    with pytest.raises(runs.NoModel, match="set FTM_LLM_MODEL and FTM_LLM_API_KEY"):
+        ftm("backfill", "2021Q4", "--upgrade-summaries")
+    for other in ("--all", "--reencode"):
+        with pytest.raises(FtmError, match="leave out --all and --reencode"):
+            ftm("backfill", "2021Q4", "--upgrade-summaries", other)
+
+
+@pytest.mark.usefixtures("by_keywords")
+def test_the_daemon_is_asked_for_summaries_alone(
+    use: Use, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    defs = use(Replying())
+    monkeypatch.setattr(backfills, "POLL_S", 0.0)
+    keys = ["ACME-7", "CRN-9"]
+    backfill_id = backfills.begin(defs, instance, "2021Q4", keys, runs.SUMMARY_ASSETS)
+    backfill = instance.get_backfill(backfill_id)
+    assert backfill is not None and backfill.asset_selection == list(runs.SUMMARY_ASSETS)
+    assert backfills.firms_of(instance, backfill_id) == set(keys)
+    assert backfills.firms_of(instance, backfill_id, runs.FIRM_ASSETS) == set()
+    assert backfills.n_firms(instance, backfill_id) == 2
+
+    instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "BACKFILL", None, None))
+    with pytest.raises(backfills.OtherBackfill, match="does not hold DUNE-10"):
+        ftm("backfill", "2021Q4", "--upgrade-summaries")
+    with pytest.raises(backfills.OtherBackfill, match="does not make more than summaries of ACME-7"):
+        ftm("backfill", "2021Q4", "--all", "--firm", "acme")
