@@ -1,6 +1,6 @@
 """What the language model's client makes of a provider's limits, of its faults, and of memory.
 
-    python -m bench.language [--seconds 130] [--questions 400] [--many 10000]
+    python -m bench.language [--seconds 130] [--questions 400] [--many 5000]
 
 A simulated model in a process of its own, the real client, a real Postgres. First, a server with a second of latency
 and a limit of requests, and one with a limit of tokens, both at the same time: the share of the limit that was reached
@@ -200,7 +200,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=130.0, help="to ask against each limit; 0: not at all")
     parser.add_argument("--questions", type=int, default=400, help="with and without faults; 0: none")
-    parser.add_argument("--many", type=int, default=10_000, help="to see the memory; 0: none")
+    parser.add_argument("--many", type=int, default=5_000, help="to see the memory; 0: none")
     return parser
 
 

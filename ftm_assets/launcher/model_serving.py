@@ -196,6 +196,7 @@ def model_process(worker: Connection, parent: int, address: str) -> None:
     model = open_language_model(settings, PostgresLedger(Database(settings)))
     if model is None:
         return
+    Path(address).parent.mkdir(parents=True, exist_ok=True)  # Of a home that nothing else has needed yet.
     Path(address).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)

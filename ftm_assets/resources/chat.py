@@ -133,6 +133,8 @@ class Chat:
             raise Transient(self.said(f"{self._server}: {_cause(error)}"), not _was_not_sent(error)) from None
         except openai.APIStatusError as error:
             raise self._refusal(error) from None
+        except (openai.OpenAIError, ValueError) as error:
+            raise Refused(self.said(f"{type(error).__name__}: {error}")) from None
         return self._read(text, time.monotonic() - started)
 
     async def close(self) -> None:
@@ -171,7 +173,7 @@ class Chat:
         schema = {"name": _name(question.prompt), "schema": dict(question.reply_schema), "strict": True}
         return {
             "model": self.model,
-            "messages": [{"role": message.role, "content": message.content} for message in question.messages],
+            "messages": [{"role": each.role, "content": _sendable(each.content)} for each in question.messages],
             "max_completion_tokens": question.max_tokens,
             # Past the library's types, which it would otherwise compare with each part of the schema, each time.
             "extra_body": {"response_format": {"type": "json_schema", "json_schema": schema}},
@@ -217,6 +219,11 @@ class Chat:
         code = str(error.get("code") or "")
         status = int(code) if code.isdigit() else 500
         return self._verdict(status, code, self.said(str(error.get("message") or json.dumps(error))), None)
+
+
+def _sendable(text: str) -> str:
+    """Without halves of surrogate pairs, which no encoding has."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _name(prompt: str) -> str:

@@ -186,9 +186,10 @@ def nearest(database: Database, model: SimulatedModel, home: Path, name: str = M
 def test_a_process_that_is_no_lane_asks_the_worker_if_there_is_one(
     model: SimulatedModel, database: Database, tmp_path: Path
 ) -> None:
-    address = socket_of(tmp_path)
+    home = tmp_path / "not there yet"
+    address = socket_of(home)
     assert address is not None
-    asked = nearest(database, model, tmp_path)
+    asked = nearest(database, model, home)
     assert isinstance(answers(asked, [question(0)])[0], Answer), "by itself"
     kept = Kept(address)
     try:
@@ -196,7 +197,7 @@ def test_a_process_that_is_no_lane_asks_the_worker_if_there_is_one(
         wait_for(Path(address).exists)
         assert isinstance(answers(asked, [question(1)])[0], Answer)
         kept.until(lambda: kept.process.progress.n_replies == 1)
-        other = nearest(database, model, tmp_path, "grok-0")
+        other = nearest(database, model, home, "grok-0")
         assert isinstance(answers(other, [question(2)])[0], NoAnswer), "the worker has another model"
         kept.kill()
         assert isinstance(answers(asked, [question(3)])[0], Answer), "by itself again"

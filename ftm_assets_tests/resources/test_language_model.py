@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from ftm_assets.analysis.language import Answer, NoAnswer
+from ftm_assets.analysis.language import Answer, Message, NoAnswer
 from ftm_assets.resources import errand, gate
 from ftm_assets.resources.asking import Caps
 from ftm_assets.resources.language_model import open_language_model
@@ -113,6 +113,12 @@ def test_no_more_requests_at_a_time_than_allowed(database: Database, model: Simu
         asked_for = [[question(100 * n + m) for m in range(10)] for n in range(4)]
         list(threads.map(lambda questions: answers(asked, questions), asked_for))
     assert (model.counts.n_requests, model.counts.most_at_once) == (40, 3)
+
+
+def test_a_text_that_no_encoding_has_is_asked_all_the_same(database: Database, model: SimulatedModel) -> None:
+    odd = replace(question(), messages=(Message("user", "half \ud800 and zero \0"),))
+    with asking(database, model) as asked:
+        assert isinstance(answers(asked, [odd])[0], Answer)
 
 
 # What goes wrong
