@@ -137,7 +137,7 @@ def test_ctrl_c_and_a_closed_terminal_end_what_is_still_starting(
 ) -> None:
     up = start(answers=False)
     up.send_signal(number)
-    up.wait(10)
+    up.wait(30)
     assert processes_of(home) == []
 
 
