@@ -112,6 +112,7 @@ def test_a_run_without_a_key_loses_nothing_that_was_paid(run: Run, database: Dat
     assert (ask(database, SUMMARIES), ask(database, DESCRIPTIONS)) == before
 
 
+@pytest.mark.slow
 def test_topics_that_changed_have_no_summary_of_before(run: Run, database: Database) -> None:
     run(Replying())
     with database.transaction() as connection:

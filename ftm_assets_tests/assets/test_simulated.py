@@ -75,6 +75,7 @@ def test_a_quarter_has_every_text_by_the_model_and_a_second_run_asks_nothing(
 
 
 @pytest.mark.usefixtures("defs")
+@pytest.mark.slow
 def test_with_faults_a_quarter_is_made_all_the_same_and_no_reply_is_paid_twice(
     database: Database, provider: SimulatedModel, source: Path
 ) -> None:
@@ -101,6 +102,7 @@ def test_a_wrong_key_makes_the_quarter_of_keywords_after_one_request_a_process(
 
 
 @pytest.mark.usefixtures("defs")
+@pytest.mark.slow
 def test_a_cap_ends_it_and_themes_are_the_same(database: Database, provider: SimulatedModel, source: Path) -> None:
     run(database, provider, source)
     members = ask(database, MEMBERS)

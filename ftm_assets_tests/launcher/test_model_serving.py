@@ -111,6 +111,7 @@ def test_a_rejected_reply_is_asked_anew(kept: Kept, model: SimulatedModel, addre
     assert one(database, "SELECT state FROM llm_calls ORDER BY number") == ["rejected", "answered"]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_is_started_again_and_nothing_that_was_answered_is_paid_twice(
     kept: Kept, model: SimulatedModel, address: str, database: Database
 ) -> None:

@@ -276,6 +276,7 @@ def test_a_server_that_is_down_is_waited_for_once_and_not_for_each_question(data
     assert summed(database) == pytest.approx(spent(database)["quarter", "2021Q4"]), "what was not sent is not paid"
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_down_half_way_and_comes_back_is_waited_for(database: Database) -> None:
     with running(Behaviour(latency_s=0.1)) as model:
         port = model.port
