@@ -251,7 +251,14 @@ def launch_backfill(page: Page, *, only_missing: bool) -> None:
     page.goto("/locations/ftm_assets/jobs/firm_quarter")
     page.get_by_role("button", name="Materialize all").click()
     dialog = page.locator(".dagster-dialog")
-    dialog.get_by_text("All", exact=True).first.click()
+
+    def all_firms() -> bool:
+        """Clicked before the firms have come, "All" selects none."""
+        dialog.get_by_text("All", exact=True).first.click()
+        page.wait_for_timeout(500)
+        return dialog.get_by_text("18 partitions selected").count() > 0
+
+    wait_for(all_firms, 30, "selection of all firms")
     dialog.get_by_text("Select a partition or create one").last.click()
     page.keyboard.type("2024Q2")
     page.locator(".dagster-popover").get_by_text("Select all (1)").click()
