@@ -15,52 +15,26 @@ Without arguments, the shipped sample. Themes of stock BERTopic are all clusters
 
 import argparse
 import csv
-import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 from sklearn.metrics import adjusted_mutual_info_score
 
 from bench.quality.corpus import Corpus, read_corpus
+from bench.quality.found import Found, at_least_two, deletions, find, mean, table_of
 from bench.quality.measures import Coherence, diversity, survival, words_of
-from bench.quality.models import Model, Theme, Topic, ours, stock
+from bench.quality.models import Model, Theme, ours, stock
 from ftm_assets.analysis.words import all_terms, common_words
 from ftm_assets.resources.encoder import open_encoder
 from ftm_assets.settings import read_settings
 
 SAMPLE = Path("sample/earnings_calls.csv")
-N_PARTS = 10
 
 Passages = dict[tuple[int, int], list[tuple[int, int, str]]]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a model found in a quarter, and how long it took."""
-
-    topics: list[Topic]
-    themes: list[Theme]
-    topics_s: float
-    themes_s: float
-
-    def sentences_of(self, theme: Theme) -> frozenset[str]:
-        """The ids of the sentences in a theme."""
-        return frozenset().union(*(self.topics[place].sentence_ids for place in theme.topics))
-
-
-def find(model: Model, corpus: Corpus, seed: int) -> Found:
-    """Topics of each firm, then the themes."""
-    start = time.perf_counter()
-    topics = [topic for firm in corpus.firms for topic in model.topics(firm, seed)]
-    middle = time.perf_counter()
-    themes = model.themes(topics, seed)
-    return Found(topics, themes, middle - start, time.perf_counter() - middle)
 
 
 def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> dict[str, str]:
@@ -82,12 +56,12 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
         "topics": f"{len(found.topics)}",
         "  sentences modelled": f"{n_modelled / corpus.n_sentences:.3f}",
         "  noise": f"{1 - len(in_topics) / n_modelled:.3f}",
-        "  npmi": _mean(coherence.npmi(words_of(topic.keywords)) for topic in found.topics),
-        "  diversity within a firm": _mean(
+        "  npmi": mean(coherence.npmi(words_of(topic.keywords)) for topic in found.topics),
+        "  diversity within a firm": mean(
             diversity([t.keywords for t in found.topics if t.company_id == firm.turns.company_id])
             for firm in corpus.firms
         ),
-        "  survive seeds": _mean(
+        "  survive seeds": mean(
             survival([t.sentence_ids for t in found.topics], [t.sentence_ids for t in other.topics]) for other in others
         ),
         **{f"  {name}": value for name, value in checks.of_topics().items()},
@@ -99,34 +73,17 @@ def measure(model: Model, corpus: Corpus, n_seeds: int, passages: Passages) -> d
         "  firms covered": f"{len(set().union(*firms_of)) / len(corpus.firms):.3f}",
         "  firms a theme, median": f"{np.median(list(map(len, firms_of))):.0f}",
         "  of one firm": f"{np.mean([len(firms) == 1 for firms in firms_of]):.3f}",
-        "  npmi ": _mean(coherence.npmi(words_of(theme.keywords)) for theme in found.themes),
+        "  npmi ": mean(coherence.npmi(words_of(theme.keywords)) for theme in found.themes),
         "  diversity": f"{diversity([theme.keywords for theme in found.themes]):.3f}",
-        "  survive seeds ": _mean(
+        "  survive seeds ": mean(
             survival([found.sentences_of(t) for t in found.themes], [other.sentences_of(t) for t in other.themes])
             for other in others
         ),
-        "  survive deletions": _mean(deletions(model, corpus, found)),
+        "  survive deletions": mean(deletions(model, corpus, found.topics, found.themes)),
         **{f"  {name} ": value for name, value in checks.of_themes().items()},
         "  s": f"{found.themes_s:.2f}",
-        **({"planted": _mean(agreement(corpus, each, passages) for each in (found, *others))} if passages else {}),
+        **({"planted": mean(agreement(corpus, each, passages) for each in (found, *others))} if passages else {}),
     }
-
-
-def deletions(model: Model, corpus: Corpus, found: Found) -> list[float]:
-    """How well themes survive that every tenth firm goes, five times."""
-    companies = [firm.turns.company_id for firm in corpus.firms]
-    survived = []
-    for part in range(5):
-        gone = set(companies[part::N_PARTS])
-        left = [place for place, topic in enumerate(found.topics) if topic.company_id not in gone]
-        again = model.themes([found.topics[place] for place in left], 0)
-        survived.append(
-            survival(
-                [theme.topics & set(left) for theme in found.themes],
-                [frozenset(left[place] for place in theme.topics) for theme in again],
-            )
-        )
-    return survived
 
 
 class LabelChecks:
@@ -217,19 +174,13 @@ def planted_passages(file: Path) -> Passages:
     return passages
 
 
-def _mean(values: object) -> str:
-    return f"{np.nanmean(list(values)):.3f}"  # type: ignore[call-overload]
-
-
 def main() -> None:
     """Print a table for each quarter."""
     parser = argparse.ArgumentParser(description="Quality of topics and themes, ours beside stock BERTopic.")
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="CSV file of calls (default: the sample)")
     parser.add_argument("quarters", nargs="*", default=["2024Q1", "2024Q2"])
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=at_least_two, default=5)
     asked = parser.parse_args()
-    if asked.seeds < 2:
-        parser.error(f"--seeds {asked.seeds}: what survives another seed needs two")
     settings, console = read_settings(), Console(width=160)
     encoder = open_encoder(settings.encoder, settings.device)
     passages = planted_passages(asked.file)
@@ -237,15 +188,7 @@ def main() -> None:
         corpus = read_corpus(asked.file, quarter, encoder)
         models = [stock(encoder), ours("bertopic"), ours("communities")]
         columns = {model.name: measure(model, corpus, asked.seeds, passages) for model in models}
-        table = Table(
-            title=f"{quarter}: {len(corpus.firms)} firms, {corpus.n_sentences:,} sentences", title_justify="left"
-        )
-        table.add_column("")
-        for name in columns:
-            table.add_column(name, justify="right")
-        for row in next(iter(columns.values())):
-            table.add_row(row, *(column[row] for column in columns.values()))
-        console.print(table)
+        console.print(table_of(f"{quarter}: {len(corpus.firms)} firms, {corpus.n_sentences:,} sentences", columns))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from typing import cast
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from bench.quality.corpus import Corpus, FirmCorpus, read_corpus
+from bench.quality.found import at_least_two, deletions, mean, table_of
 from bench.quality.measures import Coherence, diversity, survival, words_of
 from bench.quality.models import Theme, Topic, ours
 from ftm_assets.analysis.inquiries import Bill
@@ -28,7 +28,6 @@ from ftm_assets.resources.encoder import Encoder, open_encoder
 from ftm_assets.settings import read_settings
 
 KIND = "communities"
-N_PARTS, N_DELETIONS = 10, 5
 
 
 @dataclass(frozen=True)
@@ -77,11 +76,11 @@ def measure(corpus: Corpus, topics: Sequence[Topic], n_seeds: int) -> dict[str, 
         "  topics in no theme": f"{1 - len(placed) / len(topics):.3f}",
         "  sentences covered": f"{len(sentences) / corpus.n_sentences:.3f}",
         "  firms a theme, median": f"{np.median(firms):.0f}" if firms else "-",
-        "  npmi": _mean([coherence.npmi(of_theme) for of_theme in words]),
+        "  npmi": mean([coherence.npmi(of_theme) for of_theme in words]),
         "  diversity": f"{diversity([theme.keywords for theme in themes]):.3f}",
-        "  cosine within a theme": _mean([closeness(topics, theme) for theme in themes]),
-        "  survive seeds": _mean([_survive(themes, other) for other in others]),
-        "  survive deletions": _mean(deletions(corpus, topics, themes)),
+        "  cosine within a theme": mean([closeness(topics, theme) for theme in themes]),
+        "  survive seeds": mean([_survive(themes, other) for other in others]),
+        "  survive deletions": mean(deletions(ours(KIND), corpus, topics, themes)),
     }
 
 
@@ -91,19 +90,6 @@ def closeness(topics: Sequence[Topic], theme: Theme) -> float:
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     centre = rows.mean(axis=0)
     return float((rows @ centre).mean() / np.linalg.norm(centre))
-
-
-def deletions(corpus: Corpus, topics: Sequence[Topic], themes: Sequence[Theme]) -> list[float]:
-    """How well themes survive that every tenth firm goes, each time another one."""
-    companies = [firm.turns.company_id for firm in corpus.firms]
-    survived = []
-    for part in range(N_DELETIONS):
-        gone = set(companies[part::N_PARTS])
-        left = [place for place, topic in enumerate(topics) if topic.company_id not in gone]
-        again = ours(KIND).themes([topics[place] for place in left], 0)
-        before = [theme.topics & set(left) for theme in themes]
-        survived.append(survival(before, [frozenset(left[place] for place in theme.topics) for theme in again]))
-    return survived
 
 
 def with_vectors(topics: Sequence[Topic], texts: Texts, encoder: Encoder) -> list[Topic]:
@@ -116,19 +102,13 @@ def _survive(before: Sequence[Theme], after: Sequence[Theme]) -> float:
     return survival([theme.topics for theme in before], [theme.topics for theme in after])
 
 
-def _mean(values: Sequence[float]) -> str:
-    return f"{np.nanmean(values):.3f}" if values else "-"
-
-
 def main() -> None:
     """Print a table with a column for each text."""
     parser = argparse.ArgumentParser(description="Quality of themes by the text that stands for a topic.")
     parser.add_argument("file", type=Path, help="CSV file of calls")
     parser.add_argument("quarter")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--seeds", type=at_least_two, default=5)
     asked = parser.parse_args()
-    if asked.seeds < 2:
-        parser.error(f"--seeds {asked.seeds}: what survives another seed needs two")
     settings, console = read_settings(), Console(width=120)
     encoder = open_encoder(settings.encoder, settings.device)
     corpus = read_corpus(asked.file, asked.quarter, encoder)
@@ -143,13 +123,7 @@ def main() -> None:
         note = f"{bill.n_sent} requests, {bill.n_reused} replies reused, ${bill.dollars:.4f}"
     for each in texts:
         columns[each.name] = measure(corpus, with_vectors(topics, each, encoder), asked.seeds)
-    table = Table(title=f"{asked.quarter}: {len(corpus.firms)} firms, {len(topics):,} topics", title_justify="left")
-    table.add_column("")
-    for name in columns:
-        table.add_column(name, justify="right")
-    for row in next(iter(columns.values())):
-        table.add_row(row, *(column[row] for column in columns.values()))
-    console.print(table)
+    console.print(table_of(f"{asked.quarter}: {len(corpus.firms)} firms, {len(topics):,} topics", columns))
     console.print(note)
 
 

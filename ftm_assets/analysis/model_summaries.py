@@ -1,6 +1,5 @@
 """Summaries of a firm's topics by a language model: several topics a request, and every reply checked."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,10 +12,10 @@ from ftm_assets.analysis.inquiries import Bill, Reading, inquire
 from ftm_assets.analysis.language import LanguageModel, Question
 from ftm_assets.analysis.prompts.topic_summaries import PROMPT, SCHEMA, TopicReply
 from ftm_assets.analysis.prose import SUMMARY, TITLE, Names, fault, plain
+from ftm_assets.analysis.replies import Unreadable, clipped, parsed, shape_problem
 from ftm_assets.analysis.summaries import TopicEvidence, TopicSummary, keyword_summary
 from ftm_assets.analysis.words import all_terms
 
-_SENTENCE_CHARS = 400  # A longer one is cut in the prompt.
 _TOKENS_A_TOPIC, _TOKENS_A_REPLY = 220, 80
 
 
@@ -27,10 +26,6 @@ class SummarySettings(BaseModel, frozen=True):
 
 
 DEFAULTS = SummarySettings()
-
-
-class Unreadable(ValueError):
-    """A reply that is no JSON document of the right form."""
 
 
 @dataclass(frozen=True)
@@ -176,27 +171,6 @@ def inquiries(
     return [TopicInquiry.of(quarter, run, tuple(topics[start:end]), names) for start, end in pairwise(cuts)]
 
 
-def clipped(text: str) -> str:
-    """A sentence as it stands in the prompt; a long one loses its end."""
-    return text if len(text) <= _SENTENCE_CHARS else f"{text[:_SENTENCE_CHARS].rsplit(' ', 1)[0]} ..."
-
-
-def parsed(text: str) -> Any:
-    """A JSON document. raises: Unreadable if it is none, or says something twice"""
-    try:
-        return json.loads(text, object_pairs_hook=_once)
-    except (ValueError, RecursionError) as error:
-        raise Unreadable(f"the reply is no JSON document ({error})") from None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise Unreadable(f"{twice!r} is there more than once in one object")
-    return found
-
-
 def _replies(text: str) -> tuple[list[TopicReply], dict[int, str]]:
     """What is of the right form, and by topic what is wrong with the rest, as far as it tells which topic it is of."""
     document = parsed(text)
@@ -211,12 +185,6 @@ def _replies(text: str) -> tuple[list[TopicReply], dict[int, str]]:
             if isinstance(number, int):
                 misshapen[number] = shape_problem(error)
     return found, misshapen
-
-
-def shape_problem(error: ValidationError) -> str:
-    """What pydantic has to say, without what was said to it."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'the reply'}: {first['msg']}"
 
 
 def _plain(reply: TopicReply) -> TopicReply:

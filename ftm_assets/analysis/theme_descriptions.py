@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from ftm_assets.analysis.inquiries import Bill, Reading, inquire
 from ftm_assets.analysis.language import LanguageModel, Question
-from ftm_assets.analysis.model_summaries import Unreadable, clipped, parsed, shape_problem
 from ftm_assets.analysis.prompts.theme_descriptions import PROMPT, SCHEMA, ThemeReply
 from ftm_assets.analysis.prose import DESCRIPTION, TITLE, Names, fault, lower_case_words, plain
+from ftm_assets.analysis.replies import Unreadable, clipped, parsed, shape_problem
 from ftm_assets.analysis.themes import QuarterTopics, Theme, ThemeDescription, Themes, ThemeTopic
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.analysis.words import all_terms

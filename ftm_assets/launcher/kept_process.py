@@ -2,6 +2,7 @@
 
 import os
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -12,7 +13,7 @@ from ftm_assets.launcher.pauses import Pauses
 SPAWN = get_context("spawn")
 
 
-class KeptProcess:
+class KeptProcess(ABC):
     """A process, started again when it ends, after pauses that get longer. Who is silent for too long is killed.
 
     name:    for people, as `encoder process`
@@ -29,13 +30,13 @@ class KeptProcess:
         self._pauses = Pauses()
         self._start()
 
+    @abstractmethod
     def arguments(self) -> tuple[object, ...]:
         """What its main function gets behind the pipe, at this start."""
-        raise NotImplementedError
 
+    @abstractmethod
     def hear(self, message: object) -> Iterator[str]:
         """Take in what it says; what of it is a complaint."""
-        raise NotImplementedError
 
     def patience_s(self) -> float:
         """How long it may be silent now."""

@@ -7,6 +7,7 @@ from ftm_assets.analysis.platitudes import nearness, platitudes
 from ftm_assets.analysis.sentences import PLATITUDE, Sentence, SentenceSettings, Turn, measure_platitudes, split_turns
 from ftm_assets.analysis.themes import PLATITUDES, Cluster, QuarterTopic, ThemeSettings, rejection
 from ftm_assets.resources.encoder import SentenceTransformerEncoder, encode_once
+from ftm_assets_tests.analysis.test_commonplaces import PANDEMIC
 
 EMPTY = (
     "Good afternoon, and welcome, everybody, to our call for the third quarter.",
@@ -60,6 +61,12 @@ def test_platitudes_are_sentences_each_once() -> None:
 def test_what_any_firm_could_say_is_flagged_by_its_meaning(encoder: SentenceTransformerEncoder) -> None:
     assert flags(encoder, unflagged(*EMPTY)) == [PLATITUDE] * len(EMPTY)
     assert flags(encoder, unflagged(*TELLING)) == [None] * len(TELLING)
+
+
+def test_what_is_new_is_near_no_platitude(encoder: SentenceTransformerEncoder) -> None:
+    near = nearness(encoder.encode(PANDEMIC), encode_once(encoder, platitudes()))
+    assert near.max() < SentenceSettings().max_platitude
+    assert near.mean() < ThemeSettings().max_platitude
 
 
 def test_the_limit_is_a_setting(encoder: SentenceTransformerEncoder) -> None:
