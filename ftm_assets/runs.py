@@ -18,7 +18,8 @@ from ftm_assets.errors import FtmError
 from ftm_assets.launcher.single_gpu import COMMAND_TAG, is_of_command
 from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.resources.encoder import Encoder
-from ftm_assets.settings import read_settings
+from ftm_assets.resources.language_model import check_price
+from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_progress
@@ -321,11 +322,12 @@ def check_encoder(defs: dg.Definitions, database: Database, quarter: str) -> Non
         stages.check_encoder(connection, quarter, encoder.name, encoder.revision)
 
 
-def check_model(defs: dg.Definitions) -> None:
-    """raises: NoModel if no language model is configured"""
+def check_model(defs: dg.Definitions, settings: Settings) -> None:
+    """raises: NoModel if no language model is configured, PriceUnknown if a cap keeps it from being asked, BadPrices"""
     model = cast(LanguageModel, (defs.resources or {})["language_model"])
     if not model.name:
         raise NoModel
+    check_price(settings)
 
 
 def reencode(defs: dg.Definitions, database: Database, quarter: str) -> None:

@@ -115,7 +115,8 @@ def read_settings() -> Settings:
         return Settings()
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise BadSetting(f"FTM_{str(first['loc'][0]).upper()}: {first['msg']}") from None
+        said = first["msg"].removeprefix("Value error, ")
+        raise BadSetting(f"FTM_{str(first['loc'][0]).upper()}: {said}") from None
 
 
 def parse_url(url: str) -> sa.URL:

@@ -57,7 +57,7 @@ def backfill(
             console.print(f"Dagster ends the backfill of {quarter}; what is done stays")
             return
         if upgrade:
-            runs.check_model(defs)
+            runs.check_model(defs, database.settings)
         by_daemon = backfills.daemon_is_up(instance)
         with (
             runs.alone(instance, database, f"backfill {quarter}"),

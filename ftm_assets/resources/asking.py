@@ -15,7 +15,7 @@ from ftm_assets.analysis.ledger import Elsewhere, Ledger, Reply, Sent, Terms, Us
 from ftm_assets.resources.chat import Chat, Completion
 from ftm_assets.resources.errand import Errand, tokens_in
 from ftm_assets.resources.gate import Gate
-from ftm_assets.resources.llm_prices import Price
+from ftm_assets.resources.llm_prices import Price, PriceUnknown
 from ftm_assets.resources.rate_limit import RateLimit
 
 # How much more a provider may count than we estimate, before it has counted anything and after.
@@ -141,7 +141,7 @@ class Asking:
         self.progress.n_under_way += 1
         try:
             if self.price is None and self.caps.any:
-                answer: Answer | NoAnswer = NoAnswer("budget", self._unknown_price())
+                answer: Answer | NoAnswer = NoAnswer("budget", str(PriceUnknown(self.chat.model)))
             else:
                 answer = await errand.run()
         finally:
@@ -197,12 +197,6 @@ class Asking:
         most_in = self.most_tokens_in(question)
         dollars = self.price.dollars(most_in, 0, question.max_tokens) if self.price else None
         return Terms(dollars, self.caps.run, self.caps.quarter, cutoff)
-
-    def _unknown_price(self) -> str:
-        return (
-            f"the price of {self.chat.model} is unknown, so that no cap can be kept: list it in a file that "
-            "FTM_LLM_PRICES names, or set FTM_LLM_QUARTER_CAP=inf and FTM_LLM_RUN_CAP=inf"
-        )
 
     async def _in_thread(
         self, work: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs

@@ -13,7 +13,7 @@ from ftm_assets.analysis.ledger import Ledger
 from ftm_assets.resources.asking import Asking, Caps, Progress
 from ftm_assets.resources.chat import Chat
 from ftm_assets.resources.gate import Gate
-from ftm_assets.resources.llm_prices import Price, read_prices
+from ftm_assets.resources.llm_prices import Price, PriceUnknown, read_prices
 from ftm_assets.resources.rate_limit import RateLimit
 from ftm_assets.settings import Settings
 
@@ -140,7 +140,18 @@ def open_language_model(settings: Settings, ledger: Ledger) -> OpenAILanguageMod
         settings.llm_tpm,
         settings.llm_timeout,
         settings.llm_patience,
-        Caps(settings.llm_run_cap, settings.llm_quarter_cap),
+        _caps(settings),
     )
     chat = Chat(settings.llm_base_url, settings.llm_model, settings.llm_api_key, limits.timeout_s)
     return OpenAILanguageModel(chat, ledger, read_prices(settings.llm_prices).get(settings.llm_model), limits)
+
+
+def check_price(settings: Settings) -> None:
+    """Raise what keeps the named model from being asked anything. raises: BadPrices, PriceUnknown"""
+    model = settings.llm_model
+    if model and _caps(settings).any and model not in read_prices(settings.llm_prices):
+        raise PriceUnknown(model)
+
+
+def _caps(settings: Settings) -> Caps:
+    return Caps(settings.llm_run_cap, settings.llm_quarter_cap)

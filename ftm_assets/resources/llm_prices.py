@@ -22,6 +22,16 @@ class BadPrices(FtmError):
         )
 
 
+class PriceUnknown(FtmError):
+    """A model is not in the price list, and dollars are capped."""
+
+    def __init__(self, model: str) -> None:
+        super().__init__(
+            f"the price of {model} is unknown, so that no cap can be kept: list it in a file that FTM_LLM_PRICES "
+            "names, or set FTM_LLM_QUARTER_CAP=inf and FTM_LLM_RUN_CAP=inf"
+        )
+
+
 class Price(BaseModel):
     """Dollars per million tokens, and until when the model has read."""
 

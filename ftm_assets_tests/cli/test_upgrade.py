@@ -14,6 +14,7 @@ from ftm_assets.analysis.inquiries import NoLanguageModel
 from ftm_assets.analysis.language import LanguageModel, NoAnswer
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
+from ftm_assets.resources.llm_prices import PriceUnknown
 from ftm_assets.storage.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder
@@ -122,6 +123,14 @@ def test_without_a_model_it_says_what_to_set() -> None:
     for other in ("--all", "--reencode"):
         with pytest.raises(FtmError, match="leave out --all and --reencode"):
             ftm("backfill", "2021Q4", "--upgrade-summaries", other)
+
+
+@pytest.mark.usefixtures("by_keywords")
+def test_a_model_that_a_cap_keeps_silent_is_not_even_begun_with(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    use(Replying())
+    monkeypatch.setenv("FTM_LLM_MODEL", "unheard-of")
+    with pytest.raises(PriceUnknown, match=r"price of unheard-of is unknown.*FTM_LLM_QUARTER_CAP=inf"):
+        ftm("backfill", "2021Q4", "--upgrade-summaries")
 
 
 @pytest.mark.usefixtures("by_keywords")
