@@ -49,7 +49,7 @@ demo-simulated:
 	$(BIN)/ftm themes 2024Q1 --examples 0
 
 test: .venv/installed check
-	$(BIN)/pytest --cov --cov-report=term --numprocesses=2 --dist=loadscope
+	$(BIN)/pytest --cov --cov-report=term --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout=900 -v

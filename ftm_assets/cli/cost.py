@@ -65,7 +65,7 @@ def cost(
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
         topics, themes = planned_topics(connection, quarter), planned_themes(connection, quarter)
-        models = [*filter(None, [settings.llm_model]), *(name for name in prices if name != settings.llm_model)]
+        models = compared(settings.llm_model, prices)
         rows = [cost_of(connection, name, [*topics, *themes], settings, prices) for name in models]
         paid = spending.spending(connection, quarter)
         [counts] = [each for each in theme_counts(connection) if each.quarter == quarter]
@@ -82,6 +82,12 @@ def cost(
     console.print(f"spent for {quarter} so far: ${spent:,.2f}; caps: {caps(settings)}")
     if not settings.llm_model:
         console.print("no language model is configured (FTM_LLM_MODEL): summaries are made of keywords, for nothing")
+
+
+def compared(chosen: str | None, prices: "Mapping[str, Price]") -> list[str]:
+    """The chosen model, then those of the price list that cost something."""
+    priced = [name for name, price in prices.items() if price.tokens_in or price.tokens_out]
+    return list(dict.fromkeys([*filter(None, [chosen]), *priced]))
 
 
 def planned_topics(connection: "Connection", quarter: str) -> list[Planned]:

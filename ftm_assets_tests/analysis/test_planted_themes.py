@@ -1,6 +1,6 @@
 """The shipped sample through the real encoder: are the themes that were written into it found again?
 
-Measured on the sentences that were written about a planted theme, as the mean over five seeds of both levels:
+Measured on the sentences that were written about a planted theme, as the mean over three seeds of both levels:
 
 - agreement: adjusted mutual information of planted and found themes, sentences outside all themes one group of their
   own; 0 is chance, 1 is perfect
@@ -45,7 +45,7 @@ from ftm_assets.analysis.words import terms
 from ftm_assets.resources.encoder import SentenceTransformerEncoder, encode_once
 from ftm_assets_tests.conftest import SAMPLE
 
-SEEDS = (42, 1, 2, 3, 4)
+SEEDS = (42, 1, 2)
 
 Passages = Mapping[tuple[int, int], list[tuple[int, int, str]]]
 
@@ -202,7 +202,7 @@ def themes_of_sentences(quarter: str, firms: Sequence[Sentences], seed: int) -> 
     of_quarter = QuarterTopics(
         quarter, tuple(topics), rows, rows, dict.fromkeys(range(len(firms)), ""), len(firms), len(topics)
     )
-    themes = find_themes(of_quarter, ThemeSettings(seed=seed))
+    themes = find_themes(of_quarter, ThemeSettings(seed=seed, n_refits=0))
     numbers: dict[tuple[int, int | None], int] = {
         (member.company_id, member.topic_number): member.theme_number for member in themes.members
     }

@@ -13,6 +13,7 @@ from ftm_assets.analysis.prose import Names
 from ftm_assets.analysis.summaries import evidence_of
 from ftm_assets.analysis.theme_descriptions import inquiries
 from ftm_assets.cli.cost import planned_themes, planned_topics
+from ftm_assets.simulated.behaviour import MODEL as SIMULATED
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.evidence import evidence_of_quarter
@@ -75,6 +76,7 @@ def known(database: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
 def test_every_model_of_the_price_list_has_its_price(known: Database) -> None:
     rows = costs()
     assert len(rows) > 3 and not any(row["chosen"] for row in rows.values())
+    assert SIMULATED not in rows, "what costs nothing is listed only where it is chosen"
     assert {row["n_requests"] for row in rows.values()} == {3}, "the firms say the same; two themes"
     assert rows["gpt-4o-mini"]["dollars"] == pytest.approx(
         (rows["gpt-4o-mini"]["tokens_in"] * 0.15 + rows["gpt-4o-mini"]["tokens_out"] * 0.60) / 1e6
