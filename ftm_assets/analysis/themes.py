@@ -28,6 +28,9 @@ N_EXEMPLARS = 5  # Best sentences of a topic whose mean vector stands for it.
 N_SPOKEN = 8  # Best sentences of a topic whose words name its theme.
 _COSINE_DIGITS = 6
 
+FEWEST_RUNS = 20  # of a quarter with many topics
+ALL_RUNS = 2000  # topics up to which a quarter has all runs
+
 ThemeInput = Literal["exemplars", "keywords", "llm"]
 
 
@@ -43,6 +46,13 @@ class ThemeSettings(ClusterSettings, frozen=True):
     )
     agreement: float = Field(
         0.75, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
+    )
+    n_runs: int = Field(
+        100,
+        ge=2,
+        le=1000,
+        description="communities: runs, each with another seed and without a tenth of the firms; from 2,000 topics on "
+        "fewer, in proportion, but at least 20",
     )
     keyword_support: float = Field(
         0.15, ge=0, le=1, description="communities: least share of a theme's firms that say a keyword of it"
@@ -80,6 +90,11 @@ class ThemeSettings(ClusterSettings, frozen=True):
     match_threshold: float = Field(
         0.8, ge=0, le=1, description="cosine from which a theme keeps the id of an earlier run"
     )
+
+    def runs(self, n_topics: int) -> int:
+        """Runs that have to agree in a quarter of `n_topics`."""
+        # Chance has most to say in a small quarter, and a large one cannot pay for so many.
+        return min(self.n_runs, max(FEWEST_RUNS, self.n_runs * ALL_RUNS // max(1, n_topics)))
 
     def smallest_theme(self, n_topics: int) -> int:
         """Fewest topics that make a theme in a quarter of `n_topics`."""
@@ -366,7 +381,8 @@ def topic_model(settings: ThemeSettings, smallest: int, firms: Sequence[int]) ->
     """The model that the settings name, for topics of these firms."""
     if settings.model == "bertopic":
         return BERTopicModel(settings, QUARTER, smallest)
-    return CommunityModel(settings, smallest, firms, settings.n_refits)
+    runs = settings.runs(len(firms))
+    return CommunityModel(settings.model_copy(update={"n_runs": runs}), smallest, firms, settings.n_refits)
 
 
 def _clusters(

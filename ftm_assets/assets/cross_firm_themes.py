@@ -37,7 +37,7 @@ class ThemeConfig(ThemeSettings, dg.Config):
     io_manager_key="pgvector",
     owners=OWNERS,
     kinds={"python", "scikitlearn", "postgres"},
-    code_version=f"4, {PROMPT.id}",
+    code_version=f"5, {PROMPT.id}",
     metadata={"dagster/column_schema": column_schema(tables.Theme)},
 )
 def cross_firm_themes(

@@ -457,6 +457,13 @@ def test_the_smallest_theme_grows_with_the_root_of_the_quarter() -> None:
     assert ThemeSettings(min_theme_size=7).smallest_theme(90_000) == 7
 
 
+def test_a_small_quarter_has_more_runs_to_agree_in_and_a_large_one_no_fewer_than_twenty() -> None:
+    assert [DEFAULTS.runs(n) for n in (0, 2000, 4000, 10_000, 90_000)] == [100, 100, 50, 20, 20]
+    assert [ThemeSettings(n_runs=12).runs(n) for n in (9, 90_000)] == [12, 12]
+    model = topic_model(DEFAULTS, 5, [1] * 4000)
+    assert isinstance(model, CommunityModel) and model.settings.n_runs == 50
+
+
 def test_the_settings_name_the_model_and_the_quarter_its_smallest_theme() -> None:
     assert topic_model(DEFAULTS, 7, [1, 2]) == CommunityModel(DEFAULTS, 7, [1, 2], n_refits=5)
     settings = ThemeSettings(model="bertopic")
