@@ -37,7 +37,7 @@ OR_ELSEWHERE = "or set FTM_DATABASE_URL to a PostgreSQL server of your own"
 
 # Written into postgresql.conf once; there whoever owns a bigger machine may change them.
 SETTINGS = {
-    "max_connections": "300",
+    "max_connections": "200",
     "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
