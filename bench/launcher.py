@@ -1,12 +1,14 @@
 """What a firm's run costs beside its work: the GPU worker against a process for each run.
 
     python -m bench.launcher [--firms 300] [--processes 8] [--sentences 40] [--light]
+    python -m bench.launcher --latency 8 --lanes 4 20 --firms 80 [--sentences 60]
 
 Real daemon, webserver and Postgres, one backfill and some clicks each, on firms that are made up and small. The few
 runs of DefaultRunLauncher stand for as many as the others. The work is what the same firms take in one warm process
 without Dagster and Postgres; what a run costs above it is the overhead. `--light` leaves the work out: its encoder and
 topic model take no time, so that thousands of runs show how fast Dagster makes, launches and ends them; then there is
-nothing to compare, and DefaultRunLauncher is left out.
+nothing to compare, and DefaultRunLauncher is left out. `--latency` is light, too, and asks a simulated language model
+that takes so many seconds for a reply, with each number of lanes: how many requests a minute are that?
 """
 
 import argparse
@@ -21,7 +23,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -32,12 +34,14 @@ from dagster_shared.yaml_utils import safe_load_yaml
 from rich.console import Console
 from rich.table import Table
 
+from bench.language import counts, served
 from ftm_assets.analysis.sentences import Sentences, SentenceSettings, split_turns
 from ftm_assets.analysis.summaries import evidence_of, keyword_summary
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.resources.encoder import open_encoder
 from ftm_assets.services import processes_of
 from ftm_assets.settings import Settings, with_database
+from ftm_assets.simulated.behaviour import MODEL, Behaviour
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets_tests.live import answers, ask, free_port, wait_for
@@ -130,7 +134,16 @@ class Cost:
 class Home:
     """Calls of made-up firms in a home of their own, and `ftm up` over it."""
 
-    def __init__(self, path: Path, n_firms: int, n_sentences: int, *, with_worker: bool, light: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        n_firms: int,
+        n_sentences: int,
+        *,
+        with_worker: bool,
+        light: bool,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.path = path
         self.with_worker = with_worker
         self.location = "bench.light_graph" if light else "ftm_assets.definitions"
@@ -139,6 +152,7 @@ class Home:
             "DAGSTER_HOME": str(self._instance_folder()),
             "FTM_METRICS_PORT": "0",
             "FTM_QUARTERS": f"{QUARTER}:{QUARTER}",
+            **(settings or {}),
         }
         if light:
             self.settings |= {
@@ -303,6 +317,76 @@ def measure(home: Home, n_firms: int) -> Cost:
         )
 
 
+@dataclass(frozen=True)
+class Waited:
+    """What lanes made of a language model that takes its time.
+
+    lane_mb:       that a lane has for itself, on average, half-way
+    n_connections: to Postgres, of all, half-way
+    by_model:      topics that the model has put into words, and all topics
+    """
+
+    n_lanes: int
+    elapsed_s: float
+    counts: dict[str, Any]
+    lane_mb: float
+    n_connections: int
+    by_model: tuple[int, int]
+
+
+def wait_for_replies(folder: Path, n_lanes: int, n_firms: int, n_sentences: int, latency_s: float) -> Waited:
+    """Backfill made-up firms whose summaries a simulated model writes, as slowly as real ones do."""
+    with served(Behaviour(latency_s=latency_s)) as port:
+        settings = {
+            "FTM_LANES": str(n_lanes),
+            "FTM_LLM_MODEL": MODEL,
+            "FTM_LLM_BASE_URL": f"http://127.0.0.1:{port}/v1",
+            "FTM_LLM_RPM": "0",
+        }
+        home = Home(folder / f"lanes{n_lanes}", n_firms, n_sentences, with_worker=True, light=True, settings=settings)
+        with home.up() as dagster:
+            home.backfill(n_firms)
+            wait_for(lambda: (dagster.execute(N_DONE).fetchone() or [0])[0] >= n_firms // 2, 3600, "half", LOOK_S)
+            lanes = dagster.execute("SELECT pid FROM ftm_launcher.lanes WHERE pid > 0").fetchall()
+            lane_mb = statistics.mean(private_mb(pid) for (pid,) in lanes)
+            (n_connections,) = dagster.execute("SELECT count(*) FROM pg_stat_activity").fetchone() or (0,)
+            wait_for(lambda: dagster.execute(N_DONE).fetchone() == (n_firms,), 3600, "last run", LOOK_S)
+            first, last = dagster.execute("SELECT min(start_time), max(end_time) FROM runs").fetchone() or (0.0, 0.0)
+            with psycopg.connect(home.url) as ftm:
+                by_model = "SELECT count(*) FILTER (WHERE source = 'model'), count(*) FROM topic_summaries"
+                written = ftm.execute(by_model).fetchone() or (0, 0)
+            return Waited(n_lanes, last - first, counts(port), lane_mb, n_connections, written)
+
+
+def private_mb(pid: int) -> float:
+    """Memory of a process that it shares with no other."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Private_")) / 1024
+
+
+def table_of_waits(waits: Sequence[Waited], n_firms: int, latency_s: float) -> Table:
+    """One row for each number of lanes."""
+    table = Table(title=f"{n_firms} firms, {latency_s:g} s until a reply, {os.cpu_count()} cores")
+    headings = ("lanes", "s", "s a firm", "requests", "a minute", "most at once", "most in a minute")
+    for heading in (*headings, "MB of a lane", "connections", "topics by model"):
+        table.add_column(heading, justify="right")
+    for each in waits:
+        n_requests = each.counts["n_requests"]
+        table.add_row(
+            str(each.n_lanes),
+            f"{each.elapsed_s:.0f}",
+            f"{each.elapsed_s / n_firms:.2f}",
+            str(n_requests),
+            f"{60 * n_requests / each.elapsed_s:.0f}",
+            str(each.counts["most_at_once"]),
+            str(each.counts["most_requests"]),
+            f"{each.lane_mb:.0f}",
+            str(each.n_connections),
+            f"{each.by_model[0]} of {each.by_model[1]}",
+        )
+    return table
+
+
 def work(home: Home, n_firms: int) -> tuple[float, float]:
     """Wall and CPU seconds of a firm's work in one warm process: split, encode, cluster, summarize; nothing else."""
     database = Database(Settings(home=home.path))
@@ -378,6 +462,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--processes", type=int, default=8, help="runs with a process each")
     parser.add_argument("--sentences", type=int, default=40, help="sentences a firm")
     parser.add_argument("--light", action="store_true", help="no work, and the worker alone")
+    parser.add_argument("--latency", type=float, help="seconds until a simulated language model replies")
+    parser.add_argument("--lanes", type=int, nargs="+", default=[4, 20], help="with --latency: how many, one by one")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser
 
@@ -386,6 +472,14 @@ def main() -> None:
     """Measure and print."""
     chosen = parser().parse_args()
     console = Console(width=max(Console().width, 120))
+    if chosen.latency is not None:
+        with tempfile.TemporaryDirectory() as folder:
+            waits = [
+                wait_for_replies(Path(folder), n_lanes, chosen.firms, chosen.sentences, chosen.latency)
+                for n_lanes in chosen.lanes
+            ]
+        console.print(table_of_waits(waits, chosen.firms, chosen.latency))
+        return
     costs, work_s = [], None
     with tempfile.TemporaryDirectory() as folder:
         if not chosen.light:

@@ -17,6 +17,10 @@ class BadSetting(FtmError):
     """An `FTM_...` variable cannot be used as it stands."""
 
 
+# The variables that may hold the model's key.
+MODEL_KEYS = ("FTM_LLM_API_KEY", "XAI_API_KEY")
+
+
 class Settings(BaseSettings):
     """What differs from one machine to the next. Only `encoder`, and the last digits of vectors on another `device`,
     change a result.
@@ -37,7 +41,7 @@ class Settings(BaseSettings):
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
 
     lanes: int = Field(
-        0, ge=0, description="runs at a time in the GPU worker; 0: two more than cores if memory allows, 16 at most"
+        0, ge=0, description="runs at a time in the worker; 0: cores and two, with a language model 16 more, at most 32"
     )
     lane_runs: int = Field(200, ge=1, description="a lane's process is replaced after so many runs")
     lane_memory: int = Field(
@@ -54,10 +58,11 @@ class Settings(BaseSettings):
     llm_api_key: SecretStr | None = Field(
         None, validate_default=True, description="its key; empty: `XAI_API_KEY` where the server is xAI's"
     )
-    llm_concurrency: int = Field(16, ge=1, description="requests to it at a time")
+    llm_concurrency: int = Field(64, ge=1, description="requests to it at a time")
     llm_rpm: int = Field(480, ge=0, description="requests to it in any minute; 0: no limit")
     llm_tpm: int = Field(2_000_000, ge=0, description="tokens, in and out, in any minute; 0: no limit")
     llm_timeout: float = Field(60.0, gt=0, description="seconds that a request may take")
+    llm_reasoning_effort: str = Field("", description="how much it is to think first, as `low`; empty: as it likes")
     llm_patience: float = Field(120.0, ge=0, description="seconds that a server which is down is waited for")
     llm_run_cap: float = Field(math.inf, ge=0, description="dollars that a run may cost")
     llm_quarter_cap: float = Field(20.0, ge=0, description="dollars that a quarter may cost; inf: no limit")
@@ -98,8 +103,9 @@ class Settings(BaseSettings):
     def of_worker(self) -> dict[str, str]:
         """By variable, what a GPU worker reads once, at its start; no secret is among it."""
         names = "encoder device lanes lane_runs lane_memory grace event_days preload quarters"
-        model = "llm_model llm_base_url llm_concurrency llm_rpm llm_tpm llm_timeout llm_patience llm_run_cap"
-        of_model = f"{model} llm_quarter_cap llm_prices" if self.llm_model else "llm_model"
+        model = "llm_model llm_base_url llm_concurrency llm_rpm llm_tpm llm_timeout"
+        more = "llm_reasoning_effort llm_patience llm_run_cap llm_quarter_cap llm_prices"
+        of_model = f"{model} {more}" if self.llm_model else "llm_model"
         values = {name: getattr(self, name) for name in f"{names} {of_model}".split()}
         return {f"FTM_{name.upper()}": "" if value is None else str(value) for name, value in values.items()}
 

@@ -18,8 +18,7 @@ from bench.quality.corpus import Corpus, FirmCorpus, read_corpus
 from bench.quality.found import at_least_two, deletions, mean, table_of
 from bench.quality.measures import Coherence, diversity, survival, words_of
 from bench.quality.models import Theme, Topic, ours
-from ftm_assets.analysis.inquiries import Bill
-from ftm_assets.analysis.language import LanguageModel
+from ftm_assets.analysis.language import Bill, LanguageModel
 from ftm_assets.analysis.model_summaries import summarize
 from ftm_assets.analysis.prose import Names
 from ftm_assets.analysis.summaries import TopicEvidence, TopicSummary, evidence_of, keyword_summary

@@ -5,49 +5,13 @@ from dataclasses import dataclass, field
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
-from ftm_assets.analysis.language import Answer, LanguageModel, Message, NoAnswer, Question
+from ftm_assets.analysis.language import Answer, Bill, LanguageModel, Message, NoAnswer, Question
 from ftm_assets.analysis.prompts import compact
 
 INVALID = "invalid reply"
 _REPLY_CHARS = 4000  # Of a bad reply, as far as the model is shown it again.
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Bill:
-    """What was asked, and what it took. Replies that were there already are counted as reused alone.
-
-    tokens_cached:   part of tokens_in that the provider had in its cache
-    dollars:         of the replies whose price is known
-    n_price_unknown: replies of a model that the price table does not hold
-    """
-
-    n_sent: int = 0
-    n_reused: int = 0
-    n_price_unknown: int = 0
-    tokens_in: int = 0
-    tokens_cached: int = 0
-    tokens_out: int = 0
-    dollars: float = 0.0
-
-    def with_answer(self, answer: Answer) -> "Bill":
-        """The bill with one more reply on it."""
-        if answer.reused:
-            return Bill(**{**vars(self), "n_reused": self.n_reused + 1})
-        return Bill(
-            n_sent=self.n_sent + 1,
-            n_reused=self.n_reused,
-            n_price_unknown=self.n_price_unknown + (answer.dollars is None),
-            tokens_in=self.tokens_in + answer.tokens_in,
-            tokens_cached=self.tokens_cached + answer.tokens_cached,
-            tokens_out=self.tokens_out + answer.tokens_out,
-            dollars=self.dollars + (answer.dollars or 0.0),
-        )
-
-    def plus(self, other: "Bill") -> "Bill":
-        """Both bills in one."""
-        return Bill(*(mine + theirs for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +176,7 @@ def _in_order(
     # Sorted: a sum of floats depends on its order.
     came = sorted(model.ask(questions), key=itemgetter(0))
     for _, answer in came:
-        if isinstance(answer, Answer):
-            done.bill = done.bill.with_answer(answer)
+        done.bill = done.bill.plus(answer.bill)
     return came
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass, field
 from typing import Any, Literal, Protocol
 
 from ftm_assets.analysis.content import content_hash
@@ -42,6 +42,32 @@ class Question:
 
 
 @dataclass(frozen=True, slots=True)
+class Bill:
+    """What was asked, and what it took. Replies that were there already are counted as reused alone.
+
+    n_sent:          requests that are paid, or may be
+    n_price_unknown: those of them to a model that the price table does not hold
+    tokens_cached:   part of tokens_in that the provider had in its cache
+    dollars:         of the replies whose price is known; of what was lost on the way the most that it may have cost
+    """
+
+    n_sent: int = 0
+    n_reused: int = 0
+    n_price_unknown: int = 0
+    tokens_in: int = 0
+    tokens_cached: int = 0
+    tokens_out: int = 0
+    dollars: float = 0.0
+
+    def plus(self, other: "Bill") -> "Bill":
+        """Both bills in one."""
+        return Bill(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+
+
+NOTHING = Bill()
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A reply, whatever it is worth.
 
@@ -49,7 +75,8 @@ class Answer:
     key:           of the question
     tokens_cached: those of `tokens_in` that the provider had from an earlier request
     dollars:       what the reply cost when it came, None if the model's price is unknown
-    reused:        whether it was there already, so that nothing was paid this time
+    reused:        whether it was there already, so that nothing was paid for it this time
+    besides:       what was paid for the question before this reply came: replies of no use, and lost ones
     """
 
     text: str
@@ -60,6 +87,15 @@ class Answer:
     tokens_out: int
     dollars: float | None
     reused: bool
+    besides: Bill = field(default=NOTHING, compare=False)
+
+    @property
+    def bill(self) -> Bill:
+        """What the answer took, all in all."""
+        if self.reused:
+            return self.besides.plus(Bill(n_reused=1))
+        tokens = (self.tokens_in, self.tokens_cached, self.tokens_out)
+        return self.besides.plus(Bill(1, 0, int(self.dollars is None), *tokens, self.dollars or 0.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,12 +105,16 @@ class NoAnswer:
     no model:      none is configured
     budget:        a cap would be passed, or cannot be kept
     refused:       this question alone was refused, or its reply was empty
+    cut off:       the reply was longer than it may be; a part of the question would fare no better
     unavailable:   the provider could not be reached, or did not do its work
     misconfigured: key, model name or account: no question will be answered before somebody acts
+
+    bill: what was paid all the same
     """
 
-    kind: Literal["no model", "budget", "refused", "unavailable", "misconfigured"]
+    kind: Literal["no model", "budget", "refused", "cut off", "unavailable", "misconfigured"]
     why: str
+    bill: Bill = field(default=NOTHING, compare=False)
 
 
 def estimate_tokens(text: str) -> int:

@@ -100,3 +100,7 @@ class Ledger(Protocol):
     def reject(self, key: str, why: str) -> None:
         """The reply that is there is of no use; it stays paid."""
         ...
+
+    def close(self) -> None:
+        """This process asks no more: others take up what it has left as `sent`."""
+        ...

@@ -8,8 +8,8 @@ from typing import Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from ftm_assets.analysis.inquiries import Bill, Reading, inquire
-from ftm_assets.analysis.language import LanguageModel, Question
+from ftm_assets.analysis.inquiries import Reading, inquire
+from ftm_assets.analysis.language import Bill, LanguageModel, Question
 from ftm_assets.analysis.prompts.topic_summaries import PROMPT, SCHEMA, TopicReply
 from ftm_assets.analysis.prose import SUMMARY, TITLE, Names, fault, plain
 from ftm_assets.analysis.replies import Unreadable, clipped, parsed, shape_problem

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from ftm_assets.analysis.inquiries import Bill, Reading, inquire
-from ftm_assets.analysis.language import LanguageModel, Question
+from ftm_assets.analysis.inquiries import Reading, inquire
+from ftm_assets.analysis.language import Bill, LanguageModel, Question
 from ftm_assets.analysis.prompts.theme_descriptions import PROMPT, SCHEMA, ThemeReply
 from ftm_assets.analysis.prose import DESCRIPTION, TITLE, Names, fault, lower_case_words, plain
 from ftm_assets.analysis.replies import Unreadable, clipped, parsed, shape_problem

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ftm_assets.analysis.inquiries import Bill
+from ftm_assets.analysis.language import Bill
 from ftm_assets.storage import tables
 from ftm_assets.storage.spending import Hindsight
 

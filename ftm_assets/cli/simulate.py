@@ -16,15 +16,16 @@ def simulate_model(
     rpm: Annotated[int, typer.Option(min=0, help="Requests that it answers in any minute; 0: no limit.")] = 0,
     tpm: Annotated[int, typer.Option(min=0, help="Tokens that it answers in any minute; 0: no limit.")] = 0,
     faults: Annotated[float, typer.Option(min=0, max=1, help="Share of requests that go wrong, in every way.")] = 0.0,
+    key: Annotated[str | None, typer.Option(help="The only API key that it accepts; without: any.")] = None,
 ) -> None:
     """Be a language model that makes its replies of the words it is told, until Ctrl-C. Nothing it says is meant."""
     from ftm_assets.simulated.server import running
 
-    behaviour = Behaviour(mixed(faults), latency_s=latency, rpm=rpm, tpm=tpm)
+    behaviour = Behaviour(mixed(faults), latency_s=latency, rpm=rpm, tpm=tpm, key=key)
     with running(behaviour, port) as model, stoppable("the same command", "the simulated model stopped"):
         console.print("# A simulated model: its replies are made up. In another terminal:", markup=False)
         console.print(f"export FTM_LLM_BASE_URL={model.base_url}", markup=False, soft_wrap=True)
         console.print(f"export FTM_LLM_MODEL={MODEL}", markup=False)
-        console.print("export FTM_LLM_API_KEY=none", markup=False)
+        console.print(f"export FTM_LLM_API_KEY={key or 'none'}", markup=False)
         while True:
             time.sleep(60.0)

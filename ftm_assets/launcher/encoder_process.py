@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from ftm_assets.launcher.encoding import DIGEST_SIZE, LOADING, Failed, Loaded, Past, Progress, encoder_process
 from ftm_assets.launcher.kept_process import SPAWN, KeptProcess
+from ftm_assets.settings import MODEL_KEYS
 
 MAX_DEATHS = 3
 
@@ -21,6 +22,7 @@ class EncoderProcess(KeptProcess):
     n_loads: how often a model was loaded; 1 unless the process was killed
     """
 
+    without = MODEL_KEYS
     loading_s = 3600.0  # It may come from a hub.
 
     def __init__(self, address: str, model: str, device: str) -> None:

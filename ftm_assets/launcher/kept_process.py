@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 
-from ftm_assets.launcher.lanes import Waitable, ending, receive
+from ftm_assets.launcher.lanes import Waitable, ending, environment, receive
 from ftm_assets.launcher.pauses import Pauses
 
 SPAWN = get_context("spawn")
@@ -19,9 +19,11 @@ class KeptProcess(ABC):
     name:    for people, as `encoder process`
     main:    its main function: gets the end of a pipe at which the worker listens, and `arguments()`
     parent:  the process that it ends with
+    without: variables whose value it is not to have
     """
 
     silence_s = 600.0
+    without: tuple[str, ...] = ()
 
     def __init__(self, name: str, main: Callable[..., None]) -> None:
         self.name = name
@@ -50,7 +52,8 @@ class KeptProcess(ABC):
         self._pipe, theirs = SPAWN.Pipe()
         # Before its arguments: they may say what the one before has died of.
         self._process: BaseProcess = SPAWN.Process(target=self._main, args=(theirs, *self.arguments()), daemon=True)
-        self._process.start()
+        with environment(dict.fromkeys(self.without, "")):
+            self._process.start()
         self._heard_at = time.monotonic()
         self._pauses.started()
         self._start_at: float | None = None

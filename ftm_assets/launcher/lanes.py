@@ -28,18 +28,25 @@ _LANE_ENVIRONMENT = {
 }
 _FORK_AGAIN_S = 1.0
 _MOST_LANES = 16
+_WAITING_LANES = 16
+# Four times what a lane was seen to have for itself; see docs/language-model.md.
+_WAITING_LANE_BYTES = 512 << 20
 _LEAST_LANE_BYTES = 3 << 29
 
 
 Waitable: TypeAlias = Connection | socket.socket | int
 
 
-def fitting_lanes(n: int, growth_mb: int, n_cores: int, machine_bytes: int) -> tuple[int, int]:
+def fitting_lanes(n: int, growth_mb: int, n_cores: int, machine_bytes: int, *, waits: bool = False) -> tuple[int, int]:
     """How many lanes, and by how many bytes each may grow; what is 0 is derived from the machine.
 
-    Two more than cores, because a lane also waits; as many as memory allows; and no more than Postgres has connections.
+    Two more than cores, because a lane also waits, as many as memory allows, and no more than 16. Where they wait for a
+    language model (`waits`), up to 16 more, as far as the memory goes that those leave.
     """
-    n = n or max(1, min(n_cores + 2, machine_bytes // _LEAST_LANE_BYTES, _MOST_LANES))
+    if not n:
+        n = max(1, min(n_cores + 2, machine_bytes // _LEAST_LANE_BYTES, _MOST_LANES))
+        left = machine_bytes - n * _LEAST_LANE_BYTES
+        n += max(0, min(_WAITING_LANES, left // _WAITING_LANE_BYTES)) if waits else 0
     return n, growth_mb << 20 or max(_LEAST_LANE_BYTES, machine_bytes // (4 * n))
 
 
@@ -117,7 +124,7 @@ class Lanes:
         self._control, theirs = _SPAWN.Pipe()
         arguments = (theirs, os.getpid(), self._address, self._preload)
         self._parent = _SPAWN.Process(target=warm_parent, args=arguments, daemon=True)
-        with _environment({**_LANE_ENVIRONMENT, **self._addresses}):
+        with environment({**_LANE_ENVIRONMENT, **self._addresses}):
             self._parent.start()
         self._pauses.started()
         self._start_parent_at: float | None = None
@@ -251,7 +258,7 @@ def receive(connection: Connection) -> object:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
     """The variables for processes that are started in the block."""
     before = dict(os.environ)
     os.environ.update(variables)

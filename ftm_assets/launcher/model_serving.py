@@ -118,19 +118,21 @@ class ServedLanguageModel:
             except (OSError, EOFError) as error:
                 n_losses += 1
                 if n_losses >= _MAX_LOSSES:
-                    raise ModelFailed(f"the language model's client process died {n_losses} times") from error
+                    raise _died(n_losses) from error
 
     def reject(self, key: str, why: str) -> None:
         """See `LanguageModel`. raises: ModelFailed, ProcessGone"""
-        while True:
+        for loss in range(1, _MAX_LOSSES + 1):
             try:
                 with self._line.taken() as connection:
                     connection.send(Reject(key, why))
                     message = connection.recv()
-            except (OSError, EOFError):
-                continue
-            _check(message)
-            return
+            except (OSError, EOFError) as error:
+                if loss == _MAX_LOSSES:
+                    raise _died(loss) from error
+            else:
+                _check(message)
+                return
 
 
 @dataclass
@@ -153,7 +155,7 @@ class NearestLanguageModel:
 
     def reject(self, key: str, why: str) -> None:
         """See `LanguageModel`."""
-        self.own.reject(key, why)
+        self._nearest().reject(key, why)
 
     def _nearest(self) -> LanguageModel:
         mine = Asked(self.own.name, self.own.chat.base_url)
@@ -176,6 +178,10 @@ def find_language_model(settings: Settings, ledger: Ledger) -> LanguageModel | N
         return ServedLanguageModel(settings.llm_model, settings.llm_address)
     own, address = open_language_model(settings, ledger), socket_of(settings.home)
     return NearestLanguageModel(own, address) if own is not None and address is not None else own
+
+
+def _died(n_times: int) -> ModelFailed:
+    return ModelFailed(f"the language model's client process died {n_times} times")
 
 
 def _check(message: object) -> None:

@@ -42,7 +42,7 @@ from ftm_assets.launcher.model_serving import socket_of
 from ftm_assets.launcher.retention import prune
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
 from ftm_assets.resources.llm_prices import read_prices
-from ftm_assets.settings import Settings
+from ftm_assets.settings import MODEL_KEYS, Settings
 
 MAX_ATTEMPTS = 3
 CANCEL_TIMEOUT_S = 20.0
@@ -74,9 +74,11 @@ class Worker:
             # Where processes that are no lanes find it, too.
             self.model = ModelProcess(socket_of(settings.home) or str(folder / "model"))
             # Who asks the process needs no key.
-            addresses |= {"FTM_LLM_ADDRESS": self.model.address, "FTM_LLM_API_KEY": "", "XAI_API_KEY": ""}
+            addresses |= {"FTM_LLM_ADDRESS": self.model.address, **dict.fromkeys(MODEL_KEYS, "")}
         self.kept: list[KeptProcess] = [self.encoder, *([self.model] if self.model else [])]
-        n_lanes, lane_bytes = fitting_lanes(settings.lanes, settings.lane_memory, *machine())
+        n_lanes, lane_bytes = fitting_lanes(
+            settings.lanes, settings.lane_memory, *machine(), waits=self.model is not None
+        )
         self.lanes = Lanes(folder, n_lanes, settings.preload, settings.lane_runs, lane_bytes, addresses)
         self.left: deque[RunLeft] = deque()
         self.errors: deque[tuple[str, datetime]] = deque(maxlen=_N_ERRORS)
@@ -265,10 +267,12 @@ class Worker:
             log.info("%s old events deleted", n_deleted)
 
     def _fingerprint(self) -> str:
-        """Changes with the code of the package, and with `dagster.yaml`."""
+        """Changes with the code of the package, with `dagster.yaml` and with the lists of prices."""
         digest = hashlib.sha256()
-        code = sorted(Path(ftm_assets.__file__).parent.rglob("*.py"))
-        for file in [*code, Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"]:
+        package = Path(ftm_assets.__file__).parent
+        code = sorted(file for kind in ("*.py", "*.toml") for file in package.rglob(kind))
+        prices = [self.settings.llm_prices] if self.settings.llm_prices else []
+        for file in [*code, *prices, Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"]:
             with suppress(FileNotFoundError):  # Somebody is at work.
                 status = file.stat()
                 digest.update(f"{file} {status.st_mtime_ns} {status.st_size}".encode())

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
 
-from ftm_assets.analysis.language import Answer, NoAnswer, Question, estimate_tokens
-from ftm_assets.analysis.ledger import Elsewhere, Ledger, Reply, Sent, Terms, Usage
+from ftm_assets.analysis.language import NOTHING, Answer, NoAnswer, Question, estimate_tokens
+from ftm_assets.analysis.ledger import Elsewhere, Ledger, Reply, Sent, State, Terms, Usage
 from ftm_assets.resources.chat import Chat, Completion
 from ftm_assets.resources.errand import Errand, tokens_in
 from ftm_assets.resources.gate import Gate
@@ -88,7 +88,9 @@ class Asking:
         self._under_way: dict[str, Errand] = {}
         self._settled = asyncio.Event()
         self.n_reserved = 0
-        self._scale = _MARGIN
+        self._unsettled: list[Sent] = []
+        self._scale_in = _MARGIN
+        self._scale_out = 1.0
 
     async def find(self, keys: list[str]) -> dict[str, Answer | NoAnswer]:
         """What the ledger has of them."""
@@ -113,13 +115,16 @@ class Asking:
             errand.n_waiting -= 1
             if not errand.n_waiting and not errand.is_busy:
                 errand.task.cancel()
-        if is_first or isinstance(answer, NoAnswer):
+        if is_first:
             return answer
+        if isinstance(answer, NoAnswer):
+            return replace(answer, bill=NOTHING)
         self.progress.n_reused += 1
-        return replace(answer, reused=True)
+        return replace(answer, reused=True, besides=NOTHING)
 
     async def reject(self, key: str, why: str) -> None:
         """See `LanguageModel`."""
+        self.gate.is_of_no_use(key, why)
         await self._in_thread(self.ledger.reject, key, why)
 
     async def close(self) -> None:
@@ -135,6 +140,7 @@ class Asking:
             if tasks:
                 await asyncio.wait(tasks, timeout=_CLOSE_S)
         await self.chat.close()
+        await self._in_thread(self.ledger.close)
         self._threads.shutdown(wait=False)
 
     async def _carry_out(self, errand: Errand) -> Answer | NoAnswer:
@@ -156,6 +162,7 @@ class Asking:
 
     async def begin(self, key: str, question: Question) -> Sent | Answer | NoAnswer | Elsewhere:
         """The question's row with its price put aside, if it may be sent."""
+        await self._settle_late()
         begun = await self._in_thread(self.ledger.begin, key, question, self.chat.model, self._terms(question))
         self.n_reserved += isinstance(begun, Sent)
         return begun
@@ -166,36 +173,59 @@ class Asking:
         await self._settled.wait()
 
     async def settle(
-        self, work: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
+        self,
+        work: Callable[Concatenate[Sent, Parameters], Result],
+        sent: Sent,
+        *args: Parameters.args,
+        **kwargs: Parameters.kwargs,
     ) -> Result:
-        """Write down what became of a row, also if the database is away for a while: the reply is paid."""
+        """Write down what became of a row, also if the database is away for a while: the reply is paid.
+
+        Where that does not help the row counts as lost, from the next question on.
+        """
         insisting = AsyncRetrying(stop=stop_after_delay(_INSIST_S), wait=wait_fixed(1.0), reraise=True)
         try:
-            return await insisting(self._in_thread, work, *args, **kwargs)
+            return await insisting(self._in_thread, work, sent, *args, **kwargs)
+        except Exception:
+            self._unsettled.append(sent)
+            raise
         finally:
             self.n_reserved -= 1
             self._settled.set()
+
+    async def _settle_late(self) -> None:
+        """Let nobody wait for a reply that could not be written down."""
+        late, self._unsettled = self._unsettled, []
+        try:
+            for sent in late:
+                why = "what became of it could not be written down"
+                await self._in_thread(self.ledger.unanswered, sent, State.lost, why, 1)
+        except BaseException:
+            self._unsettled += late  # It does no harm to do it twice.
+            raise
 
     def reply_of(self, completion: Completion, question: Question, attempts: int) -> Reply:
         """A completion with its price; of a provider that counts no tokens, we count."""
         usage = completion.usage or Usage(tokens_in(question), 0, estimate_tokens(completion.text))
         dollars = self.price.dollars(usage.tokens_in, usage.tokens_cached, usage.tokens_out) if self.price else None
-        counted = usage.tokens_in / tokens_in(question)
-        self._scale = max(counted * _MARGIN_KNOWN, self._scale + (counted * _MARGIN_KNOWN - self._scale) / 10)
+        self._scale_in = _learned(self._scale_in, usage.tokens_in / tokens_in(question))
+        self._scale_out = max(1.0, _learned(self._scale_out, usage.tokens_out / question.max_tokens))
         self.progress.n_replies += 1
         self.progress.tokens_in += usage.tokens_in
         self.progress.tokens_out += usage.tokens_out
         self.progress.dollars += dollars or 0.0
         return Reply(completion.text, completion.model, usage, dollars, completion.latency_s, attempts)
 
-    def most_tokens_in(self, question: Question) -> int:
-        """An upper bound of what the provider will count, from what it counted so far."""
-        return math.ceil(self._scale * tokens_in(question))
+    def most_tokens(self, question: Question) -> tuple[int, int]:
+        """Upper bounds of what the provider will count in and out, from what it counted so far: some bill more than
+        they were allowed to say.
+        """
+        return math.ceil(self._scale_in * tokens_in(question)), math.ceil(self._scale_out * question.max_tokens)
 
     def _terms(self, question: Question) -> Terms:
         cutoff = self.price.training_cutoff if self.price else None
-        most_in = self.most_tokens_in(question)
-        dollars = self.price.dollars(most_in, 0, question.max_tokens) if self.price else None
+        most_in, most_out = self.most_tokens(question)
+        dollars = self.price.dollars(most_in, 0, most_out) if self.price else None
         return Terms(dollars, self.caps.run, self.caps.quarter, cutoff)
 
     async def _in_thread(
@@ -203,3 +233,9 @@ class Asking:
     ) -> Result:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._threads, functools.partial(work, *args, **kwargs))
+
+
+def _learned(scale: float, counted: float) -> float:
+    """Up at once, down by and by."""
+    counted *= _MARGIN_KNOWN
+    return max(counted, scale + (counted - scale) / 10)

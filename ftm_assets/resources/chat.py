@@ -3,14 +3,15 @@
 import asyncio
 import email.utils
 import json
+import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, SecretStr, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from ftm_assets.analysis.language import Question
 from ftm_assets.analysis.ledger import Usage
@@ -26,6 +27,7 @@ _MAYBE_PAID = {408, 504, 524}
 _WRONG_KEY = {"invalid_api_key", "unauthorized", "account_deactivated"}
 _NO_MODEL = {"model_not_found", "model_not_available", "deprecated_model"}
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_limit_reached"}
+_SAYS_NO_CREDIT = ("all available credits", "spending limit", "out of credits", "any credits", "purchase credits")
 _MODERATION = ("safety", "violat", "moderation", "usage guidelines", "content policy")
 
 
@@ -58,10 +60,11 @@ class Misconfigured(ModelError):
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model replied. refusal: why it did not, empty if it did"""
+    """What a model replied. refusal: why it did not, empty if it did; is_cut_off: it came to the longest allowed"""
 
     text: str
     refusal: str
+    is_cut_off: bool
     model: str
     usage: Usage | None
     latency_s: float
@@ -79,41 +82,47 @@ class _Choice(BaseModel):
     finish_reason: str | None = None
 
 
+# No more than the ledger can hold.
+_Count = Annotated[int, Field(ge=0, lt=2**31)]
+
+
 class _Details(BaseModel):
     model_config = ConfigDict(extra="ignore")
-    cached_tokens: int | None = None
+    cached_tokens: _Count | None = None
 
 
 class _Usage(BaseModel):
     model_config = ConfigDict(extra="ignore")
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int | None = None
+    prompt_tokens: _Count
+    completion_tokens: _Count
+    total_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None
 
 
 class _Body(BaseModel):
-    """The part of a reply that we read; an error body has no choices."""
+    """The part of a reply that we read."""
 
     model_config = ConfigDict(extra="ignore")
-    choices: list[_Choice] = []
-    model: str = ""
-    usage: _Usage | None = None
-    error: Any = None
+    choices: list[_Choice] | None = None
+    model: str | None = None
+    usage: object = None
+    error: object = None
 
 
 @dataclass
 class Chat:
     """A server, a model, and a pool of connections. For one event loop.
 
-    base_url:  where the server is
-    timeout_s: for a request from begin to end
+    base_url:         where the server is
+    timeout_s:        for a request from begin to end
+    reasoning_effort: how much the model is to think first, in the provider's words; empty: as it likes
     """
 
     base_url: str
     model: str
     key: SecretStr | None = field(repr=False)
     timeout_s: float
+    reasoning_effort: str = ""
     _client: "AsyncOpenAI | None" = field(default=None, init=False, repr=False)
 
     async def complete(self, question: Question) -> Completion:
@@ -124,7 +133,7 @@ class Chat:
         try:
             async with asyncio.timeout(self.timeout_s):
                 response = await self._open().chat.completions.with_raw_response.create(**self._request(question))
-                text = response.http_response.text
+                text = self._hidden(response.http_response.text)
         except TimeoutError:
             raise Transient(f"no reply within {self.timeout_s:g} s (FTM_LLM_TIMEOUT)", maybe_paid=True) from None
         except openai.APITimeoutError as error:
@@ -145,9 +154,10 @@ class Chat:
 
     def said(self, text: str) -> str:
         """What somebody said, on one line, not too long, and without our key."""
-        key = self.key.get_secret_value() if self.key else ""
-        hidden = text.replace(key, "[key]") if key else text
-        return " ".join(hidden.split())[:_LONGEST_SAID]
+        return " ".join(self._hidden(text).split())[:_LONGEST_SAID]
+
+    def _hidden(self, text: str) -> str:
+        return text.replace(self.key.get_secret_value(), "[key]") if self.key else text
 
     @property
     def _server(self) -> str:
@@ -171,31 +181,37 @@ class Chat:
 
     def _request(self, question: Question) -> dict[str, Any]:
         schema = {"name": _name(question.prompt), "schema": dict(question.reply_schema), "strict": True}
+        # Past the library's types, which it would otherwise compare with each part of the schema, each time.
+        more: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": schema}}
+        if self.reasoning_effort:
+            more["reasoning_effort"] = self.reasoning_effort
         return {
             "model": self.model,
             "messages": [{"role": each.role, "content": _sendable(each.content)} for each in question.messages],
             "max_completion_tokens": question.max_tokens,
-            # Past the library's types, which it would otherwise compare with each part of the schema, each time.
-            "extra_body": {"response_format": {"type": "json_schema", "json_schema": schema}},
+            "extra_body": more,
         }
 
     def _refusal(self, error: "APIStatusError") -> ModelError:
-        # The body of another server, such as a proxy, is a page that nobody wants to read.
-        body = error.body if isinstance(error.body, Mapping) else {}
-        said = self.said(str(body.get("message") or body.get("error") or error.response.reason_phrase))
-        return self._verdict(error.status_code, str(error.code or ""), said, _retry_after_s(error.response.headers))
+        response = error.response
+        try:
+            code, said = _told(json.loads(response.text))
+        except ValueError:  # A page of a proxy, that nobody wants to read.
+            code, said = "", ""
+        said = self.said(said or response.reason_phrase)
+        return self._verdict(response.status_code, code, said, _retry_after_s(response.headers))
 
     def _verdict(self, status: int, code: str, said: str, retry_after_s: float | None) -> ModelError:
         """What an error means; providers use the statuses for different things, so its words count, too."""
         where, lower = f"{self._server} says {status}: {said}", said.lower()
         if status == 403 and any(word in lower for word in _MODERATION):
             return Refused(where)
+        if status == 402 or code in _NO_CREDIT or any(words in lower for words in _SAYS_NO_CREDIT):
+            return Misconfigured(f"{where} The account has no credit left")
         if status in (401, 403) or code in _WRONG_KEY or (status == 400 and "api key" in lower):
             return Misconfigured(f"{where} Check FTM_LLM_API_KEY (or XAI_API_KEY) and FTM_LLM_BASE_URL")
         if status == 404 or code in _NO_MODEL or (status in (400, 410) and _speaks_of_no_model(lower)):
             return Misconfigured(f"{where} Check FTM_LLM_MODEL={self.model} and FTM_LLM_BASE_URL; models get renamed")
-        if status == 402 or code in _NO_CREDIT:
-            return Misconfigured(f"{where} The account has no credit left")
         if status in (408, 409, 425, 429) or status >= 500:
             return Transient(where, status in _MAYBE_PAID, retry_after_s)
         return Refused(where)
@@ -205,20 +221,35 @@ class Chat:
             body = _Body.model_validate_json(text)
         except ValidationError:
             raise Transient(f"{self._server}: the reply is no chat completion, or only half of one", True) from None
+        usage = _usage(body.usage)
+        if body.error:
+            raise self._error_in(text, is_paid=usage is not None or bool(body.choices))
         if not body.choices:
-            raise self._error_in(body)
-        message = body.choices[0].message
-        refusal = message.refusal or ("content filter" if body.choices[0].finish_reason == "content_filter" else "")
-        return Completion(message.content or "", self.said(refusal), body.model, _usage(body.usage), latency_s)
+            raise Transient(f"{self._server}: a reply without choices", maybe_paid=usage is not None)
+        message, ending = body.choices[0].message, body.choices[0].finish_reason
+        refusal = self.said(message.refusal or ("content filter" if ending == "content_filter" else ""))
+        return Completion(message.content or "", refusal, ending == "length", body.model or "", usage, latency_s)
 
-    def _error_in(self, body: _Body) -> ModelError:
+    def _error_in(self, text: str, *, is_paid: bool) -> ModelError:
         """What an error means that came as a success."""
-        if body.usage is not None or body.error is None:
-            return Transient(f"{self._server}: a reply without choices", maybe_paid=body.usage is not None)
-        error = body.error if isinstance(body.error, Mapping) else {"message": str(body.error)}
-        code = str(error.get("code") or "")
+        code, said = _told(json.loads(text))
         status = int(code) if code.isdigit() else 500
-        return self._verdict(status, code, self.said(str(error.get("message") or json.dumps(error))), None)
+        verdict = self._verdict(status, code, self.said(said), None)
+        return replace(verdict, maybe_paid=True) if isinstance(verdict, Transient) and is_paid else verdict
+
+
+def _told(body: object) -> tuple[str, str]:
+    """Code and words of an error, both empty if there are none.
+
+    `error` is an object with `message` and `code` (OpenAI), or the words themselves with `code` beside them (xAI);
+    others have `message` or `detail` at the top.
+    """
+    if not isinstance(body, Mapping):
+        return "", ""
+    error = body.get("error")
+    told = error if isinstance(error, Mapping) else body
+    said = told.get("message") or (error if told is body else "") or told.get("detail") or ""
+    return str(told.get("code") or ""), said if isinstance(said, str) else json.dumps(said)
 
 
 def _sendable(text: str) -> str:
@@ -230,8 +261,11 @@ def _name(prompt: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in prompt)[:64]
 
 
-def _usage(found: _Usage | None) -> Usage | None:
-    if found is None:
+def _usage(told: object) -> Usage | None:
+    """The tokens that a provider counts; None if it counts none, or what no count can be."""
+    try:
+        found = _Usage.model_validate(told)
+    except ValidationError:
         return None
     details = found.prompt_tokens_details
     cached = min(found.prompt_tokens, (details.cached_tokens or 0) if details else 0)
@@ -255,16 +289,22 @@ def _was_not_sent(error: BaseException) -> bool:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What a server asks to wait, in whichever of three ways it says so."""
+    """What a server asks to wait, in whichever of three ways it says so; None if it says nothing that makes sense."""
     try:
         if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        return max(0.0, float(headers["retry-after"])) if "retry-after" in headers else None
-    except ValueError:
-        pass
-    try:
-        then = email.utils.parsedate_to_datetime(headers["retry-after"])
+            asked_s = float(headers["retry-after-ms"]) / 1000
+        else:
+            asked_s = _seconds(headers["retry-after"])
     except (ValueError, KeyError):
         return None
+    return max(0.0, asked_s) if math.isfinite(asked_s) else None
+
+
+def _seconds(text: str) -> float:
+    """From now: so many, or until a date. raises: ValueError if it is neither"""
+    try:
+        return float(text)
+    except ValueError:
+        then = email.utils.parsedate_to_datetime(text)
     then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return max(0.0, (then - datetime.now(UTC)).total_seconds())
+    return (then - datetime.now(UTC)).total_seconds()

@@ -2,14 +2,16 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from ftm_assets.analysis.language import Answer, NoAnswer, Question, estimate_tokens
-from ftm_assets.analysis.ledger import Elsewhere, Sent, State
+from ftm_assets.analysis.language import NOTHING, Answer, Bill, NoAnswer, Question, estimate_tokens
+from ftm_assets.analysis.ledger import Elsewhere, Reply, Sent, State
 from ftm_assets.resources.chat import Completion, Misconfigured, Refused, Transient
 from ftm_assets.resources.gate import Pass
 from ftm_assets.resources.rate_limit import Taken
@@ -18,9 +20,10 @@ if TYPE_CHECKING:
     from ftm_assets.resources.asking import Asking
 
 MAX_ATTEMPTS = 6
-MAX_EMPTY = 2
+MAX_USELESS = 2
 _LONGEST_WAIT_S = 20.0
 _ELSEWHERE_S = 0.5
+_LONGEST_ELSEWHERE_S = 600.0
 
 
 class Errand:
@@ -43,22 +46,29 @@ class Errand:
         self.sent: Sent | None = None
         self.n_attempts = 0
         self.n_failures = 0
-        self.n_empty = 0
+        self.n_useless = 0
+        self.useless = NoAnswer("refused", "")
+        self.besides = NOTHING
 
     async def run(self) -> Answer | NoAnswer:
-        """Try until something comes of it. A server that is down is the gate's business and counts as no failure."""
+        """Try until something comes of it, with all that it took on the bill."""
+        came = await self._insist()
+        return replace(came, besides=self.besides) if isinstance(came, Answer) else replace(came, bill=self.besides)
+
+    async def _insist(self) -> Answer | NoAnswer:
+        """A server that is down is the gate's business and counts as no failure."""
         trying = AsyncRetrying(
             retry=retry_if_exception_type(Transient),
             wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
-            stop=lambda _: self.n_failures >= MAX_ATTEMPTS or self.n_empty >= MAX_EMPTY,
+            stop=lambda _: self.n_failures >= MAX_ATTEMPTS or self.n_useless >= MAX_USELESS,
             reraise=True,
         )
         try:
             return await trying(self._try)
         except Transient as error:
             await self._no_reply(State.failed, error.why)
-            if self.n_empty >= MAX_EMPTY:
-                return NoAnswer("refused", error.why)
+            if self.n_useless >= MAX_USELESS:
+                return self.useless
             return NoAnswer("unavailable", f"{self.n_failures} requests failed, the last: {error.why}")
         except asyncio.CancelledError:
             await self._no_reply(State.lost if self.is_sent else State.failed, "nobody waited for it any more")
@@ -75,10 +85,12 @@ class Errand:
             raise asyncio.CancelledError
 
     async def _try(self) -> Answer | NoAnswer:
-        asking = self.asking
+        asking, started = self.asking, time.monotonic()
         while self.n_waiting:
             came = asking.gate.refusal() or await self._send()
             if isinstance(came, Elsewhere):
+                if time.monotonic() - started > _LONGEST_ELSEWHERE_S:
+                    return NoAnswer("unavailable", f"another process has asked it for {_LONGEST_ELSEWHERE_S:g} s")
                 await asyncio.sleep(_ELSEWHERE_S)
             elif isinstance(came, NoAnswer) and came.kind == "budget" and asking.n_reserved:
                 # What is under way may cost less than was put aside for it.
@@ -123,7 +135,7 @@ class Errand:
             if isinstance(leave, NoAnswer):
                 return leave
             try:
-                taken = await limit.take(asking.most_tokens_in(self.question) + self.question.max_tokens)
+                taken = await limit.take(sum(asking.most_tokens(self.question)))
             except asyncio.CancelledError:
                 gate.left(leave)
                 raise
@@ -150,11 +162,12 @@ class Errand:
             raise
         except (Refused, Misconfigured) as error:
             self.is_sent = False
-            if isinstance(error, Refused):
-                gate.refused(error.why, leave)
-            else:
+            if isinstance(error, Misconfigured):
                 gate.misconfigured(error.why)
-            return NoAnswer("refused" if isinstance(error, Refused) else "misconfigured", error.why)
+                return NoAnswer("misconfigured", error.why)
+            gate.left(leave)
+            self._is_of_no_use(error.why)
+            return NoAnswer("refused", error.why)
         except BaseException:
             gate.left(leave)
             raise
@@ -164,22 +177,51 @@ class Errand:
         return completion
 
     async def _keep(self, completion: Completion) -> Answer | NoAnswer:
+        """Write down what came. raises: Transient if it is of no use, though another reply may be"""
         asking, sent = self.asking, cast(Sent, self.sent)
         reply = asking.reply_of(completion, self.question, self.n_attempts)
         self.sent, self.is_sent = None, False
+        no_use = self._no_use(completion, reply)
+        if no_use is None:
+            asking.gate.came(self.key)
+            return await asking.settle(asking.ledger.answered, sent, reply)
+        unknown, tokens = int(reply.dollars is None), reply.usage
+        self.besides = self.besides.plus(
+            Bill(1, 0, unknown, tokens.tokens_in, tokens.tokens_cached, tokens.tokens_out, reply.dollars or 0.0)
+        )
+        self.n_useless += 1
+        self._is_of_no_use(no_use.why)
+        state = State.refused if completion.refusal else State.rejected
+        await asking.settle(asking.ledger.useless, sent, reply, state, no_use.why)
         if completion.refusal:
-            why = f"the model refuses: {completion.refusal}"
-            await asking.settle(asking.ledger.useless, sent, reply, State.refused, why)
-            return NoAnswer("refused", why)
-        if not completion.text.strip():
-            await asking.settle(asking.ledger.useless, sent, reply, State.rejected, "the reply is empty")
-            self.n_empty += 1
-            raise Transient(f"the reply was empty {self.n_empty} times")
-        return await asking.settle(asking.ledger.answered, sent, reply)
+            return no_use
+        self.useless = replace(no_use, why=f"{no_use.why}, {self.n_useless} times")
+        raise Transient(no_use.why)
+
+    def _no_use(self, completion: Completion, reply: Reply) -> NoAnswer | None:
+        """Why a reply is of no use to anybody; None if it may be."""
+        if completion.refusal:
+            return NoAnswer("refused", f"the model refuses: {completion.refusal}")
+        if completion.is_cut_off:
+            return NoAnswer(
+                "cut off",
+                f"the reply ended at its longest, {reply.usage.tokens_out} tokens; if the model reasons first, let it "
+                "do less with FTM_LLM_REASONING_EFFORT, or choose another with FTM_LLM_MODEL",
+            )
+        return None if completion.text.strip() else NoAnswer("refused", "the reply is empty")
+
+    def _is_of_no_use(self, why: str) -> None:
+        """Tell the gate of a reply that nobody will judge any more."""
+        reply = f"{self.key} {self.n_useless}"
+        self.asking.gate.came(reply)
+        self.asking.gate.is_of_no_use(reply, why)
 
     async def _no_reply(self, state: State, why: str) -> None:
         if self.sent is not None:
             sent, self.sent = self.sent, None
+            if state is State.lost:
+                unknown = int(sent.dollars is None)
+                self.besides = self.besides.plus(Bill(1, n_price_unknown=unknown, dollars=sent.dollars or 0.0))
             await self.asking.settle(self.asking.ledger.unanswered, sent, state, why, self.n_attempts)
 
 

@@ -4,13 +4,17 @@ import asyncio
 import random
 import time
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import groupby
 
 from ftm_assets.analysis.language import NoAnswer
 
 FAILURES_IN_A_ROW = 10
-REFUSALS_IN_A_ROW = 10
+NO_USE_IN_A_ROW = 20
 MISCONFIGURED_S = 300.0
 _LONGEST_PAUSE_S = 30.0
+_LONGEST_ASKED_S = 600.0
+_REMEMBERED = 200
 _MANY = 30  # Who is down for months is asked as often; a float has its limits.
 
 
@@ -26,7 +30,8 @@ class Gate:
     """Lets one request through until one has gone well, then all; after failures in a row none for a while, then one.
 
     A server that is down longer than `patience_s` is not waited for any more: all but the one that tries are told at
-    once. So are all for five minutes where key, model name or account is wrong. For one event loop.
+    once. So are all for five minutes where key, model name or account is wrong, and where reply after reply is of no
+    use, whether the server or those who asked say so. For one event loop.
     """
 
     def __init__(self, patience_s: float) -> None:
@@ -34,14 +39,13 @@ class Gate:
         self.why = ""
         self._epoch = 0
         self._is_well = False
-        self._has_been_well = False
         self._is_tried = False
         self._down_since: float | None = None
         self._closed_until = 0.0
         self._misconfigured_until = 0.0
         self._n_failures = 0
-        self._n_refusals = 0
         self._n_pauses = 0
+        self._replies: dict[str, bool] = {}
         self._changed = asyncio.Event()
 
     @property
@@ -63,9 +67,7 @@ class Gate:
         return NoAnswer("unavailable", self.why) if is_given_up or wait_s > self.patience_s else None
 
     async def enter(self) -> Pass | NoAnswer:
-        """Wait for leave to send. Each pass is to be followed by `well`, `failed`, `refused`, `misconfigured` or
-        `left`.
-        """
+        """Wait for leave to send. Each pass is to be followed by `well`, `failed`, `misconfigured` or `left`."""
         while (refusal := self.refusal()) is None:
             wait_s = self._closed_until - time.monotonic()
             if wait_s <= 0 and (self._is_well or not self._is_tried):
@@ -84,8 +86,7 @@ class Gate:
 
     def well(self, leave: Pass) -> None:
         """A request was answered."""
-        self._n_failures = self._n_refusals = 0
-        self._has_been_well = True
+        self._n_failures = 0
         if leave.epoch == self._epoch and leave.alone:
             self._is_well, self._down_since, self._n_pauses = True, None, 0
             self._change()
@@ -94,8 +95,14 @@ class Gate:
         """A request found no server, or one that does not do its work. retry_after_s: what it asked all to wait"""
         now = time.monotonic()
         if retry_after_s:
-            self._closed_until = max(self._closed_until, now + retry_after_s)
+            asked_s = min(retry_after_s, _LONGEST_ASKED_S)
+            self._closed_until = max(self._closed_until, now + asked_s)
             self.why = why
+            if asked_s > self.patience_s:
+                self.why = f"{why} (nothing is sent until {datetime.now() + timedelta(seconds=asked_s):%H:%M})"
+                self._down_since = now if self._down_since is None else self._down_since
+                self._is_well = False
+                self._change()
         if leave.epoch != self._epoch:
             return  # Late news of what is known.
         self._n_failures += 1
@@ -109,12 +116,22 @@ class Gate:
             self._is_well = False
             self._change()
 
-    def refused(self, why: str, leave: Pass) -> None:
-        """A request was refused for what it asks. Where nothing but that ever happened, it is the configuration."""
-        self._n_refusals += 1
-        if not self._has_been_well and self._n_refusals >= REFUSALS_IN_A_ROW:
-            self.misconfigured(f"nothing but refusals, the last: {why}")
-        self.left(leave)
+    def came(self, reply: str) -> None:
+        """A reply came, and is of use as far as is known."""
+        self._replies.pop(reply, None)
+        self._replies[reply] = True
+        if len(self._replies) > _REMEMBERED:
+            del self._replies[next(iter(self._replies))]
+
+    def is_of_no_use(self, reply: str, why: str) -> None:
+        """A reply that came is of no use, or a question was refused. Many in a row of them are the configuration."""
+        if reply not in self._replies:
+            return  # From long ago.
+        self._replies[reply] = False
+        for is_of_use, row in groupby(self._replies.items(), key=lambda each: each[1]):
+            found = [name for name, _ in row]
+            if not is_of_use and reply in found and len(found) >= NO_USE_IN_A_ROW:
+                self.misconfigured(f"{len(found)} replies in a row are of no use, the last: {why}")
 
     def misconfigured(self, why: str) -> None:
         """Nothing will be answered before somebody acts."""

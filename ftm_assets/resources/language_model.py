@@ -17,8 +17,9 @@ from ftm_assets.resources.llm_prices import Price, PriceUnknown, read_prices
 from ftm_assets.resources.rate_limit import RateLimit
 from ftm_assets.settings import Settings
 
-# So many are looked up in the ledger at once.
-_LOOKED_UP = 200
+# So many are looked up in the ledger at once, and no more are begun before these are through: more than a firm or a
+# quarter's themes have.
+_LOOKED_UP = 1000
 Result = TypeVar("Result")
 Came = tuple[int, Answer | NoAnswer]
 
@@ -142,7 +143,11 @@ def open_language_model(settings: Settings, ledger: Ledger) -> OpenAILanguageMod
         settings.llm_patience,
         _caps(settings),
     )
-    chat = Chat(settings.llm_base_url, settings.llm_model, settings.llm_api_key, limits.timeout_s)
+    chat = Chat(
+        *(settings.llm_base_url, settings.llm_model, settings.llm_api_key),
+        timeout_s=limits.timeout_s,
+        reasoning_effort=settings.llm_reasoning_effort,
+    )
     return OpenAILanguageModel(chat, ledger, read_prices(settings.llm_prices).get(settings.llm_model), limits)
 
 

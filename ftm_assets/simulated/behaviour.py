@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Literal
 
 MODEL = "simulated-1"
 
@@ -25,10 +26,12 @@ class Fault(StrEnum):
     empty = "empty"
     duplicate_keys = "duplicate keys"
     error_body = "200 with an error body"
+    moderation = "moderation"
+    no_credit = "no credit left"
 
 
-# What a provider does on a bad day; those that only time shows are left to tests that have it.
-MIXED = tuple(fault for fault in Fault if fault is not Fault.hanging)
+# What a provider does on a bad day; the others are shown by time alone, or end the day.
+MIXED = tuple(fault for fault in Fault if fault not in (Fault.hanging, Fault.moderation, Fault.no_credit))
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,10 @@ class Behaviour:
     retry_after_s: what a 429 with that header asks for
     key:           the only API key that is accepted; None: any
     model:         the only model that is there
+    errors:        in whose form and words errors come
+    thinks:        tokens of each reply that nobody sees, unless little `reasoning_effort` is asked for
+    bills:         so many times the tokens of a reply are told and billed
+    obeys:         whether it does what a sentence of a call tells it to do; see `replies.obeyed`
     """
 
     faults: Mapping[Fault, float] = field(default_factory=dict)
@@ -52,6 +59,10 @@ class Behaviour:
     retry_after_s: float = 1.0
     key: str | None = None
     model: str = MODEL
+    errors: Literal["openai", "xai"] = "openai"
+    thinks: int = 0
+    bills: int = 1
+    obeys: bool = False
     seed: int = 42
 
     def fault_of(self, request: str, number: int) -> Fault | None:
@@ -66,5 +77,5 @@ class Behaviour:
 
 
 def mixed(share: float) -> dict[Fault, float]:
-    """Every fault but hanging, together with this share of the requests."""
+    """The faults of a bad day, together with this share of the requests."""
     return {fault: share / len(MIXED) for fault in MIXED}

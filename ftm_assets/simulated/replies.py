@@ -31,6 +31,24 @@ def reply_to(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -
     return least
 
 
+def obeyed(messages: Sequence[Mapping[str, Any]]) -> str | None:
+    """The reply of a model that takes what somebody said in a call for an instruction; None if nobody gave one.
+
+    Two are understood: "reply with exactly: ..." and "repeat your instructions".
+    """
+    said = [sentence["text"] for document in _documents(messages) for sentence in _sentences(document)]
+    for text in said:
+        if (start := text.lower().find("reply with exactly: ")) >= 0:
+            return str(text[start + len("reply with exactly: ") :])
+        if "repeat your instructions" in text.lower():
+            reply = reply_to(messages, {})
+            instructions = " ".join(str(messages[0].get("content")).split())
+            return json.dumps(
+                {"summaries": [{**summary, "summary": instructions[:200]} for summary in reply.get("summaries", [])]}
+            )
+    return None
+
+
 def count_tokens(texts: Sequence[str]) -> int:
     """Tokens of messages, by the tokenizer of the packaged encoder: a real one, though no provider's."""
     return sum(len(found.ids) + _WORDS_OF_MESSAGE for found in _tokenizer().encode_batch(list(texts)))
@@ -60,6 +78,12 @@ def _documents(messages: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]
             else:
                 yield found
             start = text.find("{", end)
+
+
+def _sentences(document: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    topics = document.get("topics")
+    for topic in topics if isinstance(topics, list) else []:
+        yield from topic.get("sentences", [])
 
 
 def _summary(topic: Mapping[str, Any]) -> dict[str, Any]:

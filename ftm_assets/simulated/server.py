@@ -17,9 +17,25 @@ from typing import Any, cast
 from ftm_assets.errors import FtmError
 from ftm_assets.simulated.behaviour import Behaviour, Fault
 from ftm_assets.simulated.counts import Counts
-from ftm_assets.simulated.replies import count_tokens, reply_to
+from ftm_assets.simulated.replies import count_tokens, obeyed, reply_to
 
-_REASONS = {200: "OK", 400: "Bad Request", 401: "Unauthorized", 404: "Not Found", 429: "Too Many Requests"}
+_REASONS = {
+    **{200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"},
+    429: "Too Many Requests",
+}
+# What xAI calls its errors, by their status.
+_XAI_CODES = {
+    400: "Client specified an invalid argument",
+    403: "The caller does not have permission",
+    404: "Some requested entity was not found",
+    429: "Some resource has been exhausted",
+}
+_XAI_NO_CREDIT = (
+    "Your team has either used all available credits or reached its monthly spending limit. To continue making API "
+    "requests, please purchase more credits or raise your spending limit."
+)
+_MODERATION = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"
+_LITTLE_THOUGHT = ("none", "minimal")
 _HANGING_S = 3600.0
 INVENTED_ID = "invented_0001"
 
@@ -102,7 +118,7 @@ class SimulatedModel:
         if line.startswith("GET /simulated/counts "):
             reply = _Reply(200, json.dumps(self.counts.told(time.monotonic())))
         elif not line.startswith("POST /v1/chat/completions "):
-            reply = _error(404, f"no such address: {line.split()[1]}", "not_found")
+            reply = self._error(404, f"no such address: {line.split()[1]}", "not_found")
         else:
             digest = hashlib.blake2b(body, digest_size=8).hexdigest()
             self.counts.arrived(digest, time.monotonic())
@@ -124,37 +140,69 @@ class SimulatedModel:
         behaviour = self.behaviour
         key = headers.get("authorization", "").removeprefix("Bearer ")
         if behaviour.key is not None and key != behaviour.key:
-            return _error(401, f"Incorrect API key provided: {key}. Find yours at the console.", "invalid_api_key")
+            status = 401 if behaviour.errors == "openai" else 400
+            told = f"Incorrect API key provided: {key}. Find yours at the console."
+            return self._error(status, told, "invalid_api_key")
         if asked.get("model") != behaviour.model:
-            return _error(404, f"The model {asked.get('model')} does not exist or was retired.", "model_not_found")
+            return self._error(404, f"The model {asked.get('model')} does not exist or was retired.", "model_not_found")
         return await self._consider(digest, key, asked)
 
     async def _consider(self, digest: str, key: str, asked: Mapping[str, Any]) -> _Reply:
         behaviour = self.behaviour
         schema = (asked.get("response_format") or {}).get("json_schema", {}).get("schema", {})
-        text = json.dumps(reply_to(asked["messages"], schema), ensure_ascii=False)
+        text = (obeyed(asked["messages"]) if behaviour.obeys else None) or json.dumps(
+            reply_to(asked["messages"], schema), ensure_ascii=False
+        )
         tokens_in = count_tokens([str(message.get("content")) for message in asked["messages"]])
-        tokens_out = count_tokens([text])
+        tokens_out, is_cut_off = behaviour.bills * count_tokens([text]), False
+        if asked.get("reasoning_effort") not in _LITTLE_THOUGHT:
+            tokens_out += behaviour.thinks
+        if behaviour.thinks and tokens_out > (longest := asked.get("max_completion_tokens", tokens_out)):
+            text, tokens_out, is_cut_off = "", longest, True
         if not self.counts.admits(tokens_in + tokens_out, behaviour.rpm, behaviour.tpm):
             self.counts.over_limit += 1
-            return _error(429, "Too many requests or tokens in this minute.", "rate_limit_exceeded")
+            return self._error(429, "Too many requests or tokens in this minute.", "rate_limit_exceeded")
         self.counts.admit(tokens_in + tokens_out, time.monotonic())
         fault = self.script.popleft() if self.script else behaviour.fault_of(digest, self.counts.seen[digest])
         if fault is not None:
             self.counts.faults[fault.value] += 1
         pauses = {Fault.slow: behaviour.slow_s, Fault.hanging: _HANGING_S}
         await asyncio.sleep(behaviour.latency_s + (pauses.get(fault, 0.0) if fault else 0.0))
-        if fault in (Fault.too_many, Fault.too_many_retry_after):
-            wait = {"Retry-After": f"{behaviour.retry_after_s:g}"} if fault is Fault.too_many_retry_after else {}
-            return _error(429, "Slow down.", "rate_limit_exceeded", wait)
-        if fault in (Fault.server_error, Fault.error_body):
-            status = 500 if fault is Fault.server_error else 200
-            return _error(status, f"Internal error while serving {key}.", "server_error")
-        completion = _completion(behaviour.model, digest, text, tokens_in, tokens_out, fault)
+        if fault is not None and (failure := self._failure(fault, key)) is not None:
+            return failure
+        is_cut_off = is_cut_off or fault is Fault.cut_reply
+        completion = _completion(
+            behaviour.model, digest, _spoilt(text, fault), tokens_in, tokens_out, fault is Fault.refusal, is_cut_off
+        )
         if fault in (Fault.cut, Fault.cut_body):
             is_cut = fault is Fault.cut
             return _Reply(200, completion if is_cut else completion[: len(completion) // 2], cut=is_cut)
         return _Reply(200, completion, pays_for=(digest, tokens_in, tokens_out))
+
+    def _failure(self, fault: Fault, key: str) -> _Reply | None:
+        """The error that a fault is; None if there is a reply all the same."""
+        match fault:
+            case Fault.too_many:
+                return self._error(429, "Slow down.", "rate_limit_exceeded")
+            case Fault.too_many_retry_after:
+                wait = {"Retry-After": f"{self.behaviour.retry_after_s:g}"}
+                return self._error(429, "Slow down.", "rate_limit_exceeded", wait)
+            case Fault.server_error | Fault.error_body:
+                status = 500 if fault is Fault.server_error else 200
+                return self._error(status, f"Internal error while serving {key}.", "server_error")
+            case Fault.moderation:
+                return self._error(403, _MODERATION, "content_policy_violation")
+            case Fault.no_credit:
+                told = "You exceeded your current quota." if self.behaviour.errors == "openai" else _XAI_NO_CREDIT
+                return self._error(429, told, "insufficient_quota")
+            case _:
+                return None
+
+    def _error(self, status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> _Reply:
+        body: dict[str, object] = {"error": {"message": message, "type": "simulated", "param": None, "code": code}}
+        if self.behaviour.errors == "xai":
+            body = {"code": _XAI_CODES.get(status, "Internal error"), "error": message}
+        return _Reply(status, json.dumps(body), headers or {})
 
 
 @contextmanager
@@ -180,16 +228,13 @@ async def _read(reader: asyncio.StreamReader) -> tuple[str, dict[str, str], byte
     return line, headers, await reader.readexactly(int(headers.get("content-length", "0")))
 
 
-def _error(status: int, message: str, code: str, headers: Mapping[str, str] | None = None) -> _Reply:
-    body = {"error": {"message": message, "type": "simulated", "param": None, "code": code}}
-    return _Reply(status, json.dumps(body), headers or {})
-
-
-def _completion(model: str, digest: str, text: str, tokens_in: int, tokens_out: int, fault: Fault | None) -> str:
-    message = {"role": "assistant", "content": _spoilt(text, fault), "refusal": None}
-    if fault is Fault.refusal:
+def _completion(
+    model: str, digest: str, text: str, tokens_in: int, tokens_out: int, is_refusal: bool, is_cut_off: bool
+) -> str:
+    message = {"role": "assistant", "content": text, "refusal": None}
+    if is_refusal:
         message |= {"content": None, "refusal": "I cannot help with that."}
-    choice = {"index": 0, "message": message, "finish_reason": "length" if fault is Fault.cut_reply else "stop"}
+    choice = {"index": 0, "message": message, "finish_reason": "length" if is_cut_off else "stop"}
     usage = {
         "prompt_tokens": tokens_in,
         "completion_tokens": tokens_out,

@@ -91,7 +91,7 @@ class PostgresLedger:
             connection.execute(of_no_use)
 
     def close(self) -> None:
-        """Let others know at once that this process asks no more."""
+        """See `Ledger`."""
         with self._lock:
             if self._life is not None:
                 self._life.close()

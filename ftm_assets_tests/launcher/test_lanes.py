@@ -88,6 +88,16 @@ def test_there_are_as_many_lanes_as_the_machine_bears(
     assert fitting_lanes(n, growth_mb, n_cores, machine_bytes) == found
 
 
+@pytest.mark.parametrize(
+    ("n", "n_cores", "machine_bytes", "n_lanes"),
+    [(0, 8, 32 * GB, 26), (0, 4, 12 * GB, 12), (0, 8, 6 * GB, 4), (0, 64, 512 * GB, 32), (3, 8, 32 * GB, 3)],
+)
+def test_lanes_that_wait_for_a_language_model_are_more_as_far_as_memory_goes(
+    n: int, n_cores: int, machine_bytes: int, n_lanes: int
+) -> None:
+    assert fitting_lanes(n, 0, n_cores, machine_bytes, waits=True)[0] == n_lanes
+
+
 def test_a_lane_executes_one_run_after_another_in_one_process_with_one_thread(
     instance: dg.DagsterInstance, start: Callable[..., Started]
 ) -> None:

@@ -45,12 +45,13 @@ def client(
     caps: Caps = NO_CAPS,
     key: str | None = KEY,
     name: str = MODEL,
+    reasoning_effort: str = "",
     **limits: Any,
 ) -> OpenAILanguageModel:
     """A client with a ledger of its own, as another process would have it; to be closed."""
     defaults = {"concurrency": 8, "rpm": 0, "tpm": 0, "timeout_s": 5.0, "patience_s": 10.0, "caps": caps}
     kept_to = Limits(**{**defaults, **limits})
-    chat = Chat(model.base_url, name, SecretStr(key) if key else None, kept_to.timeout_s)
+    chat = Chat(model.base_url, name, SecretStr(key) if key else None, kept_to.timeout_s, reasoning_effort)
     return OpenAILanguageModel(chat, PostgresLedger(database), price, kept_to)
 
 

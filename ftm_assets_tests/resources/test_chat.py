@@ -83,3 +83,37 @@ def test_an_error_that_comes_as_a_success_is_one(error: object, kind: type[Model
 
 def test_a_key_that_is_repeated_is_hidden() -> None:
     assert "sesame" not in CHAT.said("Incorrect key sesame\nprovided") + repr(CHAT)
+
+
+@pytest.mark.parametrize(
+    "usage",
+    [
+        {"prompt_tokens": -5, "completion_tokens": 9},
+        {"prompt_tokens": 10**12, "completion_tokens": 9},
+        {"prompt_tokens": 5.5, "completion_tokens": 9},
+        "many",
+    ],
+)
+def test_a_count_that_cannot_be_is_none(usage: object) -> None:
+    read = CHAT._read(completion(usage, content="x"), 1.0)
+    assert (read.text, read.usage) == ("x", None)
+
+
+def test_a_reply_that_names_no_model_is_one() -> None:
+    body = {"model": None, "choices": [{"message": {"content": "x"}}]}
+    assert CHAT._read(json.dumps(body), 1.0).model == ""
+
+
+def test_an_error_counts_before_choices_whatever_they_are() -> None:
+    with pytest.raises(Misconfigured):
+        CHAT._read(json.dumps({"choices": None, "error": {"message": "bad key", "code": 401}}), 1.0)
+    half = {"choices": [{"message": {"content": "half"}}], "error": {"message": "upstream died", "code": 502}}
+    with pytest.raises(Transient) as lost:
+        CHAT._read(json.dumps(half), 1.0)
+    assert lost.value.maybe_paid
+
+
+@pytest.mark.parametrize("asked", ["inf", "nan", "-inf"])
+def test_a_wait_without_end_is_none(asked: str) -> None:
+    assert _retry_after_s({"retry-after": asked}) is None
+    assert _retry_after_s({"retry-after-ms": asked}) is None
