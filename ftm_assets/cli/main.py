@@ -39,7 +39,7 @@ LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most sen
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(help="CSV file (also .gz), or module:attribute of a source of your own.")],
+    source: Annotated[str, typer.Argument(help="CSV (also .gz), s3://bucket/prefix, or module:attribute of your own.")],
     quarter: Annotated[list[str] | None, typer.Option("--quarter", "-q", help="Only this quarter; repeatable.")] = None,
     as_of: Annotated[
         datetime | None,

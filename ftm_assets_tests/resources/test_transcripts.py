@@ -69,7 +69,7 @@ def test_an_import_path_names_a_source_or_what_makes_one(own: str, attribute: st
         ("own_transcripts:greedy", r"cannot be loaded \(TypeError: .*without arguments"),
         ("no.such_module:thing", r"cannot be loaded \(ModuleNotFoundError: .*PYTHONPATH"),
         ("broken_transcripts:thing", "cannot be loaded .*no_such_library"),
-        ("s3://bucket/calls.csv", "copy it here .*package.module:attribute"),
+        ("gs://bucket/calls.csv", "copy it here .*package.module:attribute"),
         ("", "no transcript source is named"),
     ],
 )
