@@ -110,7 +110,8 @@ def find_objects(client: Any, bucket: str, key: str) -> list[S3Object]:
     if key.lower().endswith(_ENDINGS):
         return [S3Object(client, bucket, key)]
     below = key if key.endswith("/") or not key else f"{key}/"
-    found, others = [], []
+    found: list[S3Object] = []
+    others: list[str] = []
     for entry in _list(client, bucket, key):
         if entry["Key"] == key and not key.endswith("/"):
             return [S3Object(client, bucket, key, entry["ETag"])]

@@ -38,8 +38,8 @@ class NoCallsFound(FtmError):
     """A transcript source holds nothing that could be loaded."""
 
     def __init__(self, source: TranscriptSource) -> None:
-        known = isinstance(source, CsvSource | S3Source)
-        reason = source.why_no_calls() if known else "its `firms` names no firm with a call"
+        of_csvs = source if isinstance(source, CsvSource | S3Source) else None
+        reason = of_csvs.why_no_calls() if of_csvs else "its `firms` names no firm with a call"
         super().__init__(f"{source.name} holds no call that can be loaded: {reason}")
 
 

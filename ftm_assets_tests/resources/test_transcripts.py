@@ -51,7 +51,7 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_provenance_is_the_full_path_behind_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = source_of(tmp_path, {})
-    (tmp_path / "latest.csv").symlink_to(calls.path)
+    (tmp_path / "latest.csv").symlink_to(str(calls.path))
     monkeypatch.chdir(tmp_path)
     assert open_source("latest.csv").name == str(calls.path.resolve())
 
