@@ -10,13 +10,13 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
@@ -92,8 +92,9 @@ class Running:
 class Services:
     """Webserver, daemon and worker of one home; `environment` may hold a password and goes to them alone.
 
-    worker:  False on a machine without the GPU, where only UI and daemon are wanted
-    grace_s: how long the worker lets runs go on once it is told to stop
+    worker:    False on a machine without the GPU, where only UI and daemon are wanted
+    grace_s:   how long the worker lets runs go on once it is told to stop
+    webserver: False where it is a service of its own
     """
 
     home: Path
@@ -102,6 +103,7 @@ class Services:
     port: int
     worker: bool = True
     grace_s: float = 0.0
+    webserver: bool = field(default=True, kw_only=True)
 
     @property
     def address(self) -> str:
@@ -110,12 +112,13 @@ class Services:
 
     def commands(self) -> dict[str, list[str]]:
         """Name and command line of each process; a program without a folder is the one beside our Python."""
-        workspace = str(Path(self.environment["DAGSTER_HOME"]) / "workspace.yaml")
-        return {
-            "webserver": ["dagster-webserver", "-h", self.host, "-p", str(self.port), "-w", workspace],
-            "daemon": ["dagster-daemon", "run", "--log-level", "warning", "-w", workspace],
-            **({"worker": ["ftm", "worker"]} if self.worker else {}),
+        wanted = {"webserver": self.webserver, "daemon": True, "worker": self.worker}
+        commands = {
+            "webserver": webserver_command(self.environment, self.host, self.port),
+            "daemon": ["dagster-daemon", "run", "--log-level", "warning", "-w", _workspace(self.environment)],
+            "worker": ["ftm", "worker"],
         }
+        return {name: command for name, command in commands.items() if wanted[name]}
 
     @contextmanager
     def running(self, instance: "dg.DagsterInstance | None" = None) -> Iterator[Running]:
@@ -128,7 +131,8 @@ class Services:
         # In this order: `stop_services` may send its signal as soon as the lock is taken.
         with _noting_signals() as asked_to_stop, _alone(self.home):
             _end_leftovers(self.home)
-            _check_address(self.host, self.port)
+            if self.webserver:
+                _check_address(self.host, self.port)
             if instance is not None:
                 end_abandoned_runs(instance)
             running = Running({}, asked_to_stop)
@@ -136,7 +140,8 @@ class Services:
                 for name, command in self.commands().items():
                     self._log(name).unlink(missing_ok=True)
                     running.services[name] = Service(self._start(name, command))
-                self._wait_for_webserver(running)
+                if self.webserver:
+                    self._wait_for_webserver(running)
                 yield running
             finally:
                 self._stop(running)
@@ -190,7 +195,7 @@ class Services:
     def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
         file = self._log(name)
         file.parent.mkdir(parents=True, exist_ok=True)
-        program = str(Path(sys.executable).parent / command[0])
+        program = _program(command[0])
         with file.open("ab") as stream:
             # A group of its own: Ctrl-C reaches us, and we stop it in order, code servers included.
             return subprocess.Popen(
@@ -238,6 +243,25 @@ class Services:
 
     def _log(self, name: str) -> Path:
         return self.home / "logs" / f"{name}.log"
+
+
+def webserver_command(environment: Mapping[str, str], host: str, port: int) -> list[str]:
+    """The command line of Dagster's webserver; its program is the one beside our Python."""
+    return ["dagster-webserver", "-h", host, "-p", str(port), "-w", _workspace(environment)]
+
+
+def become_webserver(environment: Mapping[str, str], host: str, port: int) -> NoReturn:
+    """Be Dagster's webserver from here on, in this process; whoever started us keeps it up."""
+    command = webserver_command(environment, host, port)
+    os.execve(_program(command[0]), command, {**os.environ, **environment})  # noqa: S606  (the program is Dagster's own)
+
+
+def _workspace(environment: Mapping[str, str]) -> str:
+    return str(Path(environment["DAGSTER_HOME"]) / "workspace.yaml")
+
+
+def _program(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
 
 
 def stop_services(home: Path, grace_s: float) -> bool:

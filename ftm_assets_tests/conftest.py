@@ -1,6 +1,7 @@
 """One real Postgres for the whole run; each test that asks for `database` gets a migrated one of its own."""
 
 import itertools
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from ftm_assets.runs import dagster_environment
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.embedded import EmbeddedServer
+from ftm_assets_tests.buckets import Bucket, Gate
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
 
 ROOT = Path(__file__).parents[1]
@@ -29,6 +31,7 @@ _numbers = itertools.count()
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     of_model = ["XAI_API_KEY", *(name for name in os.environ if name.startswith("FTM_LLM_"))]
+    of_aws = [name for name in os.environ if name.startswith("AWS_")]
     for name in (
         "FTM_DATABASE_URL",
         "FTM_DAGSTER_DATABASE_URL",
@@ -36,8 +39,12 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         "FTM_ENCODER",
         "DAGSTER_HOME",
         *of_model,
+        *of_aws,
     ):
         monkeypatch.delenv(name, raising=False)
+    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(name, str(tmp_path / "no_aws_settings"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("FTM_HOME", str(tmp_path / ".ftm"))
 
 
@@ -80,6 +87,35 @@ def database(server: EmbeddedServer, template: str, tmp_path: Path) -> Iterator[
     with admin.connect() as connection:
         connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
         connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}_dagster WITH (FORCE)"))
+
+
+@pytest.fixture(scope="session")
+def store() -> Iterator[tuple[str, int]]:
+    """Address of a moto server, shared by all tests."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    yield server.get_host_and_port()
+    server.stop()
+
+
+@pytest.fixture
+def bucket(store: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket behind a gate, which commands find in the environment."""
+    import boto3
+
+    gate = Gate(store)
+    keys = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
+    for name, value in keys.items():
+        monkeypatch.setenv(name, value)
+    with gate.running() as address:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        client = boto3.session.Session().client("s3")
+        name = f"calls-{next(_numbers)}"
+        client.create_bucket(Bucket=name)
+        yield Bucket(gate, client, name)
 
 
 @pytest.fixture

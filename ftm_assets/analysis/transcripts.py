@@ -15,7 +15,10 @@ _SAME_TEXT = 0.8  # Versions of one call share nearly all their three-word seque
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One row of a source: a speaker's turn, with the facts of its call. Times are aware of their zone."""
+    """One row of a source: a speaker's turn, with the facts of its call. Times are aware of their zone.
+
+    source: the file that `row_number` counts in, where the source has several; empty where it is the source itself
+    """
 
     row_number: int
     company_id: int
@@ -39,13 +42,15 @@ class Component:
     created_at: datetime | None = None
     component_id: int | None = None
     person_id: int | None = None
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Reject:
     """A row of a source that could not be taken as it stands, and why.
 
-    kept: True where the row was loaded all the same, after a repair that `reason` names.
+    kept:   True where the row was loaded all the same, after a repair that `reason` names.
+    source: as a component's
     """
 
     row_number: int
@@ -54,6 +59,7 @@ class Reject:
     reason: str
     transcript_id: int | None = None
     kept: bool = False
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,7 @@ class NoSource(FtmError):
 class TranscriptSettings(BaseModel, frozen=True):
     """Where calls come from, and which of their versions count."""
 
-    source: str | None = Field(None, description="CSV file, or module:attribute of a source of one's own")
+    source: str | None = Field(None, description="CSV file, s3://bucket/prefix, or module:attribute of one's own")
     columns: dict[str, str] = Field({}, description="our column name -> the name in the file, where they differ")
     event_types: list[str] = Field([EARNINGS_CALLS], description="values of keydeveventtypename that are modelled")
     as_of: str | None = Field(

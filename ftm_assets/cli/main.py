@@ -1,7 +1,5 @@
 """The `ftm` command."""
 
-import os
-import socket
 import sys
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ftm_assets.cli import backfill, cost, report, simulate, worker
+from ftm_assets.cli import backfill, cost, report, services, simulate, worker
 from ftm_assets.cli.backfill import open_instance, show_status
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import stoppable, tracked
@@ -39,7 +37,7 @@ LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most sen
 
 @app.command()
 def ingest(
-    source: Annotated[str, typer.Argument(help="CSV file (also .gz), or module:attribute of a source of your own.")],
+    source: Annotated[str, typer.Argument(help="CSV (also .gz), s3://bucket/prefix, or module:attribute of your own.")],
     quarter: Annotated[list[str] | None, typer.Option("--quarter", "-q", help="Only this quarter; repeatable.")] = None,
     as_of: Annotated[
         datetime | None,
@@ -79,7 +77,11 @@ app.command()(backfill.status)
 app.command()(cost.cost)
 app.command()(report.report)
 app.command()(simulate.simulate_model)
+app.command()(services.up)
+app.command()(services.webserver)
+app.add_typer(services.daemon_app, name="daemon")
 app.add_typer(worker.app, name="worker")
+app.command()(services.down)
 
 
 @app.command()
@@ -251,59 +253,6 @@ def env() -> None:
 
     for name, value in dagster_environment(_database()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")
-
-
-@app.command()
-def up(
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")] = 3000,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    worker: Annotated[bool, typer.Option(help="Start the GPU worker, too; one may run on another machine.")] = True,
-) -> None:
-    """Start and keep up all that the Dagster UI needs: database, webserver, daemon, GPU worker.
-
-    Ctrl-C stops all but the first, once the runs in lanes have ended (FTM_GRACE); a second one hands them back at once.
-    """
-    from ftm_assets.launcher.lock import SoleRight
-    from ftm_assets.runs import dagster_environment, dagster_instance
-    from ftm_assets.services import Services, end_stuck_runs
-
-    database = _database()
-    console.print(f"database: {database.location}", markup=False)
-    settings = database.settings
-    services = Services(settings.home, dagster_environment(database), host, port, worker, settings.grace)
-    me = f"process {os.getpid()} on {socket.gethostname()}"
-    with (
-        dagster_instance(database) as instance,
-        # One daemon for a database: two would launch the same runs, and each would take the other's for abandoned.
-        SoleRight(database.dagster_url(), "ftm up", me) as right,
-        services.running(instance) as running,
-    ):
-        logs = settings.home / "logs"
-        console.print(f"Dagster UI: {services.address}   (logs in {logs}; Ctrl-C to stop)", markup=False)
-
-        def tend() -> None:
-            database.keep_up()
-            right.keep()
-            end_stuck_runs(instance)
-
-        services.watch(running, tend)
-        console.print("stopping; runs that were begun may end first, a second Ctrl-C hands them back")
-    console.print("stopped; the database runs on until: ftm down")
-
-
-@app.command()
-def down() -> None:
-    """Stop the services that `ftm up` started elsewhere, and the embedded database."""
-    from ftm_assets.services import stop_services
-
-    database = _database()
-    if stop_services(database.settings.home, database.settings.grace):
-        console.print("services stopped")
-    if database.embedded is None:
-        console.print(f"the database is not ours to stop: {database.location}")
-    else:
-        database.embedded.stop()
-        console.print("database stopped")
 
 
 def main() -> None:

@@ -16,14 +16,17 @@ class ClickFirstRunCoordinator(QueuedRunCoordinator):
     Runs outside of backfills get a priority, if they have none: a person waits for them. All are told where they will
     be executed, in a `lane`, in the `next lane` that is free, or in a `process` of their own, so that `dagster.yaml`
     can limit each: thousands of firms that wait must keep neither a click nor the load of a quarter from its place.
+    Another launcher than ours has none of these places, and so none of their limits.
     """
 
     def submit_run(self, context: SubmitRunContext) -> DagsterRun:
         """Called by Dagster for every run that is to be queued."""
         run, launcher = context.dagster_run, self._instance.run_launcher
         clicked = BACKFILL_ID_TAG not in run.tags
-        in_lane = isinstance(launcher, SingleGpuRunLauncher) and launcher.needs_worker(run)
-        tags = {PLACE_TAG: ("next lane" if clicked else "lane") if in_lane else "process"}
+        tags = {}
+        if isinstance(launcher, SingleGpuRunLauncher):
+            in_lane = launcher.needs_worker(run)
+            tags[PLACE_TAG] = ("next lane" if clicked else "lane") if in_lane else "process"
         if clicked and PRIORITY_TAG not in run.tags:
             tags[PRIORITY_TAG] = CLICKED_PRIORITY
         self._instance.add_run_tags(run.run_id, tags)

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-from pathlib import Path
 
 from ftm_assets.errors import FtmError
+from ftm_assets.resources.csv_file import Place
 from ftm_assets.resources.csv_values import shown
 
 REQUIRED_COLUMNS = (
@@ -22,7 +22,7 @@ class BadColumns(FtmError):
     """The header lacks a column, or the column map does not fit the header."""
 
 
-def column_positions(path: Path, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
+def column_positions(path: Place, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
     """Our column name -> its place in the header, for all required columns and the optional ones that are there.
 
     path:    for the messages

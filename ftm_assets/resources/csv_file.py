@@ -1,4 +1,4 @@
-"""A CSV file as numbered records, or the reason why it cannot be read."""
+"""A CSV as numbered records, or the reason why it cannot be read."""
 
 import csv
 import gzip
@@ -7,8 +7,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from pathlib import Path
-from typing import TextIO
+from typing import Literal, Protocol, TextIO
 
 from ftm_assets.analysis.transcripts import Reject
 from ftm_assets.errors import FtmError
@@ -29,8 +28,24 @@ class SourceUnreadable(FtmError):
     """A transcript file is missing, is no CSV, or breaks off; nothing of it should be kept."""
 
 
+class Place(Protocol):
+    """Where a CSV is: a `Path`, or what opens like one, again and again from its start. Its text names it."""
+
+    def open(self, mode: Literal["rb"], /) -> io.BufferedReader:
+        """Its bytes. raises: OSError or SourceUnreadable, also while they are read"""
+        ...
+
+    def absolute(self) -> "Place":
+        """It, named in full."""
+        ...
+
+    def resolve(self) -> "Place":
+        """It, links followed."""
+        ...
+
+
 @contextmanager
-def open_csv(path: Path) -> Iterator[tuple[list[str], Iterator[Record]]]:
+def open_csv(path: Place) -> Iterator[tuple[list[str], Iterator[Record]]]:
     """Header of a CSV, plain or gzip, and the records below it: a Reject where the quotes do not match.
 
     Records are numbered from 1, the header and blank ones included; blank ones are left out.
@@ -52,7 +67,7 @@ def open_csv(path: Path) -> Iterator[tuple[list[str], Iterator[Record]]]:
         yield header, records
 
 
-def _open(path: Path) -> io.BufferedReader:
+def _open(path: Place) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
@@ -61,7 +76,7 @@ def _open(path: Path) -> io.BufferedReader:
         ) from error
 
 
-def _records(path: Path, text: TextIO) -> Iterator[Record]:
+def _records(path: Place, text: TextIO) -> Iterator[Record]:
     csv.field_size_limit(max(_LONGEST_FIELD, csv.field_size_limit()))
     # Strict: without it a stray quote alters the text silently, and an unclosed one swallows the rest of the file.
     reader = csv.reader(text, strict=True)
@@ -84,7 +99,8 @@ def _records(path: Path, text: TextIO) -> Iterator[Record]:
             row = Reject(number, "", "", reason)
         except (EOFError, zlib.error, OSError) as error:
             raise SourceUnreadable(
-                f"{path} breaks off after row {number - 1} ({error}); copy or download it again, nothing of it was used"
+                f"{path} breaks off after row {number - 1} ({error}); copy, download or upload it again, nothing of it "
+                "was used"
             ) from error
         if row:
             n_filled += 1

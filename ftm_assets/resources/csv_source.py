@@ -1,12 +1,11 @@
 """Transcripts of a CSV in Capital IQ's columns, one row per component."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import TypeVar
 
 from ftm_assets.analysis.transcripts import (
@@ -14,16 +13,47 @@ from ftm_assets.analysis.transcripts import (
     Component,
     Reject,
     SourceFirm,
+    calendar_quarter,
     is_earnings_call,
     quarter_dates,
 )
 from ftm_assets.resources.csv_columns import column_positions
-from ftm_assets.resources.csv_file import Record, open_csv
+from ftm_assets.resources.csv_file import Place, Record, open_csv
 from ftm_assets.resources.csv_values import Dates, integer, is_nothing, repaired, shown, small_integer, time_of_day
 
 _N_EVENTS_TOLD = 5
 
 Value = TypeVar("Value")
+
+
+@dataclass
+class Survey:
+    """What one pass over a file tells without its texts.
+
+    calls:    firm -> days of its calls that can be read -> name and ticker there
+    quarters: those that its rows are dated in
+    undated:  whether it has rows that may be reported for any quarter
+    """
+
+    calls: dict[int, dict[date, tuple[str, str | None]]] = field(default_factory=dict)
+    quarters: set[str] = field(default_factory=set)
+    undated: bool = False
+
+    def add(self, other: "Survey") -> None:
+        """Take in what another file tells; where both name a firm on one day, the first does."""
+        for company_id, days in other.calls.items():
+            self.calls[company_id] = {**days, **self.calls.get(company_id, {})}
+        self.quarters |= other.quarters
+        self.undated |= other.undated
+
+    def firms(self, start: date, end: date) -> list[SourceFirm]:
+        """See `TranscriptSource`. Name and ticker are those of the firm's latest call in the range."""
+        found = ((firm, sorted(day for day in days if start <= day <= end)) for firm, days in self.calls.items())
+        return [SourceFirm(firm, *self.calls[firm][days[-1]], tuple(days)) for firm, days in sorted(found) if days]
+
+    def speaks_of(self, quarter: str) -> bool:
+        """Whether reading the file for this quarter can bring a row or a reject."""
+        return self.undated or quarter in self.quarters
 
 
 @dataclass(frozen=True)
@@ -33,8 +63,10 @@ class CsvSource:
     Each method is one pass over the file and holds no more than the calls' dates; nothing is read before, and errors
     of the whole file are raised on the way (from `read`, while its rows are taken).
 
+    path:        a file, or what opens like one
     columns:     our column name -> its name in this file, where it differs; case and outer blanks never matter
     event_types: events that are calls, where the file has `keydeveventtypename`; rows of others are passed over
+    is_part:     whether it is one of several files of a source; its rows then name it
     rows:        numbered as records, blank ones included, the header being 1 (a spreadsheet's numbers)
     dates:       2021-10-28, 2021/10/28, 20211028 or 28OCT2021, with or without a time of day. In 10/28/2021 the first
                  date of the file with a part above 12 tells which part is the month, for all; without such a date the
@@ -48,9 +80,10 @@ class CsvSource:
     raises:      SourceUnreadable, BadColumns
     """
 
-    path: Path
+    path: Place
     columns: Mapping[str, str] = field(default_factory=dict)
     event_types: Collection[str] = (EARNINGS_CALLS,)
+    is_part: bool = False
 
     @property
     def name(self) -> str:
@@ -59,12 +92,12 @@ class CsvSource:
 
     def firms(self, start: date, end: date) -> list[SourceFirm]:
         """See `TranscriptSource`. Name and ticker are those of the firm's latest call in the range."""
-        calls: dict[int, dict[date, tuple[str, str | None]]] = defaultdict(dict)
+        return self.survey().firms(start, end)
+
+    def survey(self) -> Survey:
+        """Whose calls of which days and quarters there are."""
         with open_csv(self.path) as (header, records):
-            for company_id, day, name, ticker in self._table(header).calls(records):
-                if start <= day <= end:
-                    calls[company_id].setdefault(day, (name, ticker))
-        return [SourceFirm(firm, *days[max(days)], tuple(sorted(days))) for firm, days in sorted(calls.items())]
+            return self._table(header).survey(records)
 
     def why_no_calls(self) -> str:
         """What there is instead of calls: how many rows, of which events, and why the first bad row is unusable."""
@@ -93,7 +126,7 @@ class CsvSource:
             table = self._table(header)
             for number, row in records:
                 if isinstance(row, Reject):
-                    yield row
+                    yield replace(row, source=table.source)
                     continue
                 # The date comes first: most rows of a big file belong to other quarters.
                 day = table.day(row)
@@ -103,7 +136,7 @@ class CsvSource:
     def _table(self, header: list[str]) -> "_Table":
         positions = column_positions(self.path, header, self.columns)
         dates = Dates(lambda: self._cells(positions["mostimportantdateutc"]))
-        return _Table(header, positions, dates, self.event_types)
+        return _Table(header, positions, dates, self.event_types, self.name if self.is_part else "")
 
     def _cells(self, position: int) -> Iterator[str]:
         with open_csv(self.path) as (_, records):
@@ -118,6 +151,7 @@ class _Table:
     positions: Mapping[str, int]
     dates: Dates
     event_types: Collection[str]
+    source: str
 
     def day(self, row: list[str]) -> date | None:
         """The row's date, None where that cannot be read; the row may have too few fields or too many."""
@@ -126,29 +160,44 @@ class _Table:
         except (IndexError, ValueError):
             return None
 
-    def calls(self, records: Iterable[Record]) -> Iterator[tuple[int, date, str, str | None]]:
-        """Company id, date, name and ticker of each call that can be read, once for rows that follow each other."""
+    def survey(self, records: Iterable[Record]) -> Survey:
+        """What the records tell without their texts; rows that follow each other with the same facts are one look."""
+        found = Survey()
         wanted = "companyid companyname ticker transcriptid mostimportantdateutc keydeveventtypename".split()
         names = [name for name in wanted if name in self.positions]
-        rows = (row for _, row in records if not isinstance(row, Reject) and len(row) == len(self.header))
-        for cells, _ in groupby(rows, key=itemgetter(*(self.positions[name] for name in names))):
+        for cells, _ in groupby(self._whole(records, found), key=itemgetter(*(self.positions[name] for name in names))):
             values = _Values(dict(zip(names, cells, strict=True)))
             if not self._is_call(values):
                 continue
             try:
-                company_id = values.required("companyid", integer)
-                values.required("transcriptid", integer)
                 day = values.required("mostimportantdateutc", self.dates.moment).day
             except _Unusable:
+                found.undated = True
                 continue  # `read` reports the row.
-            yield company_id, day, values.cells["companyname"], values.text("ticker")
+            found.quarters.add(calendar_quarter(day))
+            try:
+                company_id = values.required("companyid", integer)
+                values.required("transcriptid", integer)
+            except _Unusable:
+                continue
+            call = (values.cells["companyname"], values.text("ticker"))
+            found.calls.setdefault(company_id, {}).setdefault(day, call)
+        return found
+
+    def _whole(self, records: Iterable[Record], found: Survey) -> Iterator[list[str]]:
+        """The rows with as many fields as the header."""
+        for _, row in records:
+            if isinstance(row, Reject) or len(row) != len(self.header):
+                found.undated = True
+            else:
+                yield row
 
     def take(self, number: int, row: list[str], firms: Collection[int] | None) -> Iterator[Component | Reject]:
         """The row's component after its repairs, or its reject, or nothing where another firm or event is meant."""
         if len(row) != len(self.header):
             fields = f"{len(row)} fields where the header has {len(self.header)}"
             reason = f"{fields}; quote each field that has a comma or quote in it"
-            yield Reject(number, "", shown(",".join(row)), reason)
+            yield Reject(number, "", shown(",".join(row)), reason, source=self.source)
             return
         values = _Values({name: row[i] for name, i in self.positions.items()})
         if not self._is_call(values):
@@ -160,13 +209,14 @@ class _Table:
             component = self._component(number, company_id, values)
         except _Unusable as why:
             transcript_id = values.optional("transcriptid", integer)
-            yield Reject(number, self._name(why.column), shown(values.raw[why.column]), why.reason, transcript_id)
+            value = shown(values.raw[why.column])
+            yield Reject(number, self._name(why.column), value, why.reason, transcript_id, source=self.source)
             return
         if values.repairs:
             columns = ", ".join(self._name(column) for column in values.repairs)
             value = shown(values.raw[next(iter(values.repairs))])
             reason = "; ".join(dict.fromkeys(values.repairs.values()))
-            yield Reject(number, columns, value, reason, component.transcript_id, kept=True)
+            yield Reject(number, columns, value, reason, component.transcript_id, kept=True, source=self.source)
         yield component
 
     def event_type(self, row: list[str]) -> str:
@@ -205,6 +255,7 @@ class _Table:
             created_at=self._created_at(values),
             component_id=values.optional("transcriptcomponentid", integer),
             person_id=values.optional("transcriptpersonid", integer),
+            source=self.source,
         )
 
     def _created_at(self, values: "_Values") -> datetime | None:

@@ -1,4 +1,4 @@
-"""Where transcripts come from: a CSV in Capital IQ's columns, or a source of one's own."""
+"""Where transcripts come from: CSVs in Capital IQ's columns on this machine or in S3, or a source of one's own."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
@@ -10,6 +10,7 @@ from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, S
 from ftm_assets.errors import FtmError
 from ftm_assets.resources.csv_source import CsvSource
 from ftm_assets.resources.imported import imported, is_import_path
+from ftm_assets.resources.s3_source import S3Source
 
 
 class NoSuchSource(FtmError):
@@ -37,7 +38,8 @@ class NoCallsFound(FtmError):
     """A transcript source holds nothing that could be loaded."""
 
     def __init__(self, source: TranscriptSource) -> None:
-        reason = source.why_no_calls() if isinstance(source, CsvSource) else "its `firms` names no firm with a call"
+        of_csvs = source if isinstance(source, CsvSource | S3Source) else None
+        reason = of_csvs.why_no_calls() if of_csvs else "its `firms` names no firm with a call"
         super().__init__(f"{source.name} holds no call that can be loaded: {reason}")
 
 
@@ -46,16 +48,21 @@ def open_source(
 ) -> TranscriptSource:
     """The transcript source that a word names.
 
-    spec:    path of a CSV, or `package.module:attribute`: a TranscriptSource, or what returns one when called bare
-    columns, event_types: for a CSV; a source of one's own decides for itself
-    raises:  NoSuchSource. A CSV is not opened before it is read.
+    spec:    path of a CSV, s3://bucket/prefix, or `package.module:attribute`: a TranscriptSource, or what returns one
+             when called bare
+    columns, event_types: for CSVs; a source of one's own decides for itself
+    raises:  NoSuchSource, BadAddress. A CSV is not opened before it is read.
     """
     if not spec.strip():
-        raise NoSuchSource("no transcript source is named; give the path of a CSV, or package.module:attribute")
+        raise NoSuchSource(
+            "no transcript source is named; give the path of a CSV, s3://bucket/prefix, or package.module:attribute"
+        )
+    if spec.startswith("s3://"):
+        return S3Source(spec, columns or {}, event_types)
     if "://" in spec:
         raise NoSuchSource(
-            f"transcript source {spec!r} is no file of this machine; copy it here and give its path, or write a "
-            "TranscriptSource and name it as package.module:attribute"
+            f"transcript source {spec!r} is neither a file of this machine nor in S3; copy it here and give its path, "
+            "or write a TranscriptSource and name it as package.module:attribute"
         )
     if not is_import_path(spec):
         return CsvSource(Path(spec).expanduser(), columns or {}, event_types)

@@ -30,7 +30,7 @@ _incoming = sa.Table(
             ("call_date", sa.Date()),
             ("call_at created_at", sa.DateTime(timezone=True)),
             ("company_name type_name speaker_type person text headline ticker gvkey", sa.Text()),
-            ("event_type collection_type presentation_type", sa.Text()),
+            ("event_type collection_type presentation_type source", sa.Text()),
         )
         for name in names.split()
     ),
@@ -38,6 +38,8 @@ _incoming = sa.Table(
     postgresql_on_commit="DROP",
 )
 _COLUMNS = tuple(f.name for f in fields(Component))
+# Files in the order of their names whatever the database's language is, their rows as they stand.
+_IN_ORDER = 'source COLLATE "C", row_number'
 
 
 class TooManyRejects(FtmError):
@@ -45,7 +47,7 @@ class TooManyRejects(FtmError):
 
     def __init__(self, source: str, last: Reject) -> None:
         super().__init__(
-            f"{source}: more than {MAX_REJECTS:,} rows cannot be used, one is row {last.row_number} "
+            f"{last.source or source}: more than {MAX_REJECTS:,} rows cannot be used, one is row {last.row_number} "
             f"({last.column} {last.value!r}: {last.reason}); nothing was loaded. Check what its columns hold."
         )
 
@@ -107,7 +109,10 @@ def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) 
             yield values(row)
         else:
             reason = f"not a day of {quarter}; a source yields rows of the quarter it is asked for"
-            rejects.add(Reject(row.row_number, "mostimportantdateutc", str(row.call_date), reason, row.transcript_id))
+            day = str(row.call_date)
+            rejects.add(
+                Reject(row.row_number, "mostimportantdateutc", day, reason, row.transcript_id, source=row.source)
+            )
 
 
 def _forget_rejects(connection: Connection, rejects: Rejects) -> None:
@@ -115,11 +120,18 @@ def _forget_rejects(connection: Connection, rejects: Rejects) -> None:
     connection.execute(
         sa.text(
             """
-            DELETE FROM rejects WHERE source = :source
-            AND (row_number = ANY(:rows) OR row_number IN (SELECT row_number FROM incoming))
+            DELETE FROM rejects WHERE (source, row_number) IN (
+                SELECT coalesce(nullif(source, ''), :source), row_number FROM incoming
+                UNION ALL
+                SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:rows AS bigint[]))
+            )
             """
         ),
-        {"source": rejects.source, "rows": [reject.row_number for reject in rejects.noted]},
+        {
+            "source": rejects.source,
+            "sources": [reject.source or rejects.source for reject in rejects.noted],
+            "rows": [reject.row_number for reject in rejects.noted],
+        },
     )
 
 
@@ -127,54 +139,57 @@ def _reject_second_firms(connection: Connection, rejects: Rejects) -> None:
     # The first firm to claim a transcript keeps it, whether it came in this source or in an earlier one.
     gone = connection.execute(
         sa.text(
-            """
+            f"""
             WITH claims AS (
-                SELECT transcript_id, company_id, true AS stored, 0 AS row_number FROM calls
+                SELECT transcript_id, company_id, true AS stored, '' AS source, 0 AS row_number FROM calls
                 WHERE transcript_id IN (SELECT transcript_id FROM incoming)
                 UNION ALL
-                SELECT transcript_id, company_id, false, min(row_number) FROM incoming GROUP BY 1, 2
+                SELECT transcript_id, company_id, false, source, row_number FROM incoming
             ), owners AS (
                 SELECT DISTINCT ON (transcript_id) transcript_id, company_id FROM claims
-                ORDER BY transcript_id, stored DESC, row_number, company_id
+                ORDER BY transcript_id, stored DESC, {_IN_ORDER}, company_id
             ), gone AS (
                 DELETE FROM incoming USING owners
                 WHERE incoming.transcript_id = owners.transcript_id AND incoming.company_id <> owners.company_id
-                RETURNING row_number, incoming.transcript_id, incoming.company_id, owners.company_id AS owner
+                RETURNING source, row_number, incoming.transcript_id, incoming.company_id, owners.company_id AS owner
             )
-            SELECT * FROM gone ORDER BY row_number LIMIT :most
-            """
+            SELECT * FROM gone ORDER BY {_IN_ORDER} LIMIT :most
+            """  # noqa: S608  (the text is a constant of this module)
         ),
         {"most": MAX_REJECTS + 1},
     )
-    for row, transcript, company, owner in gone:
+    for source, row, transcript, company, owner in gone:
         reason = f"transcript {transcript} already belongs to firm {owner}"
-        rejects.add(Reject(row, "companyid", str(company), reason, transcript))
+        rejects.add(Reject(row, "companyid", str(company), reason, transcript, source=source))
 
 
 def _drop_duplicates(connection: Connection, rejects: Rejects) -> int:
     """Keep the first of each component; returns how many later ones are the same, those with another text rejected."""
     later = connection.execute(
         sa.text(
-            """
+            f"""
             WITH ranked AS (
                 SELECT ctid, row_number() OVER same AS rank, first_value(row_number) OVER same AS first_row,
+                       nullif(first_value(source) OVER same, source) AS first_source,
                        text = first_value(text) OVER same AS same_text
                 FROM incoming
-                WINDOW same AS (PARTITION BY company_id, transcript_id, component_order ORDER BY row_number, ctid)
+                WINDOW same AS (PARTITION BY company_id, transcript_id, component_order ORDER BY {_IN_ORDER}, ctid)
             ), gone AS (
                 DELETE FROM incoming USING ranked WHERE incoming.ctid = ranked.ctid AND rank > 1
-                RETURNING row_number, transcript_id, component_order, first_row, same_text
+                RETURNING source, row_number, transcript_id, component_order, first_source, first_row, same_text
             )
             SELECT *, count(*) FILTER (WHERE same_text) OVER () AS n_same
-            FROM gone ORDER BY same_text, row_number LIMIT :most
-            """
+            FROM gone ORDER BY same_text, {_IN_ORDER} LIMIT :most
+            """  # noqa: S608  (the text is a constant of this module)
         ),
         {"most": MAX_REJECTS + 1},
     ).all()
     for row in later:
         if not row.same_text:
-            reason = f"row {row.first_row} has the same component with another text"
-            rejects.add(Reject(row.row_number, "componentorder", str(row.component_order), reason, row.transcript_id))
+            first = f"row {row.first_row}" + (f" of {row.first_source}" if row.first_source else "")
+            reason = f"{first} has the same component with another text"
+            order = str(row.component_order)
+            rejects.add(Reject(row.row_number, "componentorder", order, reason, row.transcript_id, source=row.source))
     return later[0].n_same if later else 0
 
 
@@ -195,14 +210,11 @@ def firms_of_source(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
 def write_rejects(connection: Connection, rejects: Rejects) -> None:
     """Store what was noted, each row and reason once."""
     columns = "row_number reason column value transcript_id kept".split()
-    values = attrgetter(*columns)
-    rejects.noted.sort(key=attrgetter("row_number", "reason"))
+    values, row = attrgetter(*columns), attrgetter("source", "row_number", "reason")
+    rejects.noted.sort(key=row)
     copy_rows(
         connection,
         t.Reject.__table__,  # type: ignore[arg-type]
         ["source", *columns],
-        (
-            (rejects.source, *values(next(same)))
-            for _, same in groupby(rejects.noted, attrgetter("row_number", "reason"))
-        ),
+        ((source or rejects.source, *values(next(same))) for (source, *_), same in groupby(rejects.noted, row)),
     )

@@ -542,11 +542,12 @@ def _sentences(connection: Connection, chosen: str, values: dict[str, Any], limi
 
 
 def rejects(connection: Connection, source: str | None = None) -> list[RejectRow]:
-    """Rows that were left out or repaired, of one source or of all."""
+    """Rows that were left out or repaired: all, or those of a source and of the files below it."""
     found = sa.select(
         t.Reject.source, t.Reject.row_number, t.Reject.column, t.Reject.value, t.Reject.reason, t.Reject.kept
     )
     if source is not None:
-        found = found.where(t.Reject.source == source)
+        below = t.Reject.source.startswith(source.rstrip("/") + "/", autoescape=True)
+        found = found.where((t.Reject.source == source) | below)
     in_order = found.order_by(t.Reject.source, t.Reject.row_number, t.Reject.reason)
     return [RejectRow(*row) for row in connection.execute(in_order)]

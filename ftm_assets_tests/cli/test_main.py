@@ -1,4 +1,5 @@
 import csv
+import gzip
 import io
 import json
 import subprocess
@@ -14,12 +15,14 @@ from dagster._daemon.types import DaemonHeartbeat
 from typer.testing import CliRunner
 
 from ftm_assets import backfills
+from ftm_assets.assets.transcripts import TranscriptSettings, load_quarter
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
 from ftm_assets.resources.encoder import Encoder, SentenceTransformerEncoder
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import NoCall
+from ftm_assets_tests.buckets import DENIED, Bucket, Fault
 from ftm_assets_tests.fakes import FailingEncoder, HashEncoder, InterruptedEncoder
 from ftm_assets_tests.sources import COLUMNS, six_firms, write_calls
 
@@ -262,6 +265,48 @@ def test_rows_that_cannot_be_used_are_counted_and_shown(
     assert (told["n_rows"], told["n_components"], told["n_rejected"]) == (2, 1, 1)
     [reject] = json.loads(ftm("rejects", "-f", "json"))
     assert (reject["row_number"], reject["column"], reject["value"]) == (3, COLUMNS[5], "soon")
+
+
+@pytest.mark.usefixtures("defs", "instance")
+def test_objects_below_a_prefix_are_loaded_like_a_file(bucket: Bucket, calls: Path, tmp_path: Path) -> None:
+    from_file = json.loads(ftm("ingest", calls, "-f", "json"))
+    bucket.put("calls/2021Q4.csv.gz", gzip.compress(calls.read_bytes()))
+    other = (7, "Acme Inc.", "ACME", 71, "", "2022-02-02", "x", "Answer", "Ann", "Executives", "We grew.")
+    other_quarter = bucket.put("calls/2022Q1.csv", write_calls(tmp_path / "later.csv", [other]).read_bytes())
+
+    [again, later] = json.loads(ftm("ingest", bucket.address("calls"), "-f", "json"))
+
+    assert again == {**from_file[0], "n_new": 0, "n_unchanged": 6, "n_firms_changed": 0}
+    assert (later["n_calls"], later["n_rejected"]) == (0, 1)
+    [reject] = json.loads(ftm("rejects", bucket.address("calls"), "-f", "json"))
+    assert (reject["source"], reject["row_number"]) == (other_quarter, 2)
+    assert bucket.keys_asked() == ["calls/2021Q4.csv.gz", "calls/2022Q1.csv"] * 2, "once for the quarters, once to load"
+
+
+@pytest.mark.usefixtures("defs", "instance")
+def test_a_source_that_fails_at_its_last_object_leaves_nothing_behind(bucket: Bucket, calls: Path) -> None:
+    bucket.put("calls/a.csv", calls.read_bytes())
+    address = bucket.put("calls/b.csv", calls.read_bytes())
+    for fault, message in {
+        Fault(403, DENIED): f"{address}: the store refuses access",
+        Fault(first=lambda: bucket.put("calls/b.csv", "x")): f"{address} was replaced",
+    }.items():
+        # Both for the quarters, and the first to load it.
+        bucket.gate.faults.extend([Fault(), Fault(), Fault(), fault])
+        with pytest.raises(FtmError, match=message):
+            ftm("ingest", bucket.address("calls"))
+        assert "nothing is loaded yet" in ftm("status")
+        bucket.put("calls/b.csv", calls.read_bytes())
+
+
+@pytest.mark.usefixtures("defs", "instance")
+def test_the_address_in_the_environment_is_what_the_ui_loads(
+    bucket: Bucket, calls: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTM_SOURCE", bucket.put("calls.csv", calls.read_bytes()))
+    load_quarter(database, "2021Q4", TranscriptSettings())
+    assert "2021Q4" in ftm("status")
+    assert bucket.keys_asked() == ["calls.csv"]
 
 
 def test_an_empty_database_says_what_comes_first(instance: dg.DagsterInstance) -> None:

@@ -1,6 +1,8 @@
 from typing import cast
 
 import dagster as dg
+import pytest
+from dagster._core.launcher import DefaultRunLauncher
 from dagster._core.run_coordinator import SubmitRunContext
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PRIORITY_TAG
 from dagster._core.workspace.context import BaseWorkspaceRequestContext
@@ -30,6 +32,15 @@ def test_clicked_runs_leave_dagsters_queue_before_those_of_backfills(instance: d
     ):
         found = submit(instance, dg.DagsterRun(job_name="job", tags=tags, remote_job_origin=ORIGIN))
         assert found.tags.get(PRIORITY_TAG) == priority
+
+
+def test_a_cluster_is_not_held_to_the_places_of_one_machine(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(instance, "_run_launcher", DefaultRunLauncher())
+    run = submit(instance, dg.DagsterRun(job_name="firm_quarter", remote_job_origin=ORIGIN))
+    assert PLACE_TAG not in run.tags
+    assert run.tags[PRIORITY_TAG] == "100"
 
 
 def test_each_run_counts_towards_the_limit_of_the_place_where_it_will_be_executed(instance: dg.DagsterInstance) -> None:

@@ -127,7 +127,7 @@ def test_a_gzip_that_breaks_off_tells_the_row(tmp_path: Path) -> None:
             n_rows += 1
     assert 1_000 < n_rows < 20_000
     assert f"breaks off after row {n_rows + 1} (" in str(error.value)
-    assert "download it again" in str(error.value)
+    assert "upload it again" in str(error.value)
 
 
 def test_a_gzip_with_damage_inside_is_an_error(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def test_a_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_provenance_is_the_full_path_behind_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = source_of(tmp_path, {})
-    (tmp_path / "latest.csv").symlink_to(calls.path)
+    (tmp_path / "latest.csv").symlink_to(str(calls.path))
     monkeypatch.chdir(tmp_path)
     assert open_source("latest.csv").name == str(calls.path.resolve())
 
@@ -69,7 +69,7 @@ def test_an_import_path_names_a_source_or_what_makes_one(own: str, attribute: st
         ("own_transcripts:greedy", r"cannot be loaded \(TypeError: .*without arguments"),
         ("no.such_module:thing", r"cannot be loaded \(ModuleNotFoundError: .*PYTHONPATH"),
         ("broken_transcripts:thing", "cannot be loaded .*no_such_library"),
-        ("s3://bucket/calls.csv", "copy it here .*package.module:attribute"),
+        ("gs://bucket/calls.csv", "copy it here .*package.module:attribute"),
         ("", "no transcript source is named"),
     ],
 )

@@ -371,6 +371,16 @@ def test_a_firm_goes_by_its_latest_name(database: Database) -> None:
         assert queries.quarters_with_calls(connection) == ["2021Q3", "2021Q4", "2022Q1"]
 
 
+def test_rejects_of_a_source_are_those_of_its_files_too(database: Database) -> None:
+    rows = [Reject(3, "companyid", "x", "no number", source=name) for name in ("calls/a.csv", "calls_2/a.csv", "")]
+    load(database, *rows, source="calls")
+
+    with database.transaction() as connection:
+        found = queries.rejects(connection, "calls")
+        assert [row.source for row in found] == ["calls", "calls/a.csv"]
+        assert queries.rejects(connection, "calls/") == found[1:]
+
+
 def test_rejects_of_one_source_or_of_all(database: Database) -> None:
     load(database, Reject(3, "companyid", "x", "no number"), component(), source="a.csv")
     load(database, Reject(2, "transcriptid", "y", "no number", kept=True), source="b.csv")

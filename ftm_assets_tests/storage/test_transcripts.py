@@ -770,6 +770,35 @@ def test_a_row_that_was_mended_is_no_longer_rejected(database: Database) -> None
     ]
 
 
+# Sources of several files
+
+
+def test_a_call_names_the_file_it_is_from(database: Database) -> None:
+    rows = [component(source="calls/b.csv"), *call(71, "Steel costs fell.", day=20)]
+    load(database, *rows, source="calls")
+    assert ask(database, "SELECT transcript_id, source FROM calls ORDER BY 1") == [(70, "calls/b.csv"), (71, "calls")]
+
+
+def test_the_file_that_comes_first_by_name_counts(database: Database) -> None:
+    late, early = component("Late.", source="calls/a.csv"), component("Early.", row_number=9, source="calls/B.csv")
+    same, theirs = replace(early, source="calls/c.csv"), replace(late, company_id=8, component_order=1)
+    found = load(database, theirs, same, late, early, source="calls")
+    assert one(database, "SELECT text FROM components") == ["Early."]
+    assert (found.counts.n_duplicates, found.firm_keys) == (1, ("ACME-7",))
+    reasons = {
+        "row 9 of calls/B.csv has the same component with another text": "calls/a.csv",
+        "transcript 70 already belongs to firm 7": "calls/a.csv",
+    }
+    assert {reject.reason: reject.source for reject in found.rejects} == reasons
+
+
+def test_rows_of_several_files_are_rejected_each_by_itself(database: Database) -> None:
+    a, b = (replace(*unusable(1), source=f"calls/{name}.csv") for name in "ab")
+    load(database, a, b, source="calls")
+    load(database, replace(b, value="y"), component(row_number=b.row_number, source="calls/a.csv"), source="calls")
+    assert ask(database, "SELECT source, row_number, value FROM rejects") == [("calls/b.csv", b.row_number, "y")]
+
+
 def test_a_source_that_breaks_off_leaves_the_database_as_it_was(database: Database) -> None:
     def breaks_off() -> Iterator[Component | Reject]:
         yield from corrected(two_firms(), 71, text="Another text.")
