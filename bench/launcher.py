@@ -199,7 +199,7 @@ class Home:
                     wait_for(lambda: dagster.execute(READY_LANES).fetchone(), 120, "lane", LOOK_S)
                 yield dagster
         finally:
-            up.send_signal(signal.SIGINT)
+            up.send_signal(signal.SIGTERM)  # The other one is ignored by what runs in the background.
             up.wait()
             self.ftm("down")
 
@@ -351,11 +351,12 @@ def wait_for_replies(folder: Path, n_lanes: int, n_firms: int, n_sentences: int,
             lane_mb = statistics.mean(private_mb(pid) for (pid,) in lanes)
             (n_connections,) = dagster.execute("SELECT count(*) FROM pg_stat_activity").fetchone() or (0,)
             wait_for(lambda: dagster.execute(N_DONE).fetchone() == (n_firms,), 3600, "last run", LOOK_S)
-            first, last = dagster.execute("SELECT min(start_time), max(end_time) FROM runs").fetchone() or (0.0, 0.0)
+            runs = dagster.cursor(row_factory=psycopg.rows.dict_row).execute(RUNS).fetchone()
+            assert runs is not None
             with psycopg.connect(home.url) as ftm:
                 by_model = "SELECT count(*) FILTER (WHERE source = 'model'), count(*) FROM topic_summaries"
                 written = ftm.execute(by_model).fetchone() or (0, 0)
-            return Waited(n_lanes, last - first, counts(port), lane_mb, n_connections, written)
+            return Waited(n_lanes, runs["last"] - runs["first"], counts(port), lane_mb, n_connections, written)
 
 
 def private_mb(pid: int) -> float:

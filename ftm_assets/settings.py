@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     llm_rpm: int = Field(480, ge=0, description="requests to it in any minute; 0: no limit")
     llm_tpm: int = Field(2_000_000, ge=0, description="tokens, in and out, in any minute; 0: no limit")
     llm_timeout: float = Field(60.0, gt=0, description="seconds that a request may take")
-    llm_reasoning_effort: str = Field("", description="how much it is to think first, as `low`; empty: as it likes")
+    llm_reasoning_effort: str | None = Field(None, description="how much it is to think first, as `low`")
     llm_patience: float = Field(120.0, ge=0, description="seconds that a server which is down is waited for")
     llm_run_cap: float = Field(math.inf, ge=0, description="dollars that a run may cost")
     llm_quarter_cap: float = Field(20.0, ge=0, description="dollars that a quarter may cost; inf: no limit")

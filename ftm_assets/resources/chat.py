@@ -122,7 +122,7 @@ class Chat:
     model: str
     key: SecretStr | None = field(repr=False)
     timeout_s: float
-    reasoning_effort: str = ""
+    reasoning_effort: str | None = None
     _client: "AsyncOpenAI | None" = field(default=None, init=False, repr=False)
 
     async def complete(self, question: Question) -> Completion:

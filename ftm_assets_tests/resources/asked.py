@@ -45,7 +45,7 @@ def client(
     caps: Caps = NO_CAPS,
     key: str | None = KEY,
     name: str = MODEL,
-    reasoning_effort: str = "",
+    reasoning_effort: str | None = None,
     **limits: Any,
 ) -> OpenAILanguageModel:
     """A client with a ledger of its own, as another process would have it; to be closed."""
