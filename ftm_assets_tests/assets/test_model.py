@@ -89,6 +89,23 @@ def test_each_request_says_who_pays(run: Run) -> None:
     assert {question.prompt for question in model.asked} == {"topic_summaries@1", "theme_descriptions@1"}
 
 
+def test_a_model_that_obeys_a_call_leaks_no_prompt_into_the_rows(run: Run, database: Database) -> None:
+    def obeys(question: Question, document: Document) -> Reply:
+        reply = good_reply(document)
+        for entry in reply.get("summaries", [])[:1]:
+            entry["summary"] = question.messages[0].content[:300]
+        return reply if "summaries" in reply else {**reply, "title": question.messages[0].content[:80]}
+
+    run(Replying(obeys))
+    told = ask(database, "SELECT source FROM topic_summaries WHERE topic_number = 0")
+    assert {source for (source,) in told} == {"keywords"}
+    every_text = "SELECT text || coalesce(title, '') FROM topic_summaries UNION SELECT description FROM themes"
+    assert not [
+        text for (text,) in ask(database, every_text) if "You write" in str(text) or "You describe" in str(text)
+    ]
+    assert {row[4] for row in ask(database, SUMMARIES)} == {"keywords", "model"}
+
+
 def test_membership_does_not_depend_on_the_model(run: Run, database: Database) -> None:
     run(NoLanguageModel())
     without, by_keywords = ask(database, MEMBERS), ask(database, SUMMARIES)
@@ -179,6 +196,10 @@ def test_hindsight_is_told_where_the_model_has_read_what_came_later(run: Run, da
         assert hindsight_of(connection, {"k1", "k2"}, knowing.first_call) == [knowing]
         connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = '2021-11-02'"))
         assert hindsight(connection, QUARTER) == hindsight_of(connection, {"k1"}, knowing.first_call) == []
+        connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = NULL"))
+        [unknown] = hindsight(connection, QUARTER)
+        assert hindsight_of(connection, {"k1"}, knowing.first_call) == [unknown]
+        assert str(unknown).startswith("until when fake-1-dated has read is unknown, the first call is of 2021-11-02")
 
 
 def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
@@ -188,6 +209,6 @@ def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
         [told] = spending(connection, QUARTER)
         assert told == Spending("fake-1", "topic_summaries@1", 2, 1, 1, 4, 2, 6, 0.25)
         assert spending(connection, "2022Q1") == []
-        assert stored(connection, ["k1", "k2", "k3"]) == {"k1"}
+        assert stored(connection, ["k1", "k2", "k3"], "answered") == {"k1"}
         [(_, density)] = densities(connection, "fake-1", ["topic_summaries@1", "theme_descriptions@1"]).items()
         assert density == Density("topic_summaries@1", 1, 8, 2, 3) and isinstance(density.n_chars, int)
