@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from ftm_assets.cli.display import Format, FormatOption, console, headings, show
+from ftm_assets.cli.display import Format, FormatOption, console, headings, money, show
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import Error, LaneReport, RunQueue, Waiting, WorkerReport
 from ftm_assets.settings import read_settings
@@ -102,7 +102,7 @@ def _show_model(name: str, told: Mapping[str, Any]) -> None:
     console.print(
         f"language model: {name}, {told['state']}; {told['n_under_way']} questions under way, {told['n_replies']:,} "
         f"replies to {told['n_requests']:,} requests, {told['n_reused']:,} reused, {told['n_unanswered']:,} unanswered"
-        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${told['dollars']:.2f}",
+        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${money(told['dollars'])}",
         markup=False,
     )
 

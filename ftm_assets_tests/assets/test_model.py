@@ -89,23 +89,6 @@ def test_each_request_says_who_pays(run: Run) -> None:
     assert {question.prompt for question in model.asked} == {"topic_summaries@1", "theme_descriptions@1"}
 
 
-def test_a_model_that_obeys_a_call_leaks_no_prompt_into_the_rows(run: Run, database: Database) -> None:
-    def obeys(question: Question, document: Document) -> Reply:
-        reply = good_reply(document)
-        for entry in reply.get("summaries", [])[:1]:
-            entry["summary"] = question.messages[0].content[:300]
-        return reply if "summaries" in reply else {**reply, "title": question.messages[0].content[:80]}
-
-    run(Replying(obeys))
-    told = ask(database, "SELECT source FROM topic_summaries WHERE topic_number = 0")
-    assert {source for (source,) in told} == {"keywords"}
-    every_text = "SELECT text || coalesce(title, '') FROM topic_summaries UNION SELECT description FROM themes"
-    assert not [
-        text for (text,) in ask(database, every_text) if "You write" in str(text) or "You describe" in str(text)
-    ]
-    assert {row[4] for row in ask(database, SUMMARIES)} == {"keywords", "model"}
-
-
 def test_membership_does_not_depend_on_the_model(run: Run, database: Database) -> None:
     run(NoLanguageModel())
     without, by_keywords = ask(database, MEMBERS), ask(database, SUMMARIES)
