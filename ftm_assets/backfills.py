@@ -1,8 +1,9 @@
 """Backfills that Dagster's daemon carries out, run by run; a person sees them in the UI, and may look on from here."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus, PartitionBackfill
@@ -85,12 +86,22 @@ def daemon_is_up(instance: dg.DagsterInstance) -> bool:
 def check_worker(said: WorkerReport | None, settings: Settings) -> None:
     """Find out that the worker would do something else than was asked for before it does.
 
-    raises: WorkerDiffers if it has another encoder, or another window of quarters
+    raises: WorkerDiffers if it has another encoder, language model, or window of quarters
     """
     here = settings.of_worker()
     for name in RESULT_SETTINGS:
         if said is not None and said.settings.get(name) != here[name]:
             raise WorkerDiffers(name, said.settings.get(name), here[name])
+
+
+def differences(said: WorkerReport | None, settings: Settings) -> list[str]:
+    """Settings that the worker was started with and that are others here, one line each; its own hold."""
+    if said is None:
+        return []
+    both = ((name, said.settings.get(name), here) for name, here in settings.of_worker().items())
+    return [
+        f"it was started with {name}={its}, here it is {here}: restart it" for name, its, here in both if its != here
+    ]
 
 
 def check_encoder(database: Database, quarter: str, said: WorkerReport | None) -> None:
@@ -145,6 +156,7 @@ def begin(
     quarter: str,
     keys: Sequence[str],
     assets: Sequence[dg.AssetKey] = FIRM_ASSETS,
+    config: Mapping[str, Any] | None = None,
 ) -> str:
     """Ask the daemon for one run of these firm assets for each firm; returns the backfill's id."""
     instance.add_dynamic_partitions(FIRM, list(keys))
@@ -159,7 +171,7 @@ def begin(
         all_partitions=False,
         title=f"{quarter}, {len(keys)} firms",
         description=None,
-        run_config=None,
+        run_config=config,
     )
     instance.add_backfill(backfill)
     return backfill.backfill_id

@@ -64,7 +64,7 @@ class Settings(BaseSettings):
     llm_timeout: float = Field(60.0, gt=0, description="seconds that a request may take")
     llm_reasoning_effort: str | None = Field(None, description="how much it is to think first, as `low`")
     llm_patience: float = Field(120.0, ge=0, description="seconds that a server which is down is waited for")
-    llm_run_cap: float = Field(math.inf, ge=0, description="dollars that a run may cost")
+    llm_run_cap: float = Field(math.inf, ge=0, description="dollars that a run may cost: a firm's, or the themes'")
     llm_quarter_cap: float = Field(20.0, ge=0, description="dollars that a quarter may cost; inf: no limit")
     llm_prices: Path | None = Field(None, description="price list in TOML; empty: the one of the package")
     llm_address: str | None = Field(None, description="socket of the client process; the worker sets it for lanes")

@@ -144,6 +144,9 @@ def test_a_worker_that_would_do_something_else_is_noticed_before_it_does() -> No
     here = Settings()
     backfills.check_worker(None, here)
     backfills.check_worker(worker(settings=Settings(lanes=7).of_worker()), here)
+    told = backfills.differences(worker(settings=Settings(lanes=7).of_worker()), here)
+    assert told == ["it was started with FTM_LANES=7, here it is 0: restart it"]
+    assert backfills.differences(None, here) == backfills.differences(worker(settings=here.of_worker()), here) == []
     with pytest.raises(backfills.WorkerDiffers, match="FTM_ENCODER=other, here it is all-MiniLM-L6-v2; restart"):
         backfills.check_worker(worker(settings=Settings(encoder="other").of_worker()), here)
 

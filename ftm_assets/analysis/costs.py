@@ -1,8 +1,10 @@
 """How many tokens requests would take, before any is sent."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
+from ftm_assets.analysis.inquiries import Inquiry, after_refusal
 from ftm_assets.analysis.language import CHARACTERS_OF_TOKEN, Question
 from ftm_assets.analysis.prompts import theme_descriptions, topic_summaries
 
@@ -12,10 +14,24 @@ TOKENS_OUT = {topic_summaries.PROMPT.id: 80.0, theme_descriptions.PROMPT.id: 120
 
 @dataclass(frozen=True)
 class Planned:
-    """A request that would be sent, as far as its price depends on it. n_items: topics, or themes, that it is about"""
+    """A request that would be sent, as far as its price depends on it.
+
+    n_items:       topics, or themes, that it is about
+    after_refusal: the requests that are sent if it was refused
+    """
 
     question: Question
     n_items: int
+    after_refusal: Callable[[], "list[Planned]"] = list
+
+    @classmethod
+    def of(cls, inquiry: Inquiry[Any]) -> "Planned":
+        """The request of an inquiry."""
+        return cls(inquiry.question(), len(inquiry.numbers), lambda: cls._after_refusal(inquiry))
+
+    @classmethod
+    def _after_refusal(cls, inquiry: Inquiry[Any]) -> "list[Planned]":
+        return [cls(question, len(part.numbers)) for part, question in after_refusal(inquiry)]
 
     @property
     def n_chars(self) -> int:

@@ -1,7 +1,7 @@
 """Asking a language model so that a bad reply costs only what it is about: checked, repaired once, then given up."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from typing import Generic, Protocol, TypeVar
 
@@ -10,6 +10,7 @@ from ftm_assets.analysis.prompts import compact
 
 INVALID = "invalid reply"
 _REPLY_CHARS = 4000  # Of a bad reply, as far as the model is shown it again.
+_NO_REPLY = "There was no reply to this before; reply in full, by the same rules."
 
 T = TypeVar("T")
 
@@ -101,13 +102,14 @@ def inquire(model: LanguageModel, inquiries: Sequence[Inquiry[T]]) -> Inquired[T
     for place, came in _in_order(model, [inquiry.question() for inquiry in inquiries], done):
         inquiry = inquiries[place]
         if isinstance(came, NoAnswer) and came.kind == "refused":
-            again += _piece_by_piece(inquiry, came)
+            again += [_Again(part, question, None) for part, question in after_refusal(inquiry)]
         elif isinstance(came, NoAnswer):
             done.reasons |= dict.fromkeys(inquiry.numbers, reason(came))
         elif (reading := _read(inquiry, came, done)).problems:
             bad = inquiry.only(tuple(reading.problems))
             of_no_use = None if reading.good else came.key
-            again.append(_Again(bad, repair(bad, came.text, reading.problems), of_no_use))
+            question = repair(bad, came.text, reading.problems) if came.text else once_more(bad)
+            again.append(_Again(bad, question, of_no_use))
     for place, came in _in_order(model, [each.question for each in again], done):
         each = again[place]
         if isinstance(came, NoAnswer):
@@ -124,13 +126,12 @@ def inquire(model: LanguageModel, inquiries: Sequence[Inquiry[T]]) -> Inquired[T
     return Inquired(done.found, done.reasons, done.bill, frozenset(done.keys))
 
 
-def _piece_by_piece(inquiry: Inquiry[T], refusal: NoAnswer) -> "list[_Again[T]]":
+def after_refusal(inquiry: Inquiry[T]) -> list[tuple[Inquiry[T], Question]]:
+    """What is asked after an inquiry was refused as a whole: each piece of it or, if it is one, the same once more."""
     if len(inquiry.numbers) == 1:
-        # Under the same key the refusal would be found again.
-        problems = dict.fromkeys(inquiry.numbers, "there was no reply")
-        return [_Again(inquiry, repair(inquiry, refusal.why, problems), None)]
-    pieces = [inquiry.only((number,)) for number in inquiry.numbers]
-    return [_Again(piece, piece.question(), None) for piece in pieces]
+        return [(inquiry, once_more(inquiry))]
+    pieces = (inquiry.only((number,)) for number in inquiry.numbers)
+    return [(piece, piece.question()) for piece in pieces]
 
 
 def reason(no: NoAnswer) -> str:
@@ -143,6 +144,13 @@ def kind_of(why: str) -> str:
     return why.partition(":")[0]
 
 
+def once_more(inquiry: Inquiry[T]) -> Question:
+    """The question in other words, after no reply to it: under the same key the refusal would be found again."""
+    asked = inquiry.question()
+    *before, document = asked.messages
+    return replace(asked, messages=(*before, Message("user", f"{_NO_REPLY}\n\n{document.content}")))
+
+
 def repair(inquiry: Inquiry[T], reply: str, problems: Mapping[int, str]) -> Question:
     """The question again, about what was replied badly alone, with that reply and what is wrong with it."""
     asked = inquiry.question()
@@ -153,19 +161,8 @@ def repair(inquiry: Inquiry[T], reply: str, problems: Mapping[int, str]) -> Ques
         f"document below alone, by the same rules: {compact({'problems': wrong})}"
     )
     *before, document = asked.messages
-    return Question(
-        quarter=asked.quarter,
-        prompt=asked.prompt,
-        messages=(
-            *before,
-            document,
-            Message("assistant", said or "(an empty reply)"),
-            Message("user", f"{complaint}\n\n{document.content}"),
-        ),
-        reply_schema=asked.reply_schema,
-        max_tokens=asked.max_tokens,
-        run=asked.run,
-    )
+    complained = Message("user", f"{complaint}\n\n{document.content}")
+    return replace(asked, messages=(*before, document, Message("assistant", said), complained))
 
 
 def _in_order(

@@ -14,7 +14,6 @@ from ftm_assets.analysis.prompts.topic_summaries import PROMPT, SCHEMA, TopicRep
 from ftm_assets.analysis.prose import SUMMARY, TITLE, Names, fault, plain
 from ftm_assets.analysis.replies import Unreadable, clipped, parsed, shape_problem
 from ftm_assets.analysis.summaries import TopicEvidence, TopicSummary, keyword_summary
-from ftm_assets.analysis.words import all_terms
 
 _TOKENS_A_TOPIC, _TOKENS_A_REPLY = 220, 80
 
@@ -83,14 +82,8 @@ class TopicInquiry:
 
     def question(self) -> Question:
         """The request."""
-        return Question(
-            quarter=self.quarter,
-            prompt=PROMPT.id,
-            messages=PROMPT.messages(self.document()),
-            reply_schema=SCHEMA,
-            max_tokens=_TOKENS_A_REPLY + _TOKENS_A_TOPIC * len(self.topics),
-            run=self.run,
-        )
+        max_tokens = _TOKENS_A_REPLY + _TOKENS_A_TOPIC * len(self.topics)
+        return PROMPT.question(self.document(), SCHEMA, max_tokens, self.quarter, self.run)
 
     def only(self, numbers: Sequence[int]) -> "TopicInquiry":
         """The same about some of its topics; their sentences keep their short ids."""
@@ -124,9 +117,9 @@ class TopicInquiry:
             return f"evidence {invented[0]!r} is no id of a sentence of this topic"
         if not reply.evidence:
             return "evidence names no sentence"
-        said = {term for text in (*topic.sentences, *topic.keywords) for term in all_terms(text)}
-        return fault(reply.title, TITLE, self.names, PROMPT.instructions, what="title") or fault(
-            reply.summary, SUMMARY, self.names, PROMPT.instructions, said
+        said = (*topic.sentences, *topic.keywords)
+        return fault(reply.summary, SUMMARY, self.names, PROMPT.instructions, said) or fault(
+            reply.title, TITLE, self.names, PROMPT.instructions, (*said, reply.summary), "title"
         )
 
 
@@ -138,13 +131,17 @@ def summarize(
     run: str = "",
     before: Iterable[TopicSummary] = (),
     settings: SummarySettings = DEFAULTS,
+    *,
+    only_missing: bool = False,
 ) -> Written:
     """A summary for each topic: the model's if it gave a usable one, else the one before, else keywords and the reason.
 
-    before: summaries of the same topics; what a model wrote is paid, and is replaced only by what a model writes
+    before:       summaries of the same topics; what a model wrote is paid, and is replaced only by what a model writes
+    only_missing: ask nothing about topics of which a model, whichever, has written a summary before
     """
-    came = inquire(model, inquiries(topics, names, quarter, run, settings))
     paid = {summary.topic_number: summary for summary in before if summary.source == "model"}
+    asked = [topic for topic in topics if not (only_missing and topic.topic_number in paid)]
+    came = inquire(model, inquiries(asked, names, quarter, run, settings))
     written = []
     for topic in topics:
         number = topic.topic_number

@@ -99,7 +99,7 @@ class Summaries:
 def keyword_summary(topic: TopicEvidence, reason: str = NO_MODEL) -> TopicSummary:
     """The summary that is always there: the topic's words, then its best sentence."""
     words = ", ".join(topic.keywords[:5]).capitalize()
-    text = ". ".join(filter(None, (words, topic.sentences[0])))
+    text = ". ".join(filter(None, (words, *topic.sentences[:1])))
     return TopicSummary(topic.topic_number, text, "keywords", None, topic.sentence_ids[:1], reason=reason)
 
 

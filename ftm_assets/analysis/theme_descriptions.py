@@ -15,7 +15,6 @@ from ftm_assets.analysis.prose import DESCRIPTION, TITLE, Names, fault, lower_ca
 from ftm_assets.analysis.replies import Unreadable, clipped, parsed, shape_problem
 from ftm_assets.analysis.themes import QuarterTopics, Theme, ThemeDescription, Themes, ThemeTopic
 from ftm_assets.analysis.vectors import DIMENSIONS
-from ftm_assets.analysis.words import all_terms
 
 N_SUMMARIES = 15  # A theme may have 2,000 topics; what they have in common shows in the most typical ones.
 _MAX_TOKENS = 400
@@ -41,29 +40,23 @@ class ThemeInquiry:
 
     quarter: str
     run: str
-    theme: Theme
+    number: int
+    keywords: tuple[str, ...]
     summaries: tuple[str, ...]
     names: Names
 
     @property
     def numbers(self) -> tuple[int, ...]:
         """The theme's number."""
-        return (self.theme.theme_number,)
+        return (self.number,)
 
     def document(self) -> dict[str, Any]:
         """What the prompt ends in."""
-        return {"theme": {"keywords": list(self.theme.keywords), "summaries": [clipped(s) for s in self.summaries]}}
+        return {"theme": {"keywords": list(self.keywords), "summaries": [clipped(s) for s in self.summaries]}}
 
     def question(self) -> Question:
         """The request."""
-        return Question(
-            quarter=self.quarter,
-            prompt=PROMPT.id,
-            messages=PROMPT.messages(self.document()),
-            reply_schema=SCHEMA,
-            max_tokens=_MAX_TOKENS,
-            run=self.run,
-        )
+        return PROMPT.question(self.document(), SCHEMA, _MAX_TOKENS, self.quarter, self.run)
 
     def only(self, numbers: Sequence[int]) -> "ThemeInquiry":
         """Itself: it is about nothing else."""
@@ -71,7 +64,7 @@ class ThemeInquiry:
 
     def read(self, text: str) -> Reading[ThemeReply]:
         """The description, if it is as it must be."""
-        number = self.theme.theme_number
+        number = self.number
         try:
             reply = ThemeReply.model_validate(parsed(text))
         except Unreadable as error:
@@ -79,9 +72,9 @@ class ThemeInquiry:
         except ValidationError as error:
             return Reading({}, {number: shape_problem(error)})
         reply = ThemeReply(title=plain(reply.title), description=plain(reply.description))
-        said = {term for text in (*self.summaries, *self.theme.keywords) for term in all_terms(text)}
-        problem = fault(reply.title, TITLE, self.names, PROMPT.instructions, what="title") or fault(
-            reply.description, DESCRIPTION, self.names, PROMPT.instructions, said, what="description"
+        said = (*self.summaries, *self.keywords)
+        problem = fault(reply.description, DESCRIPTION, self.names, PROMPT.instructions, said, "description") or fault(
+            reply.title, TITLE, self.names, PROMPT.instructions, (*said, reply.description), "title"
         )
         return Reading({}, {number: problem}) if problem else Reading({number: reply}, {})
 
@@ -93,7 +86,8 @@ def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: 
     is decided before anybody is asked.
     """
     texts = {(topic.company_id, topic.topic_number): topic.summary for topic in quarter.topics}
-    came = inquire(model, inquiries(quarter.quarter, themes.themes, themes.members, texts, quarter.names, run))
+    keywords = {theme.theme_number: theme.keywords for theme in themes.themes}
+    came = inquire(model, inquiries(quarter.quarter, keywords, themes.members, texts, quarter.names, run))
     before = quarter.known.descriptions
     members = dict(zip(quarter.known.numbers, quarter.known.members, strict=False))
     by_theme = _by_theme(themes.members)
@@ -132,7 +126,7 @@ def by_label(theme: Theme) -> ThemeDescription:
 
 def inquiries(
     quarter: str,
-    themes: Sequence[Theme],
+    keywords: Mapping[int, tuple[str, ...]],
     members: Sequence[ThemeTopic],
     texts: Mapping[tuple[int, int], str],
     names: Mapping[int, Names],
@@ -140,21 +134,17 @@ def inquiries(
 ) -> list[ThemeInquiry]:
     """One request for each theme.
 
+    keywords: of each theme, by its number
     texts: company id and topic number -> summary; topics that have none are not shown
     names: company id -> names that no description may hold
     """
-    of_theme = _by_theme(members)
+    of_theme, spoken = _by_theme(members), lower_case_words(texts.values())
     found = []
-    for theme in themes:
-        live = [topic for topic in of_theme[theme.theme_number] if (topic.company_id, topic.topic_number) in texts]
+    for number, words in keywords.items():
+        live = [topic for topic in of_theme[number] if (topic.company_id, topic.topic_number) in texts]
         summaries = tuple(texts[topic.company_id, topic.topic_number] for topic in representatives(live))
         known = [names[firm] for firm in sorted({topic.company_id for topic in live}) if firm in names]
-        forbidden = Names(
-            frozenset().union(*(each.tokens for each in known)),
-            tuple(phrase for each in known for phrase in each.phrases),
-            lower_case_words((*summaries, *theme.keywords)),
-        )
-        found.append(ThemeInquiry(quarter, run, theme, summaries, forbidden))
+        found.append(ThemeInquiry(quarter, run, number, words, summaries, Names.of_all(known, summaries, spoken)))
     return found
 
 

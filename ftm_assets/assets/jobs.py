@@ -14,10 +14,12 @@ firm_quarter = dg.define_asset_job(
     selection=["firm_sentences", "firm_topics", "topic_summaries"],
     description="Sentences, topics and summaries of one firm in one quarter, in one run.",
 )
+ONLY_MISSING = {"ops": {"topic_summaries": {"config": {"only_missing": True}}}}
 firm_summaries = dg.define_asset_job(
     "firm_summaries",
     selection=["topic_summaries"],
-    description="Summaries alone of one firm in one quarter, such as those that a language model has not written yet.",
+    config=ONLY_MISSING,
+    description="Summaries alone of one firm in one quarter, and only those that a language model has not written yet.",
 )
 quarter_themes = dg.define_asset_job(
     "quarter_themes",

@@ -58,7 +58,8 @@ def bill_metadata(bill: Bill) -> Metadata:
             "tokens in": bill.tokens_in,
             "tokens in, cached": bill.tokens_cached,
             "tokens out": bill.tokens_out,
-            "dollars": round(bill.dollars, 6),
+            # Where no reply had a price, nobody knows.
+            "dollars": round(bill.dollars, 6) if bill.n_sent == 0 or bill.n_price_unknown < bill.n_sent else None,
             "requests of unknown price": bill.n_price_unknown or None,
         }
     )

@@ -1,6 +1,7 @@
 """What a firm said about each of its topics, in a sentence or two."""
 
 import dagster as dg
+from pydantic import Field
 
 from ftm_assets.analysis.language import LanguageModel
 from ftm_assets.analysis.model_summaries import SummarySettings, Written, summarize
@@ -30,7 +31,9 @@ SUMMARIZED = "every_topic_summarized"
 
 
 class SummaryConfig(SummarySettings, dg.Config):
-    """Launchpad form of `SummarySettings`."""
+    """Launchpad form of `SummarySettings`, and which topics are asked about."""
+
+    only_missing: bool = Field(False, description="ask only about topics that no language model has summarized yet")
 
 
 @dg.asset(
@@ -44,7 +47,7 @@ class SummaryConfig(SummarySettings, dg.Config):
     ],
     owners=OWNERS,
     kinds={"python", "postgres"},
-    code_version=f"3, {PROMPT.id}",
+    code_version=f"4, {PROMPT.id}",
     metadata={"dagster/column_schema": column_schema(tables.TopicSummary)},
 )
 def topic_summaries(
@@ -65,12 +68,15 @@ def topic_summaries(
     with database.transaction() as connection:
         before = read_summaries(connection, quarter, firm, firm_topics.content_hash)
     evidence, names = evidence_of(firm_topics, firm_sentences), Names.of_firm(firm_sentences)
-    written = summarize(evidence, names, language_model, quarter, context.run.run_id, before, config)
+    written = summarize(
+        *(evidence, names, language_model, quarter, context.run.run_id, before, config),
+        only_missing=config.only_missing,
+    )
     # The language model was waited for; only now is the encoder asked.
     vectors = encoder.encode([summary.text for summary in written.summaries])
-    summaries = Summaries.of(
-        firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), config.model_dump()
-    )
+    # How they are made; which were there already is not.
+    settings = config.model_dump(include=set(SummarySettings.model_fields))
+    summaries = Summaries.of(firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), settings)
     with database.transaction() as connection:
         first_call = min((call.call_date for call in firm_sentences.calls), default=None)
         knowing = hindsight_of(connection, written.keys, first_call)

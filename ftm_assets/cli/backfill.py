@@ -127,10 +127,13 @@ def _by_daemon(
 ) -> "list[runs.FirmRun]":
     """The firms' runs that failed, after Dagster has executed all: of the backfill under way, or else of a new one."""
     from ftm_assets import backfills, runs
+    from ftm_assets.assets.jobs import ONLY_MISSING
 
     quarter, queue = wanted.quarter, RunQueue(database.dagster_url())
     said = queue.said()[0] if queue.holder() else None
     backfills.check_worker(said, database.settings)
+    for difference in backfills.differences(said, database.settings):
+        errors.print(f"of the GPU worker: {difference}", markup=False, soft_wrap=True)
     with spinner(f"{quarter}: Dagster ends a backfill before this one"):
         backfills.wait_for_canceled(instance, quarter)
     backfill_id = backfills.under_way(instance, quarter)
@@ -139,11 +142,12 @@ def _by_daemon(
             raise backfills.OtherBackfill(quarter, backfill_id, "begin with new vectors")
         runs.reencode(defs, database, quarter)
     keys, assets = wanted.keys(instance, database), runs.SUMMARY_ASSETS if wanted.upgrade else runs.FIRM_ASSETS
+    config = ONLY_MISSING if wanted.upgrade else None
     if backfill_id is None:
         if not keys:
             return []
         backfills.check_encoder(database, quarter, said)
-        backfill_id = backfills.begin(defs, instance, quarter, keys, assets)
+        backfill_id = backfills.begin(defs, instance, quarter, keys, assets, config)
     elif missing := set(keys) - backfills.firms_of(instance, backfill_id):
         raise backfills.OtherBackfill(quarter, backfill_id, f"hold {min(missing)}")
     elif missing := set(keys) - backfills.firms_of(instance, backfill_id, assets):

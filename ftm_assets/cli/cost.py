@@ -11,7 +11,8 @@ import typer
 from ftm_assets.analysis import model_summaries, theme_descriptions
 from ftm_assets.analysis.costs import Estimate, Planned, Rates, estimate
 from ftm_assets.analysis.prose import Names
-from ftm_assets.cli.display import Format, FormatOption, console, headings, show
+from ftm_assets.cli.display import Format, FormatOption, console, headings, money, show
+from ftm_assets.resources.llm_prices import Price, PriceUnknown, read_prices
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage import spending
 from ftm_assets.storage.database import Database
@@ -21,8 +22,6 @@ from ftm_assets.storage.themes import theme_counts
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
-
-    from ftm_assets.resources.llm_prices import Price
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,6 @@ def cost(
     The prompts are the real ones, from the topics that are there; tokens are counted by their characters, as requests
     of before to the same model have taken them. Repairs of bad replies are not in it.
     """
-    from ftm_assets.resources.llm_prices import read_prices
-
     database = Database(read_settings())
     settings = database.settings
     prices = read_prices(settings.llm_prices)
@@ -78,13 +75,16 @@ def cost(
         console.print(f"{counts.n_to_do} of {counts.n_expected} firms are not complete; topics they lack are not in it")
     if not themes:
         console.print("no themes are published yet, so that their descriptions are not in it")
-    spent = sum(each.dollars for each in paid)
-    console.print(f"spent for {quarter} so far: ${spent:,.2f}; caps: {caps(settings)}")
+    spent, n_unknown = sum(each.dollars for each in paid), sum(each.n_price_unknown for each in paid)
+    unknown = f" and {n_unknown:,} requests of unknown price" if n_unknown else ""
+    console.print(f"spent for {quarter} so far: ${money(spent)}{unknown}; caps: {caps(settings)}")
+    for warning in filter(None, (passes_a_cap(row, spent, settings) for row in rows if row.chosen)):
+        console.print(warning, soft_wrap=True)
     if not settings.llm_model:
         console.print("no language model is configured (FTM_LLM_MODEL): summaries are made of keywords, for nothing")
 
 
-def compared(chosen: str | None, prices: "Mapping[str, Price]") -> list[str]:
+def compared(chosen: str | None, prices: Mapping[str, Price]) -> list[str]:
     """The chosen model, then those of the price list that cost something."""
     priced = [name for name, price in prices.items() if price.tokens_in or price.tokens_out]
     return list(dict.fromkeys([*filter(None, [chosen]), *priced]))
@@ -93,7 +93,7 @@ def compared(chosen: str | None, prices: "Mapping[str, Price]") -> list[str]:
 def planned_topics(connection: "Connection", quarter: str) -> list[Planned]:
     """A request for each batch of topics, as the asset topic_summaries would send it."""
     return [
-        Planned(inquiry.question(), len(inquiry.topics))
+        Planned.of(inquiry)
         for firm in evidence_of_quarter(connection, quarter)
         for inquiry in model_summaries.inquiries(firm, Names(), quarter)
     ]
@@ -101,9 +101,9 @@ def planned_topics(connection: "Connection", quarter: str) -> list[Planned]:
 
 def planned_themes(connection: "Connection", quarter: str) -> list[Planned]:
     """A request for each published theme, with the summaries of now."""
-    themes, members, texts = published_themes(connection, quarter)
-    inquiries = theme_descriptions.inquiries(quarter, themes, members, texts, {})
-    return [Planned(inquiry.question(), 1) for inquiry in inquiries]
+    keywords, members, texts = published_themes(connection, quarter)
+    inquiries = theme_descriptions.inquiries(quarter, keywords, members, texts, {})
+    return [Planned.of(inquiry) for inquiry in inquiries]
 
 
 def cost_of(
@@ -111,10 +111,16 @@ def cost_of(
     model: str,
     planned: Sequence[Planned],
     settings: Settings,
-    prices: "Mapping[str, Price]",
+    prices: Mapping[str, Price],
 ) -> Cost:
-    """What these requests would take from a model, without the replies that are there."""
-    stored = spending.stored(connection, [each.question.key(model) for each in planned])
+    """What these requests would take from a model, without the replies that are there.
+
+    One that was refused is not sent again; what is asked in its place is counted with it.
+    """
+    refused = spending.stored(connection, [each.question.key(model) for each in planned], "refused")
+    pieces = (piece for each in planned if each.question.key(model) in refused for piece in each.after_refusal())
+    planned = [*planned, *pieces]
+    stored = spending.stored(connection, [each.question.key(model) for each in planned], "answered", "refused")
     seen = spending.densities(connection, model, {each.question.prompt for each in planned})
     rates = {
         prompt: Rates(d.n_chars / d.tokens_in, d.tokens_out / d.tokens_in, d.n_requests) for prompt, d in seen.items()
@@ -135,7 +141,7 @@ def cost_of(
     )
 
 
-def price_of(found: Estimate, price: "Price | None") -> float | None:
+def price_of(found: Estimate, price: Price | None) -> float | None:
     """Dollars, as if the provider had nothing in its cache; None if the price is unknown."""
     return None if price is None else price.dollars(found.tokens_in, 0, found.tokens_out)
 
@@ -147,6 +153,20 @@ def told(rates: Mapping[str, Rates]) -> str:
         return f"{Rates().chars_a_token:g} characters a token, assumed"
     mean = sum(rate.chars_a_token * rate.n_seen for rate in rates.values()) / n
     return f"{mean:.2f} characters a token, as {n:,} requests took"
+
+
+def passes_a_cap(cost: Cost, spent: float, settings: Settings) -> str:
+    """What the caps will not let happen, empty if they are in nobody's way; a run's own cap is not looked at."""
+    cap = settings.llm_quarter_cap
+    if cost.dollars is None:
+        capped = not math.isinf(min(cap, settings.llm_run_cap))
+        return f"nothing is sent: {PriceUnknown(cost.model)}" if capped and cost.n_requests else ""
+    if spent + cost.dollars <= cap:
+        return ""
+    return (
+        f"that is more than the quarter's cap: ${money(spent)} spent and ${money(cost.dollars)} to come, ${money(cap)} "
+        "allowed (FTM_LLM_QUARTER_CAP); what comes after is made of keywords"
+    )
 
 
 def caps(settings: Settings) -> str:

@@ -76,7 +76,16 @@ def _flat(value: Any) -> Any:
     return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
 
 
+def money(dollars: float | None) -> str:
+    """Dollars to read; less than a cent is not shown as nothing, nor is what nobody knows."""
+    if dollars is None:
+        return "unknown"
+    return f"{dollars:,.4f}" if 0 < dollars < 0.01 else f"{dollars:,.2f}"
+
+
 def _cell(field: str, value: Any) -> str:
+    if field == "dollars":
+        return money(value)
     if value is None:
         return ""
     if isinstance(value, bool):

@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from ftm_assets.cli.display import Format, FormatOption, console, headings, show
+from ftm_assets.cli.display import Format, FormatOption, console, headings, money, show
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import Error, LaneReport, RunQueue, Waiting, WorkerReport
 from ftm_assets.settings import read_settings
@@ -60,6 +60,8 @@ class LaneStatus:
 @app.command()
 def status(form: FormatOption = Format.table) -> None:
     """What each lane does, what waits and how long, the model, texts per second, and the last errors."""
+    from ftm_assets.backfills import differences
+
     settings = read_settings()
     queue = RunQueue(Database(settings).dagster_url())
     holder, (said, lanes) = queue.holder(), queue.said()
@@ -73,9 +75,8 @@ def status(form: FormatOption = Format.table) -> None:
     if form is Format.table:
         _show_worker(said, holder, now)
         _show_errors(queue.errors())
-        for name, here in settings.of_worker().items():
-            if (its := said.settings.get(name)) != here:
-                console.print(f"it was started with {name}={its}, here it is {here}: restart it", markup=False)
+        for difference in differences(said, settings):
+            console.print(difference, markup=False)
     columns = headings("lane pid state run for_s n_runs busy_share memory_mb")
     show([_status(lane, said.started_at, now) for lane in lanes], columns, form)
 
@@ -101,7 +102,7 @@ def _show_model(name: str, told: Mapping[str, Any]) -> None:
     console.print(
         f"language model: {name}, {told['state']}; {told['n_under_way']} questions under way, {told['n_replies']:,} "
         f"replies to {told['n_requests']:,} requests, {told['n_reused']:,} reused, {told['n_unanswered']:,} unanswered"
-        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${told['dollars']:.2f}",
+        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${money(told['dollars'])}",
         markup=False,
     )
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.summaries import N_SENTENCES, TopicEvidence
-from ftm_assets.analysis.themes import Theme, ThemeTopic
+from ftm_assets.analysis.themes import ThemeTopic
 
 _ROWS_AT_A_TIME = 5000
 
@@ -45,16 +45,15 @@ def _evidence(rows: list[sa.Row[tuple[object, ...]]]) -> TopicEvidence:
 
 def published_themes(
     connection: Connection, quarter: str
-) -> tuple[list[Theme], list[ThemeTopic], dict[tuple[int, int], str]]:
-    """The current themes, their topics, and the summaries of those that are live; all empty where none are published.
+) -> tuple[dict[int, tuple[str, ...]], list[ThemeTopic], dict[tuple[int, int], str]]:
+    """Keywords of the current themes by number, their topics, and the summaries of those that are live.
 
-    Of a theme what its description depends on; stability is left out.
+    All empty where no themes are published.
     """
     themes = connection.execute(
         sa.text(
             """
-            SELECT theme_number, label, keywords, n_firms, n_topics, top_firm_share, coalesce(concentration, 0)
-            FROM themes WHERE quarter = :quarter
+            SELECT theme_number, keywords FROM themes WHERE quarter = :quarter
               AND run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = :quarter)
             ORDER BY theme_number
             """
@@ -74,7 +73,7 @@ def published_themes(
         {"quarter": quarter},
     ).all()
     return (
-        [Theme(r[0], r[1], tuple(r[2]), r[3], r[4], r[5], r[6], None) for r in themes],
+        {number: tuple(keywords) for number, keywords in themes},
         [ThemeTopic(*row[:5]) for row in members],
         {(row.company_id, row.topic_number): row.text for row in members if row.text is not None},
     )

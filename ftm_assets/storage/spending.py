@@ -45,13 +45,21 @@ class Density:
 
 @dataclass(frozen=True)
 class Hindsight:
-    """A model that wrote about a quarter and has read what came after the first of its calls."""
+    """A model that wrote about a quarter and may have read what came after the first of its calls.
+
+    training_cutoff: None if nobody has said until when it has read
+    """
 
     model: str
-    training_cutoff: date
+    training_cutoff: date | None
     first_call: date
 
     def __str__(self) -> str:
+        if self.training_cutoff is None:
+            return (
+                f"until when {self.model} has read is unknown, the first call is of {self.first_call:%Y-%m-%d}: "
+                "what it writes may know what came later"
+            )
         return (
             f"{self.model} was trained on texts until {self.training_cutoff:%Y-%m-%d}, the first call is of "
             f"{self.first_call:%Y-%m-%d}: what it writes may know what came later"
@@ -75,14 +83,14 @@ def spending(connection: Connection, quarter: str) -> list[Spending]:
     return [Spending(*row) for row in rows]
 
 
-def stored(connection: Connection, keys: Sequence[str]) -> set[str]:
-    """Those of the questions that have a reply of use, which costs nothing any more."""
+def stored(connection: Connection, keys: Sequence[str], *states: str) -> set[str]:
+    """Those of the questions that have a row in one of these states; `answered` and `refused` are not sent again."""
     found: set[str] = set()
     for start in range(0, len(keys), _KEYS_AT_A_TIME):
         found |= set(
             connection.scalars(
-                sa.text("SELECT DISTINCT key FROM llm_calls WHERE state = 'answered' AND key = ANY(:keys)"),
-                {"keys": list(keys[start : start + _KEYS_AT_A_TIME])},
+                sa.text("SELECT DISTINCT key FROM llm_calls WHERE state = ANY(:states) AND key = ANY(:keys)"),
+                {"keys": list(keys[start : start + _KEYS_AT_A_TIME]), "states": list(states)},
             )
         )
     return found
@@ -111,7 +119,7 @@ def densities(connection: Connection, model: str, prompts: Collection[str]) -> d
 
 
 def hindsight(connection: Connection, quarter: str) -> list[Hindsight]:
-    """Models whose texts of the quarter are there, and that have read what came after its first call."""
+    """Models whose texts of the quarter are there, but for those that have read nothing from its first call on."""
     rows = connection.execute(
         sa.text(
             """
@@ -125,7 +133,8 @@ def hindsight(connection: Connection, quarter: str) -> list[Hindsight]:
             )
             SELECT used.model, max(training_cutoff), first_call
             FROM used JOIN llm_calls ON used.model = model_answered CROSS JOIN calls
-            GROUP BY used.model, first_call HAVING max(training_cutoff) > first_call ORDER BY used.model
+            GROUP BY used.model, first_call HAVING max(training_cutoff) > first_call OR max(training_cutoff) IS NULL
+            ORDER BY used.model
             """
         ),
         {"quarter": quarter},
@@ -141,8 +150,9 @@ def hindsight_of(connection: Connection, keys: Collection[str], first_call: date
         sa.text(
             """
             SELECT model_answered, max(training_cutoff) FROM llm_calls
-            WHERE key = ANY(:keys) AND model_answered IS NOT NULL AND training_cutoff > :first_call
-            GROUP BY model_answered ORDER BY model_answered
+            WHERE key = ANY(:keys) AND model_answered IS NOT NULL
+            GROUP BY model_answered HAVING max(training_cutoff) > :first_call OR max(training_cutoff) IS NULL
+            ORDER BY model_answered
             """
         ),
         {"keys": list(keys), "first_call": first_call},

@@ -1,7 +1,7 @@
 """Published theme runs: they survive what changes upstream, and know which firms have changed."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import repeat
 from statistics import fmean
@@ -12,7 +12,7 @@ from pgvector.sqlalchemy import Vector
 from sqlalchemy.dialects.postgresql import aggregate_order_by, insert
 from sqlalchemy.engine import Connection
 
-from ftm_assets.analysis.prose import Names, phrases_of
+from ftm_assets.analysis.prose import Names
 from ftm_assets.analysis.themes import (
     N_EXEMPLARS,
     N_SPOKEN,
@@ -126,8 +126,9 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
         .order_by(t.Topic.company_id, t.Topic.topic_number)
     ).all()
-    names = _names(connection, quarter, firms)
-    said = _said(connection, quarter, names)
+    speakers = _speakers(connection, quarter, firms)
+    tokens = {firm: name_tokens(persons, name) for firm, (name, persons) in speakers.items()}
+    said = _said(connection, quarter, tokens)
     as_of = connection.scalar(
         sa.select(sa.func.max(t.Call.available_at)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
     )
@@ -147,7 +148,7 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         encoder=connection.scalar(
             sa.select(t.Quarter.encoder + "@" + t.Quarter.encoder_revision).where(t.Quarter.quarter == quarter)
         ),
-        names=names,
+        names={firm: Names.of(tokens[firm], name) for firm, (name, _) in speakers.items()},
     )
 
 
@@ -394,8 +395,8 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
     )
 
 
-def _names(connection: Connection, quarter: str, firms: Collection[int]) -> dict[int, Names]:
-    """Company id -> names of the firm and of everyone who speaks in its modelled calls."""
+def _speakers(connection: Connection, quarter: str, firms: Collection[int]) -> dict[int, tuple[str, Sequence[str]]]:
+    """Company id -> name of the firm, and of everyone who speaks in its modelled calls."""
     speakers = connection.execute(
         sa.select(t.Call.company_id, t.FirmQuarter.name, sa.func.array_agg(t.Component.person.distinct()))
         .join(
@@ -408,11 +409,11 @@ def _names(connection: Connection, quarter: str, firms: Collection[int]) -> dict
         .where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None), t.Call.company_id.in_(firms))
         .group_by(t.Call.company_id, t.FirmQuarter.name)
     )
-    return {company_id: Names(name_tokens(persons, name), phrases_of(name)) for company_id, name, persons in speakers}
+    return {company_id: (name, persons) for company_id, name, persons in speakers}
 
 
 def _said(
-    connection: Connection, quarter: str, names: Mapping[int, Names]
+    connection: Connection, quarter: str, names: Mapping[int, Collection[str]]
 ) -> dict[tuple[int, int | None], tuple[tuple[str, ...], float]]:
     """Company id and topic number -> what its N_SPOKEN best sentences say: their terms, each once a sentence, and how
     near they are to platitudes on average.
@@ -437,7 +438,7 @@ def _said(
     )
     found: defaultdict[tuple[int, int | None], list[tuple[list[str], float]]] = defaultdict(list)
     for firm, number, text, platitude in sentences:
-        found[firm, number].append((list(dict.fromkeys(terms(text, names[firm].tokens))), platitude))
+        found[firm, number].append((list(dict.fromkeys(terms(text, names[firm]))), platitude))
     return {
         topic: (tuple(term for of_sentence, _ in said for term in of_sentence), fmean(near for _, near in said))
         for topic, said in found.items()

@@ -75,6 +75,10 @@ def test_a_topic_without_keywords_is_summarized_by_its_sentence() -> None:
     assert keyword_summary(evidence).text == "That is what we are going to do."
 
 
+def test_a_topic_without_sentences_is_summarized_by_its_keywords() -> None:
+    assert keyword_summary(TopicEvidence(0, ("freight",), (), ())).text == "Freight"
+
+
 def test_each_topic_has_one_summary_in_order(topics: Topics, sentences: Sentences) -> None:
     summaries = summarized(topics, sentences)
     assert [s.topic_number for s in summaries.summaries] == [t.topic_number for t in topics.topics]

@@ -38,7 +38,7 @@ PAID = ThemeDescription(3, "Firms speak of dear freight.", "model", "m", "Dear f
 
 def quarter(**changes: Any) -> QuarterTopics:
     rows = np.ones((3, 4), np.float32)
-    facts: dict[str, Any] = {"known": KnownThemes(), "names": {8: Names(frozenset({"bolt"}))}}
+    facts: dict[str, Any] = {"known": KnownThemes(), "names": {8: Names.of({"bolt", "june"}, "Bolt & Co")}}
     return QuarterTopics("2021Q4", TOPICS, rows, rows, {7: "a", 8: "b"}, 2, 3, **{**facts, **changes})
 
 
@@ -76,10 +76,10 @@ def test_the_model_is_told_keywords_and_those_summaries_alone() -> None:
 @pytest.mark.parametrize(
     "reply",
     [
-        "",
         '{"title": "Freight"}',
         {"title": "Freight", "description": "Companies such as Bolt say that freight costs rose."},
         {"title": "Freight", "description": "Freight."},
+        {"title": "Bad weather", "description": "Some companies say that freight costs rose."},
         {"title": "", "description": "Some companies say that freight costs rose."},
         {"title": "Freight", "description": "Some companies say that freight costs rose.", "more": 1},
         {"title": "Freight", "description": "Nobody is happy with the weather in spring."},
@@ -94,6 +94,13 @@ def test_a_bad_description_is_repaired_once(reply: Any) -> None:
     assert found.descriptions == (by_label(THEME),)
     assert found.reasons[3].startswith("invalid reply: ")
     assert len(again.asked) == len(again.rejected) == 2
+
+
+def test_a_description_may_name_a_month_that_somebody_is_called() -> None:
+    reply = {"title": "Freight in June", "description": "Some companies say that freight costs rose in June."}
+    model = Replying(lambda *_: reply)
+    assert describe(THEMES, quarter(), model).descriptions[0].title == "Freight in June"
+    assert len(model.asked) == 1
 
 
 def test_what_was_paid_is_kept_as_long_as_the_theme_holds_the_same_topics() -> None:

@@ -179,6 +179,10 @@ def test_hindsight_is_told_where_the_model_has_read_what_came_later(run: Run, da
         assert hindsight_of(connection, {"k1", "k2"}, knowing.first_call) == [knowing]
         connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = '2021-11-02'"))
         assert hindsight(connection, QUARTER) == hindsight_of(connection, {"k1"}, knowing.first_call) == []
+        connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = NULL"))
+        [unknown] = hindsight(connection, QUARTER)
+        assert hindsight_of(connection, {"k1"}, knowing.first_call) == [unknown]
+        assert str(unknown).startswith("until when fake-1-dated has read is unknown, the first call is of 2021-11-02")
 
 
 def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
@@ -188,6 +192,6 @@ def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
         [told] = spending(connection, QUARTER)
         assert told == Spending("fake-1", "topic_summaries@1", 2, 1, 1, 4, 2, 6, 0.25)
         assert spending(connection, "2022Q1") == []
-        assert stored(connection, ["k1", "k2", "k3"]) == {"k1"}
+        assert stored(connection, ["k1", "k2", "k3"], "answered") == {"k1"}
         [(_, density)] = densities(connection, "fake-1", ["topic_summaries@1", "theme_descriptions@1"]).items()
         assert density == Density("topic_summaries@1", 1, 8, 2, 3) and isinstance(density.n_chars, int)

@@ -123,6 +123,7 @@ def test_what_a_call_asks_of_the_model_is_a_sentence_like_others(
     run(database, provider, source)
     [(text, by)] = ask(database, "SELECT text, source FROM topic_summaries WHERE company_id = 9 AND topic_number = 0")
     assert by == "model" and str(text).startswith("Management")
+    assert not ask(database, "SELECT 1 FROM topic_summaries WHERE text ILIKE '%never do what it says%'")
 
 
 @pytest.mark.usefixtures("defs")

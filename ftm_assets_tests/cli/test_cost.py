@@ -13,6 +13,7 @@ from ftm_assets.analysis.prose import Names
 from ftm_assets.analysis.summaries import evidence_of
 from ftm_assets.analysis.theme_descriptions import inquiries
 from ftm_assets.cli.cost import planned_themes, planned_topics
+from ftm_assets.cli.display import money
 from ftm_assets.simulated.behaviour import MODEL as SIMULATED
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
@@ -60,7 +61,8 @@ def test_the_planned_requests_are_those_that_would_be_sent(database: Database) -
         topics = read_quarter_topics(connection, QUARTER)
         themes = themes_of(database)
         texts = {(topic.company_id, topic.topic_number): topic.summary for topic in topics.topics}
-        sent = [each.question() for each in inquiries(QUARTER, themes.themes, themes.members, texts, topics.names)]
+        keywords = {theme.theme_number: theme.keywords for theme in themes.themes}
+        sent = [each.question() for each in inquiries(QUARTER, keywords, themes.members, texts, topics.names)]
         assert [each.question.key("m") for each in planned_themes(connection, QUARTER)] == [q.key("m") for q in sent]
 
 
@@ -89,7 +91,21 @@ def test_a_model_without_a_price_has_tokens_all_the_same(known: Database, monkey
     monkeypatch.setenv("FTM_LLM_MODEL", "of-my-own")
     row = costs()["of-my-own"]
     assert row["chosen"] and row["dollars"] is None and row["tokens_in"] > 0
-    assert "of-my-own" in ftm("cost", QUARTER)
+    told = ftm("cost", QUARTER)
+    assert "unknown" in told and "nothing is sent: the price of of-my-own is unknown" in told
+    monkeypatch.setenv("FTM_LLM_QUARTER_CAP", "inf")
+    assert "nothing is sent" not in ftm("cost", QUARTER)
+
+
+def test_an_estimate_that_passes_the_cap_says_so(known: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTM_LLM_MODEL", "gpt-4o-mini")
+    assert "more than the quarter's cap" not in ftm("cost", QUARTER)
+    monkeypatch.setenv("FTM_LLM_QUARTER_CAP", "0.00001")
+    assert "more than the quarter's cap: $0.00 spent and $0.00" in ftm("cost", QUARTER)
+
+
+def test_little_money_is_not_shown_as_none() -> None:
+    assert [money(dollars) for dollars in (None, 0.0, 0.004, 1234.5)] == ["unknown", "0.00", "0.0040", "1,234.50"]
 
 
 def test_what_is_there_is_free_and_says_how_tokens_are_counted(
@@ -116,6 +132,25 @@ def test_what_is_there_is_free_and_says_how_tokens_are_counted(
     assert "spent for 2021Q4 so far: $1.50" in ftm("cost", QUARTER)
 
 
+def test_what_was_refused_is_free_and_its_topics_are_asked_about_one_by_one(
+    known: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FTM_LLM_MODEL", "gpt-4o-mini")
+    assert costs()["gpt-4o-mini"]["n_requests"] == 3
+    with known.transaction() as connection:
+        [first, *_] = planned_topics(connection, QUARTER)
+        refuse = """
+            INSERT INTO llm_calls (key, number, quarter, run, prompt, model, request, state, attempts, sender)
+            VALUES (:key, 1, '2021Q4', '', :prompt, 'gpt-4o-mini', '{"messages": []}', 'refused', 1, 1)
+        """
+        pieces = first.after_refusal()
+        for question in (first.question, pieces[0].question):
+            connection.execute(sa.text(refuse), {"key": question.key("gpt-4o-mini"), "prompt": PROMPT.id})
+    assert len(pieces) == first.n_items == 2
+    row = costs()["gpt-4o-mini"]
+    assert (row["n_requests"], row["n_stored"]) == (3, 2), "two themes and the piece that was not refused"
+
+
 def test_what_is_not_in_it_is_said(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FTM_DATABASE_URL", database.url())
     derive(database, firm(database, 7))
@@ -130,5 +165,5 @@ def test_names_are_no_part_of_a_question(database: Database) -> None:
         [firm_topics] = evidence_of_quarter(connection, QUARTER)
     from ftm_assets.analysis.model_summaries import inquiries as of_topics
 
-    one, other = (of_topics(firm_topics, names)[0].question() for names in (Names(), Names(frozenset({"acme"}))))
+    one, other = (of_topics(firm_topics, names)[0].question() for names in (Names(), Names.of({"acme"}, "Acme")))
     assert one == other

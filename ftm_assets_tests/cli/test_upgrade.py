@@ -11,14 +11,15 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from ftm_assets import backfills, runs
 from ftm_assets.analysis.inquiries import NoLanguageModel
-from ftm_assets.analysis.language import LanguageModel, NoAnswer
+from ftm_assets.analysis.language import LanguageModel, NoAnswer, Question
+from ftm_assets.assets.jobs import ONLY_MISSING
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
 from ftm_assets.resources.llm_prices import PriceUnknown
 from ftm_assets.storage.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.language_models import Replying, good_reply
+from ftm_assets_tests.language_models import Document, Reply, Replying, document_of, good_reply
 from ftm_assets_tests.sources import six_firms
 from ftm_assets_tests.storage.rows import ask
 
@@ -94,6 +95,26 @@ def test_only_summaries_of_keywords_are_made_anew_then_the_themes(
 
 
 @pytest.mark.usefixtures("by_keywords")
+def test_what_another_model_has_written_stays(use: Use, database: Database) -> None:
+    texts = "SELECT topic_number, source, model FROM topic_summaries ORDER BY company_id, topic_number"
+
+    def not_of_wages(question: Question, document: Document) -> Reply:
+        reply = good_reply(document)
+        freight = [entry for entry in reply.get("summaries", []) if entry["topic"] == 0]
+        return {"summaries": freight} if "topics" in document else reply
+
+    use(Replying(not_of_wages))
+    ftm("backfill", "2021Q4", "--upgrade-summaries", "--firm", "acme")
+    assert ask(database, texts)[:3] == [(0, "model", "fake-1-dated"), (1, "keywords", None), (2, "keywords", None)]
+    other = Replying(name="other-2")
+    use(other)
+    ftm("backfill", "2021Q4", "--upgrade-summaries", "--firm", "acme")
+    assert [model for _, _, model in ask(database, texts)[:3]] == ["fake-1-dated", "other-2-dated", "other-2-dated"]
+    of_topics = [question for question in other.asked if question.prompt.startswith("topic")]
+    assert [[t["topic"] for t in document_of(each)["topics"]] for each in of_topics] == [[1, 2]]
+
+
+@pytest.mark.usefixtures("by_keywords")
 def test_themes_without_a_description_are_upgraded_too(use: Use, database: Database) -> None:
     use(
         Replying(
@@ -140,9 +161,10 @@ def test_the_daemon_is_asked_for_summaries_alone(
     defs = use(Replying())
     monkeypatch.setattr(backfills, "POLL_S", 0.0)
     keys = ["ACME-7", "CRN-9"]
-    backfill_id = backfills.begin(defs, instance, "2021Q4", keys, runs.SUMMARY_ASSETS)
+    backfill_id = backfills.begin(defs, instance, "2021Q4", keys, runs.SUMMARY_ASSETS, ONLY_MISSING)
     backfill = instance.get_backfill(backfill_id)
     assert backfill is not None and backfill.asset_selection == list(runs.SUMMARY_ASSETS)
+    assert backfill.run_config == ONLY_MISSING
     assert backfills.firms_of(instance, backfill_id) == set(keys)
     assert backfills.firms_of(instance, backfill_id, runs.FIRM_ASSETS) == set()
     assert backfills.n_firms(instance, backfill_id) == 2

@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ftm_assets.analysis.language import Message
+from ftm_assets.analysis.language import Message, Question
 
 _BORDER = "\n---\n"
 
@@ -40,6 +40,12 @@ class Prompt:
     def messages(self, document: Mapping[str, Any]) -> tuple[Message, ...]:
         """The request about a document."""
         return Message("system", self.system), Message("user", f"{self.user}\n\n{compact(document)}")
+
+    def question(
+        self, document: Mapping[str, Any], reply_schema: Mapping[str, Any], max_tokens: int, quarter: str, run: str
+    ) -> Question:
+        """The request about a document, and who pays for it."""
+        return Question(quarter, self.id, self.messages(document), reply_schema, max_tokens, run)
 
 
 @cache
