@@ -25,7 +25,9 @@ show_help() {
 # Names of everything, from the outputs of the workspace that Terraform has selected (TF_WORKSPACE names another).
 read_settings() {
     local settings
-    settings=$(terraform -chdir="$TERRAFORM_DIR" output -raw script_settings 2>/dev/null) ||
+    # Nothing but assignments: where there are no outputs, Terraform prints a warning and calls it success.
+    settings=$(terraform -chdir="$TERRAFORM_DIR" output -no-color -raw script_settings 2>/dev/null |
+        grep -E "^[A-Z_]+=[A-Za-z0-9_ ./'-]*$") ||
         fail "Terraform has no outputs in $TERRAFORM_DIR; run terraform init and apply there first (docs/cloud.md)"
     # shellcheck disable=SC1090 # lines NAME=value of terraform/outputs.tf
     source <(echo "$settings")

@@ -23,7 +23,7 @@ filter='{"And": [{"Tags": {"Key": "Project", "Values": ["ftm"]}}, {"Tags": {"Key
 found=$(change aws ce get-cost-and-usage --region us-east-1 --granularity MONTHLY --metrics UnblendedCost \
     --time-period "Start=$first,End=$(date -d tomorrow +%Y-%m-%d)" --filter "$filter" \
     --group-by Type=DIMENSION,Key=SERVICE Type=TAG,Key=Quarter --output text \
-    --query 'ResultsByTime[].{month: TimePeriod.Start, rows: Groups[].[Metrics.UnblendedCost.Amount, Keys[1], Keys[0]]}')
+    --query 'ResultsByTime[].{month: TimePeriod.Start, rows: Groups[].{amount: Metrics.UnblendedCost.Amount, quarter: Keys[1], service: Keys[0]}}')
 if $DRY_RUN; then
     echo "$found"
     exit 0
