@@ -31,14 +31,15 @@ read_settings
 # The box of this environment, if there is one: a database has one worker, so there is never a second.
 find_box() {
     local found state its_quarter
-    while found=$(boxes) && [ -n "$found" ]; do
+    while :; do
+        found=$(boxes) || fail "AWS does not say which boxes there are; nothing was started"
+        [ -n "$found" ] || return 1
         read -r box state its_quarter type zone since <<<"$found"
         [ "$state" = pending ] || [ "$state" = running ] || { sleep "$POLL_SECONDS"; continue; }
         [ "$its_quarter" = "$quarter" ] ||
             fail "box $box works on $its_quarter; wait until it is through, or end it with: scripts/stop_rds.sh --end-box"
         return 0
     done
-    return 1
 }
 
 # Take the first size and zone that AWS has room for.

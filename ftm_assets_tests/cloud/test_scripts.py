@@ -172,7 +172,7 @@ class Look:
 
     def ends(self) -> int:
         """Its exit code."""
-        return self.process.wait(timeout=120)
+        return self.process.wait(timeout=400)
 
 
 @contextmanager
@@ -197,7 +197,7 @@ def launched(cloud: Cloud) -> Iterator[Look]:
             process.wait()
 
 
-def wait_for(happened: Callable[[], object], seconds: float = 120.0) -> None:
+def wait_for(happened: Callable[[], object], seconds: float = 400.0) -> None:
     deadline = time.monotonic() + seconds
     while not happened():
         assert time.monotonic() < deadline, "it did not happen"
