@@ -37,7 +37,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """What a program said, which must succeed, or fail."""
     done = subprocess.run(
-        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=280, stdin=subprocess.DEVNULL
+        command, env=environment, cwd=cwd, capture_output=True, text=True, timeout=800, stdin=subprocess.DEVNULL
     )
     assert (done.returncode != 0) == fails, done.stdout[-4000:] + done.stderr[-4000:]
     return done

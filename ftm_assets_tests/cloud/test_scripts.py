@@ -7,6 +7,7 @@ import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -204,9 +205,9 @@ def wait_for(happened: Callable[[], object], seconds: float = 400.0) -> None:
         time.sleep(0.2)
 
 
-def wait_for_box(cloud: Cloud, after: dict[str, object] | None = None) -> dict[str, object]:
+def wait_for_box(cloud: Cloud, after: dict[str, Any] | None = None) -> dict[str, Any]:
     """The box that runs, another one than before."""
-    found: list[dict[str, object]] = []
+    found: list[dict[str, Any]] = []
 
     def is_there() -> bool:
         found[:] = [box for box in cloud.boxes("running") if after is None or box["InstanceId"] != after["InstanceId"]]
@@ -216,7 +217,7 @@ def wait_for_box(cloud: Cloud, after: dict[str, object] | None = None) -> dict[s
     return found[0]
 
 
-def say(cloud: Cloud, box: dict[str, object], state: str) -> None:
+def say(cloud: Cloud, box: dict[str, Any], state: str) -> None:
     """What ftm-say writes on the box."""
     text = f"{box['InstanceId']} {state} 2024-05-01T00:00:00Z\nfirms of the test\n"
     cloud.client("s3").put_object(Bucket="ftm-dev", Key=f"exports/{QUARTER}/status.txt", Body=text.encode())
@@ -224,7 +225,7 @@ def say(cloud: Cloud, box: dict[str, object], state: str) -> None:
     wait_for(lambda: len(cloud.called("s3 cp")) >= looks + 2)
 
 
-def end(cloud: Cloud, box: dict[str, object]) -> None:
+def end(cloud: Cloud, box: dict[str, Any]) -> None:
     """The box powers itself off, having stopped the database."""
     if cloud.database_status() == "available":
         cloud.client("rds").stop_db_instance(DBInstanceIdentifier="ftm-dev")

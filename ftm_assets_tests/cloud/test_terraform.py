@@ -107,7 +107,14 @@ def test_every_resource_says_why_it_is_there() -> None:
 
 @pytest.mark.slow
 def test_a_policy_scan_finds_nothing_that_is_not_explained(environment: dict[str, str]) -> None:
-    scan = [find_tool("checkov"), "--directory", TERRAFORM, "--framework", "terraform", "--skip-download"]
+    scan: list[str | Path] = [
+        find_tool("checkov"),
+        "--directory",
+        TERRAFORM,
+        "--framework",
+        "terraform",
+        "--skip-download",
+    ]
     told = json.loads(run([*scan, "--compact", "--output", "json"], environment).stdout)["results"]
     assert told["failed_checks"] == []
     assert len(told["passed_checks"]) > 50
