@@ -91,6 +91,7 @@ def on_loopback(terraform: Terraform, endpoint: str) -> Terraform:
     return terraform
 
 
+@pytest.mark.timeout(800)
 def test_the_code_is_formatted_valid_and_keeps_its_rules(terraform: Terraform) -> None:
     terraform("fmt", "-check", "-recursive", "-diff")
     terraform("validate")
