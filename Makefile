@@ -10,7 +10,7 @@ SIMULATED := FTM_LLM_BASE_URL=http://127.0.0.1:$(SIMULATED_PORT)/v1 FTM_LLM_MODE
 BIN := .venv/bin
 CHECKS := ruff-check mypy imports
 
-.PHONY: demo demo-simulated test test-slow check $(CHECKS) clean
+.PHONY: demo demo-simulated test test-slow check $(CHECKS) cloud-tools clean
 
 demo: .venv/installed
 	@echo "== Loading the sample: fictional calls of 18 firms in two quarters"
@@ -66,6 +66,14 @@ mypy: .venv/installed
 imports: .venv/installed
 	$(BIN)/lint-imports
 
+# The AWS command line, shellcheck and a policy scanner: for scripts/ and terraform/, and the tests of both.
+cloud-tools: .venv-cloud/installed
+
+.venv-cloud/installed: cloud-requirements.txt
+	$(PYTHON) -m venv .venv-cloud
+	.venv-cloud/bin/pip install --quiet --disable-pip-version-check --no-deps -r cloud-requirements.txt
+	@touch $@
+
 .venv/installed: pyproject.toml constraints.txt
 	@echo "== Installing the pinned packages into .venv (torch alone is 200 MB and more)"
 	$(PYTHON) -m venv .venv
@@ -74,4 +82,4 @@ imports: .venv/installed
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-cloud build *.egg-info .coverage .mypy_cache .ruff_cache .pytest_cache

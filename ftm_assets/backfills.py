@@ -26,6 +26,7 @@ RESULT_SETTINGS = ("FTM_ENCODER", "FTM_QUARTERS", "FTM_LLM_MODEL")
 # A daemon says every 30 s that it lives.
 DAEMON_TIMEOUT_S = 75.0
 POLL_S = 1.0
+_UNDER_WAY = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
 _FAILED = [dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 
 
@@ -75,6 +76,26 @@ class BackfillProgress:
     def n_ended(self) -> int:
         """Runs that have ended."""
         return self.n_succeeded + self.n_failed
+
+
+@dataclass(frozen=True)
+class WorkLeft:
+    """What Dagster was asked for, by whomever, and has not ended."""
+
+    n_runs_waiting: int
+    n_runs_begun: int
+    n_backfills: int
+
+
+def work_left(instance: dg.DagsterInstance) -> WorkLeft:
+    """What waits and what goes on, in the queue, in the worker and in processes of their own."""
+    status = dg.DagsterRunStatus
+    waiting = [status.QUEUED, status.NOT_STARTED, status.STARTING]
+    return WorkLeft(
+        instance.get_runs_count(dg.RunsFilter(statuses=waiting)),
+        instance.get_runs_count(dg.RunsFilter(statuses=[status.STARTED, status.CANCELING])),
+        len(instance.get_backfills(filters=BulkActionsFilter(statuses=_UNDER_WAY))),
+    )
 
 
 def daemon_is_up(instance: dg.DagsterInstance) -> bool:

@@ -43,7 +43,7 @@ QUARTER = "2024Q1"
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
 
 READING = {"status", "cost", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"}
-NOT_OURS = {"curl", "dagster", "dagster-celery", "docker", "eval", "source"}
+NOT_OURS = {"aws", "cp", "curl", "dagster", "dagster-celery", "docker", "eval", "read", "source", "terraform"}
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,9 @@ def read_command(program: str, arguments: list[str]) -> None:
         case "python":
             assert arguments[0] == "-m"
             import_module(arguments[1]).parser().parse_args(arguments[2:])
+        case script if script.startswith("scripts/"):
+            text = (ROOT / script).read_text()
+            assert all(f"{word})" in text for word in arguments if word.startswith("--")), script
         case "export":
             for name in (word.partition("=")[0] for word in arguments):
                 assert name.removeprefix("FTM_").lower() in Settings.model_fields, f"{name} is no setting"

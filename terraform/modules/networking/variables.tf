@@ -1,0 +1,3 @@
+variable "name" { type = string }
+variable "region" { type = string }
+variable "zone_letters" { type = list(string) }
