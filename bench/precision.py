@@ -54,12 +54,9 @@ class Nearest:
     largest_error: float
 
 
-def in_half(corpus: Corpus) -> Corpus:
-    """The same sentences with vectors as `halfvec` keeps them."""
-    firms = []
-    for firm in corpus.firms:
-        rounded = firm.sentences.embeddings.astype(np.float16).astype(np.float32)
-        firms.append(FirmCorpus(firm.turns, replace(firm.sentences, embeddings=rounded)))
+def as_encoded(corpus: Corpus) -> Corpus:
+    """The same sentences with vectors as the encoder made them."""
+    firms = (replace(firm, sentences=replace(firm.sentences, embeddings=firm.encoded)) for firm in corpus.firms)
     return Corpus(corpus.quarter, tuple(firms))
 
 
@@ -82,13 +79,13 @@ def labels_of(found: Found, firm: FirmCorpus) -> list[int]:
     return [topic_of.get(row.sentence_id, -1) for row in firm.sentences.modelled().rows]
 
 
-def nearest(corpus: Corpus, half: Corpus, seed: int = 0) -> Nearest:
+def nearest(full: Corpus, half: Corpus, seed: int = 0) -> Nearest:
     """Search for some of the modelled sentences among all others, exactly, in both precisions."""
-    full, rounded = (
-        np.concatenate([firm.sentences.modelled().embeddings for firm in each.firms]) for each in (corpus, half)
+    wide, narrow = (
+        np.concatenate([firm.sentences.modelled().embeddings for firm in each.firms]) for each in (full, half)
     )
-    asked = np.random.default_rng(seed).choice(len(full), min(N_QUERIES, len(full)), replace=False)
-    exact, near = full[asked] @ full.T, full[asked] @ rounded.T
+    asked = np.random.default_rng(seed).choice(len(wide), min(N_QUERIES, len(wide)), replace=False)
+    exact, near = wide[asked] @ wide.T, wide[asked] @ narrow.T
     for cosines in (exact, near):
         cosines[np.arange(len(asked)), asked] = -1
     ten, other_ten = (np.argsort(-cosines, axis=1, kind="stable")[:, :N_NEAREST] for cosines in (exact, near))
@@ -108,17 +105,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     chosen = parser.parse_args()
     settings = read_settings()
-    corpus = read_corpus(chosen.file, chosen.quarter, open_encoder(settings.encoder, settings.device))
-    half, model = in_half(corpus), ours("communities")
-    as_encoded = [find(model, corpus, seed) for seed in range(chosen.seeds)]
-    as_kept = [find(model, half, seed) for seed in range(chosen.seeds)]
+    half = read_corpus(chosen.file, chosen.quarter, open_encoder(settings.encoder, settings.device))
+    full, model = as_encoded(half), ours("communities")
+    in_full = [find(model, full, seed) for seed in range(chosen.seeds)]
+    in_half = [find(model, half, seed) for seed in range(chosen.seeds)]
     rows = {
-        "half precision, same seed": agree(corpus, list(zip(as_encoded, as_kept, strict=True))),
-        "another seed, as encoded": agree(corpus, list(combinations(as_encoded, 2))),
-        "another seed, half precision": agree(corpus, list(combinations(as_kept, 2))),
+        "half precision, same seed": agree(half, list(zip(in_full, in_half, strict=True))),
+        "another seed, as encoded": agree(half, list(combinations(in_full, 2))),
+        "another seed, half precision": agree(half, list(combinations(in_half, 2))),
     }
-    near = nearest(corpus, half)
-    table = Table(title=f"{chosen.quarter}: {len(corpus.firms)} firms, {corpus.n_sentences:,} sentences")
+    near = nearest(full, half)
+    table = Table(title=f"{chosen.quarter}: {len(half.firms)} firms, {half.n_sentences:,} sentences")
     for heading in ("", "ARI, mean", "lowest tenth", "themes survive"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, agreement in rows.items():

@@ -33,9 +33,15 @@ class Summary:
         return f"{self.median:,.{digits}f} ({self.least:,.{digits}f} to {self.most:,.{digits}f})"
 
 
-def recall(found: Sequence[Sequence[object]], exact: Sequence[Sequence[object]]) -> float:
-    """Share of what an exact search finds that the other found, over all queries. raises: ValueError on no result"""
+def nearness_recall(found: Sequence[Sequence[float]], exact: Sequence[Sequence[float]], tolerance: float) -> float:
+    """Share of the k nearest that a search has found, over all queries, told by cosine: equally near is as good.
+
+    found, exact: cosines of what each query found, and of its k nearest
+    tolerance:    how much less near still counts, for vectors that are rounded
+    raises:       ValueError where there is nothing to find
+    """
     wanted = sum(map(len, exact))
     if not wanted:
         raise ValueError("the exact searches have found nothing")
-    return sum(len(set(a) & set(b)) for a, b in zip(found, exact, strict=True)) / wanted
+    near = zip(found, exact, strict=True)
+    return sum(sum(cosine >= min(best) - tolerance for cosine in cosines) for cosines, best in near) / wanted

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.statistics import Summary, percentiles, recall
+from bench.statistics import Summary, nearness_recall, percentiles
 
 
 def test_percentiles_lie_between_their_neighbours() -> None:
@@ -19,10 +19,13 @@ def test_repetitions_are_told_by_their_median_and_range() -> None:
     assert Summary.of([3000, 1000, 2000]).shown() == "2,000 (1,000 to 3,000)"
 
 
-def test_recall_counts_what_was_to_be_found_in_whatever_order() -> None:
-    assert recall([["b", "a"], ["x", "d"]], [["a", "b"], ["c", "d"]]) == 0.75
+def test_recall_counts_what_is_as_near_as_the_nearest() -> None:
+    exact = [[0.9, 0.8], [0.7, 0.7]]
+    assert nearness_recall([[0.9, 0.8], [0.7, 0.6]], exact, 0) == 0.75
+    assert nearness_recall([[0.9, 0.8], [0.7]], exact, 0) == 0.75
+    assert nearness_recall([[0.9, 0.8], [0.7, 0.6999]], exact, 0.001) == 1
 
 
 def test_recall_of_nothing_is_no_number() -> None:
     with pytest.raises(ValueError, match="found nothing"):
-        recall([[]], [[]])
+        nearness_recall([[]], [[]], 0)
