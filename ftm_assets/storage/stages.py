@@ -431,7 +431,8 @@ def _same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[
 
 def binary(vector: sa.SQLColumnExpression[Any]) -> sa.ColumnElement[bytes]:
     """A vector in the form that `vectors_of` takes; as text it would take eight times as long to read."""
-    send = sa.func.halfvec_send if isinstance(vector.type, HALFVEC) else sa.func.vector_send
+    kind = vector.type  # type: ignore[attr-defined]
+    send = sa.func.halfvec_send if isinstance(kind, HALFVEC) else sa.func.vector_send
     return send(vector, type_=sa.LargeBinary)
 
 
