@@ -20,10 +20,11 @@ from ftm_assets.settings import read_settings
 
 @dataclass(frozen=True)
 class FirmCorpus:
-    """A firm's turns and sentences."""
+    """A firm's turns and sentences. encoded: the vectors as the encoder made them, before they were rounded"""
 
     turns: FirmTurns
     sentences: Sentences
+    encoded: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def _firm(turns: FirmTurns, encoder: Encoder) -> FirmCorpus:
     sentences = split_turns(turns.company_id, turns.turns, names=turns.names)
     vectors = _vectors([sentence.text for sentence in sentences], encoder)
     measured = measure_platitudes(sentences, vectors, encode_once(encoder, platitudes()))
-    return FirmCorpus(turns, Sentences.of(turns, measured, vectors, (encoder.name, encoder.revision)))
+    return FirmCorpus(turns, Sentences.of(turns, measured, vectors, (encoder.name, encoder.revision)), vectors)
 
 
 def _vectors(texts: Sequence[str], encoder: Encoder) -> np.ndarray:

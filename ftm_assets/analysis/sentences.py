@@ -17,6 +17,7 @@ from ftm_assets.analysis.boilerplate import boilerplate_reason, names_amount
 from ftm_assets.analysis.commonplaces import is_commonplace
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.platitudes import nearness
+from ftm_assets.analysis.vectors import in_half_precision
 from ftm_assets.analysis.words import name_tokens
 
 Role = Literal["executive", "analyst", "unknown"]
@@ -163,13 +164,13 @@ class Sentences:
         encoder: tuple[str, str],
         settings: SentenceSettings = DEFAULTS,
     ) -> "Sentences":
-        """The sentences of these turns, with their provenance."""
+        """The sentences of these turns, with their provenance; vectors as they will be stored, in half precision."""
         silent = "its calls hold no sentence beside the operator's" if turns.calls else "none of its calls is modelled"
         reason = turns.reason or (None if rows else silent)
         versions = {"splitter": SPLITTER, "encoder": list(encoder), "settings": settings.model_dump(), "reason": reason}
         return cls(
             rows,
-            embeddings,
+            in_half_precision(embeddings),
             turns.names,
             encoder,
             turns.built_from,

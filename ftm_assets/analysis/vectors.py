@@ -24,6 +24,14 @@ def pad(vectors: np.ndarray) -> np.ndarray:
     return padded
 
 
+def in_half_precision(vectors: np.ndarray) -> np.ndarray:
+    """Each number rounded to the nearest that takes two bytes, which is how sentences are stored.
+
+    vectors: (n, d) floats    returns: (n, d) float32
+    """
+    return vectors.astype(np.float16).astype(np.float32)
+
+
 def centroids(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Unit-length mean embedding of each cluster; noise (label -1) is left out.
 

@@ -5,13 +5,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from pgvector.sqlalchemy import Vector
+from pgvector import HalfVector
+from pgvector.sqlalchemy import HALFVEC, Vector
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
 
 _POSTGRES_TYPES: tuple[tuple[type[Any], str], ...] = (
     # Subclasses stand before their bases.
     (Vector, "vector"),
+    (HALFVEC, "halfvec"),
     (sa.ARRAY, "text[]"),
     (JSONB, "jsonb"),
     (sa.BigInteger, "int8"),
@@ -29,24 +31,35 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def copy_rows(connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
     """Append rows, values in the order of `columns`, inside the connection's transaction; returns how many.
 
-    What Postgres cannot hold in a text is mended: NUL goes, a lone surrogate becomes U+FFFD.
+    What Postgres cannot hold in a text is mended: NUL goes, a lone surrogate becomes U+FFFD. Vectors of any float go
+    into `halfvec` columns, rounded to the nearest.
     """
     driver: Any = connection.connection.driver_connection
     names = ", ".join(f'"{name}"' for name in columns)
+    types = [table.c[name].type for name in columns]
+    halved = [place for place, kind in enumerate(types) if isinstance(kind, HALFVEC)]
     n_rows = 0
     with (
         driver.cursor() as cursor,
         cursor.copy(f'COPY "{table.name}" ({names}) FROM STDIN WITH (FORMAT BINARY)') as copy,
     ):
-        copy.set_types([_postgres_type(table.c[name].type) for name in columns])
+        copy.set_types(list(map(_postgres_type, types)))
         for row in rows:
-            copy.write_row([_storable(value) if isinstance(value, str) else value for value in row])
+            values = [_storable(value) if isinstance(value, str) else value for value in row]
+            for place in halved:
+                values[place] = _halved(values[place])
+            copy.write_row(values)
             n_rows += 1
     return n_rows
 
 
 def _postgres_type(column_type: sa.types.TypeEngine[Any]) -> str:
     return next(name for kind, name in _POSTGRES_TYPES if isinstance(column_type, kind))
+
+
+def _halved(vector: Any) -> HalfVector | None:
+    # psycopg would take an array for a `vector`, whatever the column is.
+    return None if vector is None else HalfVector(vector)
 
 
 def _storable(text: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import psycopg
 import sqlalchemy as sa
+from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
@@ -430,11 +431,14 @@ def _same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[
 
 def binary(vector: sa.SQLColumnExpression[Any]) -> sa.ColumnElement[bytes]:
     """A vector in the form that `vectors_of` takes; as text it would take eight times as long to read."""
-    return sa.func.vector_send(vector, type_=sa.LargeBinary)
+    kind = vector.type  # type: ignore[attr-defined]
+    send = sa.func.halfvec_send if isinstance(kind, HALFVEC) else sa.func.vector_send
+    return send(vector, type_=sa.LargeBinary)
 
 
 def vectors_of(rows: Sequence[bytes]) -> np.ndarray:
     """Vectors as `binary` selects them, one below the other: (n, 768) float32, also for n = 0."""
-    # Four bytes of header, then big-endian floats.
-    floats = np.frombuffer(b"".join(row[4:] for row in rows), ">f4")
+    # Four bytes of header, then big-endian floats, of two bytes each in a `halfvec`.
+    width = (len(rows[0]) - 4) // DIMENSIONS if rows else 4
+    floats = np.frombuffer(b"".join(row[4:] for row in rows), f">f{width}")
     return floats.reshape(len(rows), DIMENSIONS).astype(np.float32)

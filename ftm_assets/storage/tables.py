@@ -8,7 +8,7 @@ transaction, on purpose.
 from datetime import date, datetime
 from typing import Any
 
-from pgvector.sqlalchemy import Vector
+from pgvector.sqlalchemy import HALFVEC, Vector
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -202,7 +202,7 @@ class Sentence(Base):
     )
     text: Mapped[str] = mapped_column(doc="as spoken")
     embedding: Mapped[Any] = mapped_column(
-        Vector(DIMENSIONS), nullable=False, doc="unit length, padded with zeros to 768"
+        HALFVEC(DIMENSIONS), nullable=False, doc="unit length, padded with zeros to 768, in half precision"
     )
 
 

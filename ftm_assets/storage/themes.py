@@ -446,9 +446,11 @@ def _said(
 
 
 def _exemplar_mean() -> sa.ScalarSelect[Any]:
+    # In single precision, and in order of rank: a sum of floats depends on it.
+    vector = sa.cast(t.Sentence.embedding, Vector(DIMENSIONS))
     return (
-        # In order of rank: a sum of floats depends on it.
-        sa.select(sa.func.avg(aggregate_order_by(t.Sentence.embedding, t.TopicSentence.rank), type_=Vector(DIMENSIONS)))
+        sa.select(sa.func.avg(aggregate_order_by(vector, t.TopicSentence.rank), type_=Vector(DIMENSIONS)))
+        .select_from(t.Sentence)
         .join(
             t.TopicSentence,
             (t.TopicSentence.quarter == t.Sentence.quarter) & (t.TopicSentence.sentence_id == t.Sentence.sentence_id),

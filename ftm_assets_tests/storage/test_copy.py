@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import sqlalchemy as sa
-from pgvector.sqlalchemy import Vector
+from pgvector import HalfVector
+from pgvector.sqlalchemy import HALFVEC, Vector
 from sqlalchemy.dialects.postgresql import JSONB
 
 from ftm_assets.storage.copy import copy_rows
@@ -26,11 +27,13 @@ KINDS = sa.Table(
     sa.Column("words", sa.ARRAY(sa.Text)),
     sa.Column("facts", JSONB),
     sa.Column("vector", Vector(3)),
+    sa.Column("half", HALFVEC(3)),
 )
 NAMES = [column.name for column in KINDS.c]
 ROW: tuple[Any, ...] = (
     *(1, -(2**15), 2**63 - 1, True, 0.1, date(1900, 1, 1), datetime(2021, 11, 1, 21, 5, 30, tzinfo=UTC)),
     *("é 💰", ["a", "", 'b"{,}'], {"n": [1, None, "x"]}, [1.0, 0.0, -0.5]),
+    [0.0, 1.0, -0.25],
 )
 
 
@@ -45,7 +48,17 @@ def kinds(database: Database) -> Database:
 def stored(database: Database) -> list[tuple[object, ...]]:
     with database.transaction() as connection:
         rows = connection.execute(sa.select(KINDS).order_by(KINDS.c.order)).all()
-    return [tuple(value.tolist() if isinstance(value, np.ndarray) else value for value in row) for row in rows]
+    return [tuple(map(plain, row)) for row in rows]
+
+
+def plain(value: object) -> object:
+    """Vectors as lists, all else as it is."""
+    match value:
+        case np.ndarray():
+            return value.tolist()
+        case HalfVector():
+            return value.to_list()
+    return value
 
 
 def copy(database: Database, *rows: tuple[object, ...], columns: list[str] = NAMES) -> int:
@@ -59,14 +72,14 @@ def test_a_value_of_every_kind_comes_back_as_it_was(kinds: Database) -> None:
 
 
 def test_every_kind_may_be_null(kinds: Database) -> None:
-    copy(kinds, (2, *[None] * 10))
-    assert stored(kinds) == [(2, *[None] * 10)]
+    copy(kinds, (2, *[None] * 11))
+    assert stored(kinds) == [(2, *[None] * 11)]
 
 
 def test_numbers_and_vectors_of_numpy_are_as_good_as_those_of_python(kinds: Database) -> None:
     row = (np.int64(3), np.int16(4), np.int64(5), True, np.float64(0.5), None, None, None, None, None)
-    copy(kinds, (*row, np.array([1, 2, 3], np.float32)))
-    assert stored(kinds) == [(*row, [1.0, 2.0, 3.0])]
+    copy(kinds, (*row, np.array([1, 2, 3], np.float32), np.array([1, 0.1, 3], np.float32)))
+    assert stored(kinds) == [(*row, [1.0, 2.0, 3.0], [1.0, float(np.float16(0.1)), 3.0])]
 
 
 def test_columns_may_come_in_any_order_and_others_stay_empty(kinds: Database) -> None:

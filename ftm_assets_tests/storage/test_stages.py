@@ -10,6 +10,7 @@ import pytest
 from ftm_assets.analysis.sentences import Sentence, Sentences
 from ftm_assets.analysis.summaries import Summaries
 from ftm_assets.analysis.topics import Topics
+from ftm_assets.analysis.vectors import in_half_precision
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets_tests.fakes import HashEncoder, component
@@ -72,7 +73,7 @@ def test_topics_come_back_as_they_were_written(database: Database) -> None:
 def test_floats_come_back_bit_by_bit(database: Database) -> None:
     where = firm(database, texts=TEXTS[:2])
     odd = np.zeros((2, 768), np.float32)
-    odd[0, :6] = [1 / 3, -0.0, 1e-45, -1e-38, 3e38, np.pi]
+    odd[0, :6] = in_half_precision(np.array([1 / 3, -0.0, 6e-8, -6e-5, 65504, np.pi]))
     written = replace(sentences_of(database, where), embeddings=odd)
     put(database, where, written)
 
