@@ -25,6 +25,7 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.transcripts import leaf
 
 POLL_S = 1.0
+CLEAN_UP_MS = 1_000
 # Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
 BULK_SHARE = 0.1
 PREFIX = "hnsw_"
@@ -203,8 +204,8 @@ def build_search_index(
 ) -> list[LevelIndex]:
     """Build what is missing, broken or built with other settings, the smallest level first; leave what is ready.
 
-    Waits for whoever builds the same already, and for transactions that began before. One that is stopped leaves
-    nothing; one that is killed goes on in the server, or leaves a broken index, which the next one replaces.
+    Waits for whoever builds the same already, and for transactions that began before. One that is stopped takes its
+    index away; one that is killed goes on in the server, or leaves a broken index, which the next one replaces.
 
     tell:   called every second while something is built, by this process or by another
     raises: NoQuarter, NoSharedMemory
@@ -301,8 +302,9 @@ def _bring(
     try:
         seconds, notices = _execute(database, connection, quarter, n_rows, statement, tell)
     except BaseException as error:
-        # A server that is gone leaves it for the next build to find.
+        # Where the server is gone, or somebody holds the table, it is left for the next build to find.
         with suppress(sa.exc.DBAPIError):
+            connection.execute(sa.text(f"SET lock_timeout = {CLEAN_UP_MS}"))
             _drop(connection, before.name)
         if isinstance(error, sa.exc.OperationalError) and isinstance(error.orig, psycopg.errors.DiskFull):
             raise NoSharedMemory(before.name, memory_mb, str(error.orig).partition("\n")[0]) from error

@@ -14,7 +14,7 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.transcripts import create_quarter
 
 WIDTH = 48  # Of the vectors before they are padded: fewer are cheaper to make, and as hard to search.
-SENTENCES_A_TOPIC = 15
+SENTENCES_A_TOPIC = 3  # Few, so that there are many topics among not too many sentences.
 ENCODER = ("generated", "1")
 
 

@@ -3,6 +3,19 @@
 One door to all of it: what is in the modules below is called as `queries.themes_of_quarter(...)`.
 """
 
+from ftm_assets.storage.queries.by_meaning import (
+    ANYWHERE,
+    NO_INDEX,
+    TOO_FEW,
+    ExactScan,
+    Found,
+    Hit,
+    NoVectors,
+    QuarterEncoder,
+    Where,
+    encoders_of,
+    search,
+)
 from ftm_assets.storage.queries.hierarchy import (
     SentenceRow,
     ThemeFirmRow,
@@ -30,17 +43,11 @@ from ftm_assets.storage.queries.progress import (
     quarter_status,
     quarters_with_calls,
 )
-from ftm_assets.storage.queries.search import (
-    ExactScan,
-    Found,
-    Hit,
-    QuarterEncoder,
-    Where,
-    encoders_of,
-    search,
-)
 
 __all__ = [
+    "ANYWHERE",
+    "NO_INDEX",
+    "TOO_FEW",
     "CallRow",
     "ExactScan",
     "FirmQuarterRow",
@@ -48,6 +55,7 @@ __all__ = [
     "FirmThemeRow",
     "Found",
     "Hit",
+    "NoVectors",
     "QuarterDetail",
     "QuarterEncoder",
     "QuarterProgress",

@@ -25,7 +25,10 @@ from ftm_assets.storage.search_index import Level, ready_levels
 
 # Candidates for each row that is wanted, and the least that an index is asked for.
 _OVERSAMPLING, _FEWEST = 4, 40
+# Always cast, whatever the column holds: the one form is found by the index, the other one never.
+_HALF, _WHOLE = f"halfvec({DIMENSIONS})", f"vector({DIMENSIONS})"
 EF_SEARCH = 100
+NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
 
 
 class NoVectors(FtmError):
@@ -46,6 +49,9 @@ class Where:
     company_id: int | None = None
     role: str | None = None
     section: str | None = None
+
+
+ANYWHERE = Where()
 
 
 @dataclass(frozen=True)
@@ -105,27 +111,26 @@ class _Near:
     cosine: float
 
 
-def encoders_of(connection: Connection, quarters: Collection[str]) -> list[QuarterEncoder]:
-    """The encoder of each of these quarters, in order of quarters. raises: NoVectors for one that has none"""
-    found = {
-        row.quarter: QuarterEncoder(*row)
-        for row in connection.execute(
-            sa.select(t.Quarter.quarter, t.Quarter.encoder, t.Quarter.encoder_revision).where(
-                t.Quarter.quarter.in_(quarters), t.Quarter.encoder.is_not(None)
-            )
-        )
-    }
-    for quarter in sorted(quarters):
+def encoders_of(connection: Connection, quarters: Collection[str] | None = None) -> list[QuarterEncoder]:
+    """The encoder of each of these quarters, or of all that have one, in order of quarters.
+
+    raises: NoVectors for a quarter that has none
+    """
+    columns = (t.Quarter.quarter, t.Quarter.encoder, t.Quarter.encoder_revision)
+    rows = connection.execute(sa.select(*columns).where(t.Quarter.encoder.is_not(None)))
+    found = {row.quarter: QuarterEncoder(*row) for row in rows}
+    wanted = sorted(found if quarters is None else set(quarters))
+    for quarter in wanted:
         if quarter not in found:
             raise NoVectors(quarter)
-    return [found[quarter] for quarter in sorted(quarters)]
+    return [found[quarter] for quarter in wanted]
 
 
 def search(
     connection: Connection,
     vectors: Mapping[str, np.ndarray],
     levels: Sequence[Level] = tuple(Level),
-    where: Where = Where(),
+    where: Where = ANYWHERE,
     limit: int = 10,
     ef_search: int = EF_SEARCH,
 ) -> Found:
@@ -145,12 +150,12 @@ def search(
                 near += ask.exactly()
             elif (quarter, level) not in ready:
                 near += ask.exactly()
-                exact.append(ExactScan(quarter, level, "no index"))
+                exact.append(ExactScan(quarter, level, NO_INDEX))
             else:
                 found = ask.by_index()
                 if len(found) < limit and (whole := ask.exactly()) and len(whole) > len(found):
                     found = whole
-                    exact.append(ExactScan(quarter, level, "too few meet the conditions"))
+                    exact.append(ExactScan(quarter, level, TOO_FEW))
                 near += found
         nearest = sorted(near, key=lambda each: (-each.cosine, each.quarter, each.key))[:limit]
         hits += _TELLERS[level](connection, nearest)
@@ -174,9 +179,9 @@ class _Asked:
         key, vector, source = _SOURCES[self.level]
         return self._rows(
             f"""
-            SELECT {key}, 1 - ({vector} <=> CAST(:vector AS vector({DIMENSIONS}))) AS cosine
+            SELECT {key}, 1 - ({vector}::{_WHOLE} <=> CAST(:vector AS {_WHOLE})) AS cosine
             FROM {source} WHERE {self._conditions()}
-            ORDER BY {vector} <=> CAST(:vector AS vector({DIMENSIONS})), {key} LIMIT {self.limit:d}
+            ORDER BY {vector}::{_WHOLE} <=> CAST(:vector AS {_WHOLE}), {key} LIMIT {self.limit:d}
             """  # noqa: S608  (constants of this module, and a quarter that was checked)
         )
 
@@ -197,10 +202,10 @@ class _Asked:
             f"""
             WITH candidates AS MATERIALIZED (
                 SELECT {key}, {vector} AS vector FROM {source} WHERE {self._conditions()}
-                ORDER BY {vector}::halfvec({DIMENSIONS}) <=> CAST(:vector AS halfvec({DIMENSIONS}))
+                ORDER BY {vector}::{_HALF} <=> CAST(:vector AS {_HALF})
                 LIMIT {n_candidates:d}
             )
-            SELECT {key}, 1 - (vector <=> CAST(:vector AS vector({DIMENSIONS}))) AS cosine
+            SELECT {key}, 1 - (vector::{_WHOLE} <=> CAST(:vector AS {_WHOLE})) AS cosine
             FROM candidates ORDER BY cosine DESC, {key} LIMIT {self.limit:d}
             """  # noqa: S608  (as above)
         )
