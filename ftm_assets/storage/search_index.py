@@ -377,7 +377,7 @@ def _target(level: Level, quarter: str) -> tuple[str, str, str]:
 
 def _options(reloptions: list[str] | None) -> SearchIndexSettings:
     """Settings that an index was built with, of `m=16`, `ef_construction=64`."""
-    return SearchIndexSettings(**dict(option.split("=", 1) for option in reloptions or []))  # type: ignore[arg-type]
+    return SearchIndexSettings(**dict(option.split("=", 1) for option in reloptions or []))
 
 
 def _memory(n_rows: int, m: int, n_workers: int, most_mb: int) -> int:

@@ -20,7 +20,6 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
-from ftm_assets.storage import tables as t
 from ftm_assets.storage.search_index import Level, ready_levels
 
 # Candidates for each row that is wanted, and the least that an index is asked for.
@@ -116,8 +115,9 @@ def encoders_of(connection: Connection, quarters: Collection[str] | None = None)
 
     raises: NoVectors for a quarter that has none
     """
-    columns = (t.Quarter.quarter, t.Quarter.encoder, t.Quarter.encoder_revision)
-    rows = connection.execute(sa.select(*columns).where(t.Quarter.encoder.is_not(None)))
+    rows = connection.execute(
+        sa.text("SELECT quarter, encoder, encoder_revision FROM quarters WHERE encoder IS NOT NULL")
+    )
     found = {row.quarter: QuarterEncoder(*row) for row in rows}
     wanted = sorted(found if quarters is None else set(quarters))
     for quarter in wanted:
