@@ -19,6 +19,15 @@ class NothingAsked(FtmError):
         super().__init__('nothing to search for; say it in words, such as: ftm search "tariff costs"')
 
 
+class NothingThere(FtmError):
+    """A search before anything is encoded."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no quarter has vectors yet; load calls and make them: ftm ingest SOURCE, ftm backfill QUARTER"
+        )
+
+
 class EncoderNotHere(FtmError):
     """The encoder of a quarter's vectors is not to be had, and the vectors of another one cannot be compared."""
 
@@ -40,12 +49,14 @@ def search_text(
     """The themes, topics and sentences that are nearest in meaning to a text, the `limit` nearest of each level.
 
     quarters: None for all that have vectors
-    raises:   NothingAsked, NoVectors, EncoderNotHere
+    raises:   NothingAsked, NothingThere, NoVectors, EncoderNotHere
     """
     if not text.strip():
         raise NothingAsked
     with database.transaction() as connection:
         wanted = encoders_of(connection, quarters)
+    if not wanted:
+        raise NothingThere
     # Outside of the transaction, because loading a model takes seconds.
     vectors = query_vectors(text, wanted, database.settings)
     with database.transaction() as connection:

@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 
 from ftm_assets.errors import FtmError
-from ftm_assets.search import EncoderNotHere, NothingAsked, search_text
+from ftm_assets.search import EncoderNotHere, NothingAsked, NothingThere, search_text
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import NoVectors
 from ftm_assets.storage.search_index import SearchIndexSettings, build_search_index
@@ -90,6 +90,11 @@ def test_what_cannot_be_searched_is_refused_with_the_next_step(published: Databa
         ftm("search", "  ")
     with pytest.raises(FtmError, match="unknown quarter '2012Q4'"):
         ftm("search", "freight", "--quarter", "2012Q4")
+
+
+def test_an_empty_database_says_what_comes_first(database: Database) -> None:
+    with pytest.raises(NothingThere, match="ftm ingest SOURCE, ftm backfill QUARTER"):
+        search_text(database, "freight")
 
 
 @pytest.mark.usefixtures("published")

@@ -13,7 +13,7 @@ from ftm_assets.settings import Settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.embedded import EmbeddedServer
-from ftm_assets.storage.queries import ExactScan, Found, NoVectors, Where, by_meaning
+from ftm_assets.storage.queries import ExactScan, Found, NoVectors, Where
 from ftm_assets.storage.search_index import Level, SearchIndexSettings, build_search_index
 from ftm_assets_tests.storage.many import SENTENCES_A_TOPIC, Shape, fill, sentence_id
 from ftm_assets_tests.storage.plans import plans
@@ -39,7 +39,7 @@ def many(
     database = Database(settings)
     for shape in (INDEXED, BARE):
         vectors[shape.quarter] = fill(database, shape)
-    build_search_index(database, INDEXED.quarter, SearchIndexSettings(m=8, ef_construction=32))
+    build_search_index(database, INDEXED.quarter, SearchIndexSettings(ef_construction=32))
     yield database
     database.engine.dispose()
 
@@ -142,15 +142,20 @@ def test_topics_and_themes_meet_a_condition_by_one_of_their_sentences(
 
 
 def test_where_too_few_candidates_meet_a_condition_all_rows_are_compared_and_that_is_said(
-    many: Database, vectors: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch
+    many: Database, vectors: dict[str, np.ndarray]
 ) -> None:
-    known, analysts = vectors[INDEXED.quarter], Where(role="analyst")
-    # Forty candidates, of which a third are analysts'; and the index may look for no more.
-    monkeypatch.setattr(by_meaning, "_OVERSAMPLING", 1)
+    known = vectors[INDEXED.quarter]
+    # Analysts speak in Q&A only, but for five sentences far away, and the index may not look for them for long.
+    far = [sentence_id(INDEXED, int(i)) for i in every_row()[::3][np.argsort(known[::3] @ known[0])[:5]]]
     with many.transaction() as connection:
         connection.execute(sa.text("SET LOCAL hnsw.max_scan_tuples = 1"))
-        found = queries.search(connection, {"2021Q4": known[0]}, [Level.sentences], analysts, 40, ef_search=40)
-    assert {hit.id for hit in found.hits} == set(nearest(known, known[0], every_row()[::3], 40))
+        connection.execute(
+            sa.text("UPDATE sentences SET section = 'prepared' WHERE sentence_id = ANY(:ids)"), {"ids": far}
+        )
+        where = Where(role="analyst", section="prepared")
+        found = queries.search(connection, {INDEXED.quarter: known[0]}, [Level.sentences], where)
+        connection.rollback()
+    assert {hit.id for hit in found.hits} == set(far)
     assert found.exact == (ExactScan("2021Q4", Level.sentences, queries.TOO_FEW),)
 
 

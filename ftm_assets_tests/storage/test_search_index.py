@@ -195,6 +195,16 @@ def test_a_bulk_of_writes_makes_way_and_a_few_do_not(database: Database) -> None
     assert not make_way(database, QUARTER, 10), "nothing is left to drop"
 
 
+def test_who_reads_and_does_not_end_holds_up_no_bulk_of_writes(
+    published: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built(published)
+    monkeypatch.setattr(search_index, "LOCK_TIMEOUT_MS", 50)
+    with somebody(published, "SELECT count(*) FROM themes"):
+        assert not make_way(published, QUARTER, 2)
+    assert built(published) == [Level.themes], "what was left of it is replaced"
+
+
 def test_who_builds_is_not_robbed_of_the_index(published: Database) -> None:
     built(published)
     with search_index._alone(published, QUARTER, lambda _: None):
