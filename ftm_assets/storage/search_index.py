@@ -188,7 +188,7 @@ def index_states(connection: Connection, quarter: str, settings: SearchIndexSett
         elif not row.indisvalid:
             state = State.broken
         else:
-            state = State.ready if settings is None or _options(row.reloptions) == settings else State.other
+            state = State.ready if settings is None or _built_with(row.reloptions, settings) else State.other
         progress = f"{row.phase}, {row.tuples_done:,} rows" if row.phase else None
         found.append(IndexState(quarter, names[row.name], row.name, state, row.n_bytes, progress))
     return found
@@ -382,9 +382,10 @@ def _target(level: Level, quarter: str) -> tuple[str, str, str]:
             return leaf(quarter), "embedding", ""
 
 
-def _options(reloptions: list[str] | None) -> SearchIndexSettings:
-    """Settings that an index was built with, of `m=16`, `ef_construction=64`."""
-    return SearchIndexSettings(**dict(option.split("=", 1) for option in reloptions or []))
+def _built_with(reloptions: list[str] | None, settings: SearchIndexSettings) -> bool:
+    """Whether an index has these settings, which Postgres keeps as `m=16`, `ef_construction=64`."""
+    wanted = {"m": settings.m, "ef_construction": settings.ef_construction}
+    return {option.partition("=")[0]: int(option.partition("=")[2]) for option in reloptions or []} == wanted
 
 
 def _memory(n_rows: int, m: int, n_workers: int, most_mb: int) -> int:

@@ -15,6 +15,8 @@ from ftm_assets.storage.transcripts import create_quarter
 
 WIDTH = 48  # Of the vectors before they are padded: fewer are cheaper to make, and as hard to search.
 SENTENCES_A_TOPIC = 3  # Few, so that there are many topics among not too many sentences.
+# So much text that reading all of it costs Postgres more than the way along an index, as in a full quarter.
+FILLER = " It is said at length." * 32
 ENCODER = ("generated", "1")
 
 
@@ -96,7 +98,7 @@ def fill(database: Database, shape: Shape) -> np.ndarray:
                 (
                     *(quarter, sentence_id(shape, i), firm, _call(quarter, firm), asked := int(i % 3 == 0)),
                     *(i, 0, 4, "analyst" if asked else "executive", "qa" if asked else "prepared"),
-                    *(f"Sentence {i} of theme {theme_of[topic_of[i]]}.", vectors[i]),
+                    *(f"Sentence {i} of theme {theme_of[topic_of[i]]}.{FILLER}", vectors[i]),
                 )
                 for i, firm in enumerate(np.repeat(firms, shape.topics_a_firm * SENTENCES_A_TOPIC).tolist())
             ),
