@@ -42,7 +42,7 @@ QUARTER = "2024Q1"
 # Enough for a theme, and the firms that the examples name.
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
 
-READING = {"status", "cost", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"} | {"search", "firm", "firms"}
+READING = set("status cost search themes topics firms firm sentences calls rejects db psql".split())
 NOT_OURS = {"curl", "dagster", "dagster-celery", "docker", "eval", "source"}
 
 
