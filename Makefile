@@ -27,6 +27,7 @@ demo: .venv/installed
 	@echo "== Next: look closer, use the Dagster UI, or load calls of your own"
 	@echo "  $(BIN)/ftm topics 2024Q1 wexcombe        topics of a firm, each with its theme"
 	@echo "  $(BIN)/ftm sentences theme_2024Q1_001    down from a theme to its sentences"
+	@echo '  $(BIN)/ftm search "delays at the port"   by meaning'
 	@echo "  $(BIN)/ftm up                            the Dagster UI on http://127.0.0.1:3000"
 	@echo "  $(BIN)/ftm ingest YOUR_CALLS.csv         columns as in README.md"
 	@echo '  psql "$$($(BIN)/ftm db)"                  SQL on the same tables'

@@ -1,7 +1,7 @@
 """Backfills that Dagster's daemon carries out, run by run; a person sees them in the UI, and may look on from here."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 from dagster._core.utils import make_new_backfill_id
 from dagster._time import get_current_timestamp
 
-from ftm_assets.assets.jobs import themes_in_work
+from ftm_assets.assets.jobs import index_in_work, themes_in_work
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import WorkerReport
 from ftm_assets.partitions import FIRM, firm_and_quarter, firm_quarter_key
@@ -154,8 +154,17 @@ def wait_for_canceled(instance: dg.DagsterInstance, quarter: str) -> None:
 
 def wait_for_themes(instance: dg.DagsterInstance, quarter: str) -> bool:
     """Return when no run of the quarter's themes goes on, of the sensor's for instance; whether there was one."""
+    return _wait_for(themes_in_work, instance, quarter)
+
+
+def wait_for_index(instance: dg.DagsterInstance, quarter: str) -> bool:
+    """Return when no run of the quarter's search index goes on; whether there was one."""
+    return _wait_for(index_in_work, instance, quarter)
+
+
+def _wait_for(in_work: Callable[[dg.DagsterInstance, str], bool], instance: dg.DagsterInstance, quarter: str) -> bool:
     waited = False
-    while themes_in_work(instance, quarter) and daemon_is_up(instance):
+    while in_work(instance, quarter) and daemon_is_up(instance):
         waited = True
         time.sleep(POLL_S)
     return waited

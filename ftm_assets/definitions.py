@@ -1,6 +1,6 @@
 """The whole graph on one screen.
 
-transcripts -> firm_sentences -> firm_topics -> topic_summaries -> cross_firm_themes
+transcripts -> firm_sentences -> firm_topics -> topic_summaries -> cross_firm_themes -> search_index
 """
 
 import dagster as dg
@@ -11,8 +11,9 @@ from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_curre
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.firm_sentences import firm_sentences
 from ftm_assets.assets.firm_topics import firm_topics
-from ftm_assets.assets.jobs import firm_quarter, firm_summaries, ingest_quarter, quarter_themes
-from ftm_assets.assets.sensors import complete_quarters
+from ftm_assets.assets.jobs import firm_quarter, firm_summaries, ingest_quarter, quarter_index, quarter_themes
+from ftm_assets.assets.search_index import search_index
+from ftm_assets.assets.sensors import complete_quarters, published_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
 from ftm_assets.launcher.encoding import ServedEncoder
@@ -34,10 +35,10 @@ def build_definitions(
     language_model: None where none is configured; keywords take its place
     """
     return dg.Definitions(
-        assets=[transcripts, firm_sentences, firm_topics, topic_summaries, cross_firm_themes],
+        assets=[transcripts, firm_sentences, firm_topics, topic_summaries, cross_firm_themes, search_index],
         asset_checks=[quarter_coverage, themes_current, theme_rules],
-        jobs=[ingest_quarter, firm_quarter, firm_summaries, quarter_themes],
-        sensors=[complete_quarters],
+        jobs=[ingest_quarter, firm_quarter, firm_summaries, quarter_themes, quarter_index],
+        sensors=[complete_quarters, published_quarters],
         resources={
             "database": database,
             "pgvector": PgVectorIOManager(database),

@@ -23,6 +23,7 @@ from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_progress
+from ftm_assets.storage.search_index import search_index_ready
 from ftm_assets.storage.summaries import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.themes import theme_state
 from ftm_assets.storage.transcripts import IngestCounts, firm_keys
@@ -238,6 +239,14 @@ def run_themes(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str)
     _execute(defs, instance, "quarter_themes", quarter, f"backfill {quarter}")
 
 
+def run_index(defs: dg.Definitions, instance: dg.DagsterInstance, quarter: str) -> None:
+    """Materialize the quarter's search index, as far as it is not there.
+
+    raises: KeyboardInterrupt on Ctrl-C, and whatever the asset raises
+    """
+    _execute(defs, instance, "quarter_index", quarter, f"backfill {quarter}")
+
+
 def _execute(
     defs: dg.Definitions,
     instance: dg.DagsterInstance,
@@ -285,6 +294,13 @@ def themes_to_do(instance: dg.DagsterInstance, database: Database, quarter: str)
     with database.transaction() as connection:
         current = theme_state(connection, quarter).current
     return not current or quarter not in instance.get_materialized_partitions(dg.AssetKey("cross_firm_themes"))
+
+
+def index_to_do(instance: dg.DagsterInstance, database: Database, quarter: str) -> bool:
+    """Whether the quarter's search index is not there, or Dagster has not heard of it."""
+    with database.transaction() as connection:
+        ready = search_index_ready(connection, quarter)
+    return not ready or quarter not in instance.get_materialized_partitions(dg.AssetKey("search_index"))
 
 
 def themes_to_upgrade(database: Database, quarter: str) -> bool:

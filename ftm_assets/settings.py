@@ -49,6 +49,10 @@ class Settings(BaseSettings):
     )
     grace: float = Field(90.0, ge=0, description="seconds that runs may take to end once the worker is to stop")
     metrics_port: int = Field(9464, ge=0, le=65535, description="loopback port of the worker's metrics; 0: none")
+    index_memory: int = Field(
+        4096, ge=64, description="MB of the database server that the build of a vector index may take"
+    )
+    index_workers: int = Field(2, ge=0, description="processes that help to build a vector index; 0: none")
     event_days: int = Field(90, ge=0, description="days after which the worker thins out Dagster's event log; 0: never")
     preload: str = Field("ftm_assets.warm", description="module that lanes are forked with")
     encoder_address: str | None = Field(None, description="socket of the encoder process; the worker sets it for lanes")

@@ -42,8 +42,8 @@ QUARTER = "2024Q1"
 # Enough for a theme, and the firms that the examples name.
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
 
-READING = {"status", "cost", "themes", "topics", "sentences", "calls", "rejects", "db", "psql"}
-NOT_OURS = {"aws", "cp", "curl", "dagster", "dagster-celery", "docker", "eval", "read", "source", "terraform"}
+READING = set("status cost search themes topics firms firm sentences calls rejects db psql".split())
+NOT_OURS = set("aws cp curl dagster dagster-celery docker eval read source terraform".split())
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
         keys = runs.firms_to_do(instance, database, QUARTER)
         assert [run.error for run in runs.run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)
         runs.run_themes(defs, instance, QUARTER)
+        runs.run_index(defs, instance, QUARTER)
     yield database
     database.engine.dispose()
 
@@ -121,6 +122,7 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
 def as_a_user(documented: Database, monkeypatch: pytest.MonkeyPatch) -> Database:
     """The documented database, which commands find in the environment."""
     monkeypatch.setenv("FTM_DATABASE_URL", documented.url())
+    monkeypatch.setenv("FTM_ENCODER", "ftm_assets_tests.fakes:HashEncoder")
     return documented
 
 

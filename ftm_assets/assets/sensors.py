@@ -6,10 +6,12 @@ import dagster as dg
 
 from ftm_assets.analysis.themes import inputs_hash
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
-from ftm_assets.assets.jobs import quarter_themes, themes_in_work
+from ftm_assets.assets.jobs import index_in_work, quarter_index, quarter_themes, themes_in_work
+from ftm_assets.assets.search_index import search_index
 from ftm_assets.partitions import quarters
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.search_index import search_index_ready
 from ftm_assets.storage.themes import current_summaries, theme_counts
 
 
@@ -41,15 +43,42 @@ def complete_quarters(
             if each.due and not themes_in_work(context.instance, each.quarter)
         }
     for quarter, inputs in due.items():
-        run_key = f"{quarter}:{inputs}:{_last_materialization(context.instance, quarter)}"
+        run_key = f"{quarter}:{inputs}:{_last_materialization(context.instance, cross_firm_themes, quarter)}"
         yield dg.RunRequest(run_key=run_key, partition_key=quarter)
     if not due:
         waiting = ", ".join(f"{each.quarter} ({each.n_to_do} firms to do)" for each in counts if each.n_to_do)
         yield dg.SkipReason(f"waiting for {waiting}" if waiting else "all themes are current or being made")
 
 
-def _last_materialization(instance: dg.DagsterInstance, quarter: str) -> int:
-    """Number of the event that last told of the quarter's themes, 0 before the first."""
-    wanted = dg.AssetRecordsFilter(asset_key=cross_firm_themes.key, asset_partitions=[quarter])
+@dg.sensor(
+    job=quarter_index,
+    minimum_interval_seconds=60,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description="Builds the search index of a quarter once its themes rest on all of its firms.",
+)
+def published_quarters(
+    context: dg.SensorEvaluationContext, database: dg.ResourceParam[Database]
+) -> Iterator[dg.RunRequest | dg.SkipReason]:
+    """One run for each time that themes or index were made, so that one that fails is not tried for ever."""
+    shown = set(quarters.get_partition_keys())
+    with database.transaction() as connection:
+        due = [
+            each.quarter
+            for each in theme_counts(connection)
+            if each.quarter in shown and each.current and not search_index_ready(connection, each.quarter)
+        ]
+    for quarter in due:
+        if not index_in_work(context.instance, quarter):
+            made = [
+                _last_materialization(context.instance, asset, quarter) for asset in (cross_firm_themes, search_index)
+            ]
+            yield dg.RunRequest(run_key=f"{quarter}:{made[0]}:{made[1]}", partition_key=quarter)
+    if not due:
+        yield dg.SkipReason("every quarter with current themes has its search index")
+
+
+def _last_materialization(instance: dg.DagsterInstance, asset: dg.AssetsDefinition, quarter: str) -> int:
+    """Number of the event that last told of the asset in the quarter, 0 before the first."""
+    wanted = dg.AssetRecordsFilter(asset_key=asset.key, asset_partitions=[quarter])
     found = instance.fetch_materializations(wanted, limit=1).records
     return found[0].storage_id if found else 0

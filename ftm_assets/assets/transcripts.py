@@ -16,6 +16,7 @@ from ftm_assets.resources.transcripts import open_source
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import tables
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.search_index import make_way
 from ftm_assets.storage.transcripts import Ingested, create_quarter, ingest
 
 N_REJECTS_SHOWN = 20
@@ -86,7 +87,9 @@ def load_quarter(database: Database, quarter: str, config: TranscriptSettings) -
     as_of = _day(config.as_of)
     _create_quarter(database, quarter)
     with database.transaction() as connection:
-        return ingest(connection, quarter, source.read(quarter), source.name, as_of)
+        ingested = ingest(connection, quarter, source.read(quarter), source.name, as_of)
+    make_way(database, quarter, len(ingested.changed_firms))
+    return ingested
 
 
 def _day(as_of: str | None) -> date | None:

@@ -16,6 +16,7 @@ from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import find_firm_in, find_quarter
+from ftm_assets.storage.search_index import make_way
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -35,7 +36,7 @@ def backfill(
     ] = False,
     cancel: Annotated[bool, typer.Option("--cancel", help="End the backfill that Dagster carries out.")] = False,
 ) -> None:
-    """Bring a quarter up to date: firms that are missing, failed or stale, then its themes.
+    """Bring a quarter up to date: firms that are missing, failed or stale, then its themes, then its search index.
 
     While `ftm up` runs, Dagster carries it out and this command looks on: Ctrl-C ends only the looking. Without, firms
     are done one after another in this process. The same command goes on where it was in both cases.
@@ -78,6 +79,11 @@ def backfill(
                     again = themes or every or (upgrade and runs.themes_to_upgrade(database, quarter))
                     if runs.themes_to_do(instance, database, quarter) or (again and not made_now):
                         runs.run_themes(defs, instance, quarter)
+                # Last: themes and all queries but search are there without it.
+                with spinner(f"{quarter} search index"):
+                    backfills.wait_for_index(instance, quarter)
+                    if runs.index_to_do(instance, database, quarter):
+                        runs.run_index(defs, instance, quarter)
     show_status(database, [quarter], Format.table)
     if failed:
         raise typer.Exit(1)
@@ -104,6 +110,11 @@ class Wanted:
             return runs.firms_to_upgrade(database, self.quarter, self.chosen)
         return runs.firms_to_run(instance, database, self.quarter, self.chosen, every=self.every)
 
+    def make_way(self, database: Database, keys: Sequence[str]) -> None:
+        """Drop the quarter's search index where it would hold up writing these firms; it is built anew at the end."""
+        if not self.upgrade:
+            make_way(database, self.quarter, len(keys))
+
 
 def _in_process(
     defs: "dg.Definitions", instance: "dg.DagsterInstance", database: Database, wanted: Wanted
@@ -117,6 +128,7 @@ def _in_process(
     keys = wanted.keys(instance, database)
     if keys:
         runs.check_encoder(defs, database, quarter)
+        wanted.make_way(database, keys)
     job = "firm_summaries" if wanted.upgrade else "firm_quarter"
     done = tracked(runs.run_firms(defs, instance, quarter, keys, job), len(keys), f"{quarter} firms")
     return [run for run in done if run.error]
@@ -147,6 +159,7 @@ def _by_daemon(
         if not keys:
             return []
         backfills.check_encoder(database, quarter, said)
+        wanted.make_way(database, keys)
         backfill_id = backfills.begin(defs, instance, quarter, keys, assets, config)
     elif missing := set(keys) - backfills.firms_of(instance, backfill_id):
         raise backfills.OtherBackfill(quarter, backfill_id, f"hold {min(missing)}")
@@ -207,13 +220,16 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
         show(detail.spending, headings(columns), form, "language model: what the quarter has paid for")
     for knowing in detail.hindsight:
         console.print(f"hindsight: {knowing}")
+    if detail.themes.run_number is not None and not detail.indexed:
+        title = f"search index: search compares all rows without it; build it with: ftm backfill {quarter}"
+        show(detail.indexes, headings("level state n_bytes progress"), form, title)
     if to_do := [firm for firm in detail.firms if not firm.complete]:
         show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), form)
 
 
 def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
     progress, found_in_it = "n_expected n_complete n_calls n_sentences n_modelled", "n_topics outlier_share n_themes"
-    show(found, headings(f"quarter {progress} {found_in_it} n_topics_in_themes"), form)
+    show(found, headings(f"quarter {progress} {found_in_it} n_topics_in_themes indexed"), form)
     if form is not Format.table:
         return
     for state in found:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ftm_assets.cli import backfill, cost, report, services, simulate, unattended, worker
+from ftm_assets.cli import backfill, cost, report, search, services, simulate, unattended, worker
 from ftm_assets.cli.backfill import open_instance, show_status
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import stoppable, tracked
@@ -76,6 +76,9 @@ app.command()(backfill.backfill)
 app.command()(backfill.status)
 app.command()(cost.cost)
 app.command()(report.report)
+app.command()(search.search)
+app.command()(search.firm)
+app.command()(search.firms)
 app.command()(simulate.simulate_model)
 app.command()(services.up)
 app.command()(services.webserver)
@@ -161,11 +164,11 @@ def sentences(
     """Down from a theme or a topic to its best sentences; up from a sentence to its topic and theme."""
     with _database().transaction() as connection:
         rows = queries.sentences_of(connection, identifier, limit)
-        below = queries.topics_of_theme(connection, identifier) if identifier.startswith("theme_") else []
+        below = queries.topics_of_theme(connection, identifier, limit) if identifier.startswith("theme_") else []
     if not rows and not below:
         raise FtmError(f"{identifier!r} is no theme, topic or sentence; ids are shown by: ftm themes, ftm topics")
     if below and form is Format.table:
-        show(below[:limit], _topic_columns(below), form, title=f"topics of {identifier}")
+        show(below, _topic_columns(below), form, title=f"topics of {identifier}")
     show(
         rows,
         headings("sentence_id firm_name call_date person role topic_label theme_id text"),

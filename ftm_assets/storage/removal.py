@@ -7,6 +7,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
+from ftm_assets.storage.search_index import drop_search_index
 from ftm_assets.storage.themes import delete_themes
 from ftm_assets.storage.transcripts import delete_call, leaf, limit_waiting
 
@@ -81,7 +82,9 @@ def drop_quarter(connection: Connection, quarter: str) -> int:
         limit_waiting(connection)
         # All at once and before all else: dropping the leaf drops triggers of these tables too, and whoever takes
         # such locks one by one meets a deadlock.
-        connection.execute(sa.text("LOCK TABLE firm_quarters, topic_sentences, components, ONLY sentences"))
+        connection.execute(
+            sa.text("LOCK TABLE firm_quarters, topic_sentences, components, topic_summaries, themes, ONLY sentences")
+        )
     except sa.exc.OperationalError as error:
         raise QuarterInUse(quarter) from error
     # Versions in other quarters that gave way to one of this quarter: nothing would be left of their event but them.
@@ -96,6 +99,7 @@ def drop_quarter(connection: Connection, quarter: str) -> int:
     n_calls = connection.execute(
         sa.select(sa.func.count()).select_from(t.Call).where(t.Call.quarter == quarter)
     ).scalar_one()
+    drop_search_index(connection, quarter)
     delete_themes(connection, quarter)
     _delete(connection, quarter, t.TopicSummary, t.TopicSentence, t.Topic)
     # A leaf under a foreign key cannot be dropped where it hangs.

@@ -93,6 +93,11 @@ class ThemeCounts:
         """Whether all firms are complete and the themes do not rest on what is there."""
         return not self.n_to_do and not (self.published and not self.n_changed)
 
+    @property
+    def current(self) -> bool:
+        """Whether themes are published that rest on all expected firms, as they are now."""
+        return not self.n_to_do and self.published and not self.n_changed
+
 
 @dataclass(frozen=True)
 class ThemeCoverage:

@@ -25,6 +25,7 @@ from ftm_assets_tests.storage.builders import (
     topics_of,
     where_is,
 )
+from ftm_assets_tests.storage.plans import plans
 from ftm_assets_tests.storage.rows import QUARTER, load, one
 
 FREIGHT, WAGES = "theme_2021Q4_001", "theme_2021Q4_002"
@@ -396,23 +397,6 @@ def test_rejects_of_one_source_or_of_all(database: Database) -> None:
 
 
 # --- how the database finds it
-
-
-def plans(connection: Connection, ask: Callable[[Connection], object]) -> str:
-    """How Postgres executes each query of the function."""
-    asked: list[tuple[str, object]] = []
-
-    def note(_connection: object, _cursor: object, statement: str, parameters: object, *_: object) -> None:
-        asked.append((statement, parameters))
-
-    sa.event.listen(connection, "before_cursor_execute", note)
-    ask(connection)
-    sa.event.remove(connection, "before_cursor_execute", note)
-    return "\n".join(
-        line
-        for statement, parameters in asked
-        for line in connection.exec_driver_sql(f"EXPLAIN {statement}", parameters).scalars()  # type: ignore[arg-type]
-    )
 
 
 def test_the_way_down_and_up_reads_no_table_of_sentences_from_end_to_end(database: Database) -> None:

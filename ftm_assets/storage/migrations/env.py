@@ -4,12 +4,14 @@ from typing import Any
 
 from alembic import context
 
+from ftm_assets.storage.search_index import PREFIX
 from ftm_assets.storage.tables import Base
 
 
 def include_name(name: str | None, kind: str, parents: object) -> bool:
-    """Leave the quarters' leaves of `sentences` alone; they come and go with the data."""
-    return not (kind == "table" and name is not None and name.startswith("sentences_"))
+    """Leave the quarters' leaves of `sentences` and search indexes alone; they come and go with the data."""
+    of_quarters = {"table": "sentences_", "index": PREFIX}
+    return not (name is not None and kind in of_quarters and name.startswith(of_quarters[kind]))
 
 
 def include_object(thing: Any, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:

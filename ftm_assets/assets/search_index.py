@@ -1,0 +1,76 @@
+"""What makes a quarter's themes, topics and sentences quick to search by meaning."""
+
+from collections.abc import Callable, Sequence
+from time import monotonic
+
+import dagster as dg
+
+from ftm_assets.assets.cross_firm_themes import cross_firm_themes
+from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, markdown_table
+from ftm_assets.partitions import quarters
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.search_index import BuildProgress, LevelIndex, SearchIndexSettings, build_search_index
+
+LOG_EVERY_S = 10.0
+
+
+class SearchIndexConfig(SearchIndexSettings, dg.Config):
+    """Launchpad form of `SearchIndexSettings`."""
+
+
+@dg.asset(
+    partitions_def=quarters,
+    deps=[cross_firm_themes],
+    owners=OWNERS,
+    kinds={"postgres"},
+    code_version="1",
+)
+def search_index(
+    context: dg.AssetExecutionContext, config: SearchIndexConfig, database: dg.ResourceParam[Database]
+) -> Materialized:
+    """Vector indexes of the quarter: HNSW, one for themes, one for topics, one for sentences.
+
+    They hold no data of their own, and Postgres keeps them true when rows change: what is there, whole and built with
+    these settings is left alone. Search works without them, only slower.
+    """
+    built = build_search_index(database, context.partition_key, config, sparingly(context.log.info))
+    for index in built:
+        for notice in index.notices:
+            context.log.warning(f"{index.level}: {notice}")
+    return dg.MaterializeResult(metadata=index_metadata(built))
+
+
+def sparingly(say: Callable[[str], None], every_s: float = LOG_EVERY_S) -> Callable[[BuildProgress], None]:
+    """Tells of a new phase at once, and of progress within one from time to time."""
+    last: tuple[str, str, float] | None = None
+
+    def tell(progress: BuildProgress) -> None:
+        nonlocal last
+        now = monotonic()
+        if last is None or last[:2] != (progress.level, progress.phase) or now - last[2] >= every_s:
+            last = (progress.level, progress.phase, now)
+            say(str(progress))
+
+    return tell
+
+
+def index_metadata(built: Sequence[LevelIndex]) -> Metadata:
+    """What was built, how long each phase took, and how large it is."""
+    return {
+        "built": [str(index.level) for index in built if index.built],
+        "rows": sum(index.n_rows for index in built),
+        "MB": round(sum(index.n_bytes for index in built) / 2**20, 1),
+        "seconds": round(sum(index.total_s for index in built), 1),
+        "notices": [notice for index in built for notice in index.notices],
+        "indexes": markdown_table(
+            ["level", "rows", "MB", "seconds", "phases", "memory for the build, MB", "helping processes"],
+            [
+                (
+                    *(index.level, index.n_rows, round(index.n_bytes / 2**20, 1), round(index.total_s, 1)),
+                    "; ".join(f"{phase} {seconds:.1f} s" for phase, seconds in index.seconds.items()),
+                    *((index.memory_mb, index.n_workers) if index.built else ("was there", "")),
+                )
+                for index in built
+            ],
+        ),
+    }

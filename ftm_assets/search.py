@@ -1,0 +1,87 @@
+"""Search by a text: encoded with each quarter's own encoder, then looked for among that quarter's vectors."""
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from ftm_assets.errors import FtmError
+from ftm_assets.resources.encoder import Encoder, EncoderMissing, EncoderTooWide, open_encoder
+from ftm_assets.settings import Settings
+from ftm_assets.storage.database import Database
+from ftm_assets.storage.queries import ANYWHERE, Found, QuarterEncoder, Where, encoders_of, search
+from ftm_assets.storage.search_index import Level
+
+
+class NothingAsked(FtmError):
+    """A search without words."""
+
+    def __init__(self) -> None:
+        super().__init__('nothing to search for; say it in words, such as: ftm search "tariff costs"')
+
+
+class NothingThere(FtmError):
+    """A search before anything is encoded."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "no quarter has vectors yet; load calls and make them: ftm ingest SOURCE, ftm backfill QUARTER"
+        )
+
+
+class EncoderNotHere(FtmError):
+    """The encoder of a quarter's vectors is not to be had, and the vectors of another one cannot be compared."""
+
+    def __init__(self, wanted: QuarterEncoder, reason: str) -> None:
+        super().__init__(
+            f"{wanted.quarter} is encoded with {wanted.name}@{wanted.revision}, and so must be what is searched for, "
+            f"but {reason}; set FTM_ENCODER to that model, or search only other quarters with --quarter"
+        )
+
+
+def search_text(
+    database: Database,
+    text: str,
+    quarters: Collection[str] | None = None,
+    levels: Sequence[Level] = tuple(Level),
+    where: Where = ANYWHERE,
+    limit: int = 10,
+) -> Found:
+    """The themes, topics and sentences that are nearest in meaning to a text, the `limit` nearest of each level.
+
+    quarters: None for all that have vectors
+    raises:   NothingAsked, NothingThere, NoVectors, EncoderNotHere
+    """
+    if not text.strip():
+        raise NothingAsked
+    with database.transaction() as connection:
+        wanted = encoders_of(connection, quarters)
+    if not wanted:
+        raise NothingThere
+    # Outside of the transaction, because loading a model takes seconds.
+    vectors = query_vectors(text, wanted, database.settings)
+    with database.transaction() as connection:
+        return search(connection, vectors, levels, where, limit)
+
+
+def query_vectors(text: str, wanted: Sequence[QuarterEncoder], settings: Settings) -> dict[str, np.ndarray]:
+    """Quarter -> the text's vector by the quarter's encoder, (768,) float32. raises: EncoderNotHere"""
+    made: dict[tuple[str, str], np.ndarray] = {}
+    for each in wanted:
+        version = (each.name, each.revision)
+        if version not in made:
+            made[version] = _encoder(each, settings).encode([text])[0]
+    return {each.quarter: made[each.name, each.revision] for each in wanted}
+
+
+def _encoder(wanted: QuarterEncoder, settings: Settings) -> Encoder:
+    """The configured encoder if it is the quarter's, or else what goes by the recorded name."""
+    try:
+        encoder = open_encoder(settings.encoder, settings.device)
+        if encoder.name != wanted.name:
+            encoder = open_encoder(wanted.name, settings.device)
+        revision = encoder.revision
+    except (EncoderMissing, EncoderTooWide) as error:
+        raise EncoderNotHere(wanted, str(error)) from error
+    if (encoder.name, revision) != (wanted.name, wanted.revision):
+        raise EncoderNotHere(wanted, f"what is here is {encoder.name}@{revision}")
+    return encoder

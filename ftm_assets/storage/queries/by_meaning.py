@@ -1,0 +1,363 @@
+"""Search by meaning: the themes, topics and sentences whose vectors are nearest to that of a query.
+
+Each quarter is asked by a statement of its own, because each has a vector of its own (by its encoder) and an index of
+its own; what they find is merged. How a quarter is searched depends on what is asked:
+
+- Within a firm, all of its rows are compared. A search along an index would end long before it meets a firm's 0.03 %.
+- Across firms the index names candidates, which are ranked by their whole vectors.
+- Where there is no index, or too few of its candidates meet the conditions, all rows are compared, and `Found` says so.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import numpy as np
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ftm_assets.analysis.vectors import DIMENSIONS
+from ftm_assets.errors import FtmError
+from ftm_assets.storage.search_index import Level, ready_levels
+
+# Candidates for each row that is wanted, and the least that an index is asked for.
+_OVERSAMPLING, _FEWEST = 4, 40
+# Always cast, whatever the column holds: the one form is found by the index, the other one never.
+_HALF, _WHOLE = f"halfvec({DIMENSIONS})", f"vector({DIMENSIONS})"
+EF_SEARCH = 100
+NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
+
+
+class NoVectors(FtmError):
+    """A quarter cannot be searched before its sentences are encoded."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(f"{quarter} has no vectors yet; make them with: ftm backfill {quarter}")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Conditions on what is found; None for any.
+
+    A sentence meets them itself. A topic or theme meets those on role and section if one of its sentences meets both,
+    and that on the firm if it is the firm's, or holds a topic of the firm.
+    """
+
+    company_id: int | None = None
+    role: str | None = None
+    section: str | None = None
+
+
+ANYWHERE = Where()
+
+
+@dataclass(frozen=True)
+class Hit:
+    """What was found, with the cosine of its vector to the query's; beside its text what stands above it.
+
+    id:    of the theme, topic or sentence; the way on is `queries.sentences_of`
+    label: of the theme (its title, where a model wrote one) or the topic, or of a sentence's topic
+    """
+
+    level: Level
+    quarter: str
+    id: str
+    cosine: float
+    firm_key: str | None
+    firm_name: str | None
+    call_date: date | None
+    person: str | None
+    role: str | None
+    section: str | None
+    label: str | None
+    topic_id: str | None
+    theme_id: str | None
+    text: str
+
+
+@dataclass(frozen=True)
+class ExactScan:
+    """A level of a quarter of which all rows were compared, though nobody asked for that."""
+
+    quarter: str
+    level: Level
+    reason: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """Hits by level and nearness, and where the search had to do without an index."""
+
+    hits: tuple[Hit, ...]
+    exact: tuple[ExactScan, ...]
+
+
+@dataclass(frozen=True)
+class QuarterEncoder:
+    """The encoder that a quarter's vectors were made with."""
+
+    quarter: str
+    name: str
+    revision: str
+
+
+@dataclass(frozen=True)
+class _Near:
+    quarter: str
+    key: tuple[Any, ...]
+    cosine: float
+
+
+def encoders_of(connection: Connection, quarters: Collection[str] | None = None) -> list[QuarterEncoder]:
+    """The encoder of each of these quarters, or of all that have one, in order of quarters.
+
+    raises: NoVectors for a quarter that has none
+    """
+    rows = connection.execute(
+        sa.text("SELECT quarter, encoder, encoder_revision FROM quarters WHERE encoder IS NOT NULL")
+    )
+    found = {row.quarter: QuarterEncoder(*row) for row in rows}
+    wanted = sorted(found if quarters is None else set(quarters))
+    for quarter in wanted:
+        if quarter not in found:
+            raise NoVectors(quarter)
+    return [found[quarter] for quarter in wanted]
+
+
+def search(
+    connection: Connection,
+    vectors: Mapping[str, np.ndarray],
+    levels: Sequence[Level] = tuple(Level),
+    where: Where = ANYWHERE,
+    limit: int = 10,
+    ef_search: int = EF_SEARCH,
+) -> Found:
+    """The `limit` nearest of each level, over all the quarters given.
+
+    vectors:   quarter -> (768,) float32, the query by that quarter's encoder
+    ef_search: candidates that an index keeps in mind while it searches; more find more and take longer
+    """
+    ready = ready_levels(connection, vectors)
+    exact: list[ExactScan] = []
+    hits: list[Hit] = []
+    for level in levels:
+        near: list[_Near] = []
+        for quarter, vector in vectors.items():
+            ask = _Asked(connection, quarter, vector, level, where, limit, ef_search)
+            if where.company_id is not None:
+                near += ask.exactly()
+            elif (quarter, level) not in ready:
+                near += ask.exactly()
+                exact.append(ExactScan(quarter, level, NO_INDEX))
+            else:
+                found = ask.by_index()
+                if len(found) < limit and (whole := ask.exactly()) and len(whole) > len(found):
+                    found = whole
+                    exact.append(ExactScan(quarter, level, TOO_FEW))
+                near += found
+        nearest = sorted(near, key=lambda each: (-each.cosine, each.quarter, each.key))[:limit]
+        hits += _TELLERS[level](connection, nearest)
+    return Found(tuple(hits), tuple(exact))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """One level of one quarter, and the two ways to search it."""
+
+    connection: Connection
+    quarter: str
+    vector: np.ndarray
+    level: Level
+    where: Where
+    limit: int
+    ef_search: int
+
+    def exactly(self) -> list[_Near]:
+        """Compare all rows."""
+        key, vector, source = _SOURCES[self.level]
+        return self._rows(
+            f"""
+            SELECT {key}, 1 - ({vector}::{_WHOLE} <=> CAST(:vector AS {_WHOLE})) AS cosine
+            FROM {source} WHERE {self._conditions()}
+            ORDER BY {vector}::{_WHOLE} <=> CAST(:vector AS {_WHOLE}), {key} LIMIT {self.limit:d}
+            """  # noqa: S608  (constants of this module, and a quarter that was checked)
+        )
+
+    def by_index(self) -> list[_Near]:
+        """Let the index name candidates, and rank them."""
+        key, vector, source = _SOURCES[self.level]
+        n_candidates = max(_OVERSAMPLING * self.limit, _FEWEST)
+        self.connection.execute(
+            sa.text(
+                """
+                SELECT set_config('hnsw.iterative_scan', 'relaxed_order', true),
+                       set_config('hnsw.ef_search', :ef_search, true)
+                """
+            ),
+            {"ef_search": str(min(1000, max(self.ef_search, n_candidates)))},
+        )
+        return self._rows(
+            f"""
+            WITH candidates AS MATERIALIZED (
+                SELECT {key}, {vector} AS vector FROM {source} WHERE {self._conditions()}
+                ORDER BY {vector}::{_HALF} <=> CAST(:vector AS {_HALF})
+                LIMIT {n_candidates:d}
+            )
+            SELECT {key}, 1 - (vector::{_WHOLE} <=> CAST(:vector AS {_WHOLE})) AS cosine
+            FROM candidates ORDER BY cosine DESC, {key} LIMIT {self.limit:d}
+            """  # noqa: S608  (as above)
+        )
+
+    def _rows(self, statement: str) -> list[_Near]:
+        values = {
+            "vector": self.vector,
+            "company_id": self.where.company_id,
+            "role": self.where.role,
+            "section": self.where.section,
+        }
+        bound = sa.text(statement)
+        rows = self.connection.execute(bound, {name: values[name] for name in bound._bindparams})
+        return [_Near(self.quarter, tuple(row[:-1]), row[-1]) for row in rows]
+
+    def _conditions(self) -> str:
+        """What a row must meet. The quarter is written out: only so Postgres sees which leaf and index are meant."""
+        if not re.fullmatch(r"[0-9]{4}Q[1-4]", self.quarter):
+            raise ValueError(f"{self.quarter!r} is not a quarter")
+        conditions = [f"quarter = '{self.quarter}'"]
+        if self.level is Level.themes:
+            # Themes that the current run has not found are retired.
+            conditions.append(
+                f"run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = '{self.quarter}')"  # noqa: S608
+            )
+        if self.where.company_id is not None:
+            conditions.append(_OF_FIRM[self.level])
+        said = " AND ".join(
+            f"x.{name} = :{name}" for name in ("role", "section") if getattr(self.where, name) is not None
+        )
+        if said:
+            conditions.append(_SAYING[self.level].format(said=said))
+        return " AND ".join(conditions)
+
+
+# Key, vector and table of each level.
+_SOURCES = {
+    Level.themes: ("theme_number", "centroid", "themes AS s"),
+    Level.topics: ("company_id, topic_number", "embedding", "topic_summaries AS s"),
+    Level.sentences: ("sentence_id", "embedding", "sentences AS x"),
+}
+_OF_FIRM = {
+    Level.themes: """EXISTS (
+        SELECT FROM theme_topics AS m
+        WHERE (m.quarter, m.theme_number, m.company_id) = (s.quarter, s.theme_number, :company_id) OFFSET 0
+    )""",
+    Level.topics: "company_id = :company_id",
+    Level.sentences: "company_id = :company_id",
+}
+# OFFSET 0 keeps Postgres from joining first and sorting after, for which it would compare every row.
+_SAYING = {
+    Level.themes: """EXISTS (
+        SELECT FROM theme_topics AS m
+        JOIN topic_sentences AS a ON (a.quarter, a.company_id, a.topic_number)
+                                   = (m.quarter, m.company_id, m.live_topic_number)
+        JOIN sentences AS x ON (x.quarter, x.sentence_id) = (a.quarter, a.sentence_id)
+        WHERE (m.quarter, m.theme_number) = (s.quarter, s.theme_number) AND {said} OFFSET 0
+    )""",
+    Level.topics: """EXISTS (
+        SELECT FROM topic_sentences AS a
+        JOIN sentences AS x ON (x.quarter, x.sentence_id) = (a.quarter, a.sentence_id)
+        WHERE (a.quarter, a.company_id, a.topic_number) = (s.quarter, s.company_id, s.topic_number) AND {said} OFFSET 0
+    )""",
+    Level.sentences: "{said}",
+}
+
+
+def _tell_themes(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT theme_id AS id, coalesce(title, label) AS label, theme_id,
+                   coalesce(description, array_to_string(keywords, ', ')) AS text
+            FROM unnest(CAST(:quarters AS text[]), CAST(:numbers AS int[]))
+                WITH ORDINALITY AS near (quarter, theme_number, place)
+            JOIN themes USING (quarter, theme_number) ORDER BY place
+            """
+        ),
+        {"quarters": [each.quarter for each in near], "numbers": [each.key[0] for each in near]},
+    )
+    return _hits(Level.themes, near, rows)
+
+
+def _tell_topics(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT p.topic_id AS id, firms.partition_key AS firm_key, f.name AS firm_name,
+                   coalesce(s.title, p.label) AS label, p.topic_id, themes.theme_id, s.text
+            FROM unnest(CAST(:quarters AS text[]), CAST(:companies AS bigint[]), CAST(:numbers AS smallint[]))
+                WITH ORDINALITY AS near (quarter, company_id, topic_number, place)
+            JOIN topics AS p USING (quarter, company_id, topic_number)
+            JOIN topic_summaries AS s USING (quarter, company_id, topic_number)
+            JOIN firms USING (company_id)
+            JOIN firm_quarters AS f USING (quarter, company_id)
+            LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
+                                         = (near.quarter, near.company_id, near.topic_number)
+            LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
+            ORDER BY place
+            """
+        ),
+        {
+            "quarters": [each.quarter for each in near],
+            "companies": [each.key[0] for each in near],
+            "numbers": [each.key[1] for each in near],
+        },
+    )
+    return _hits(Level.topics, near, rows)
+
+
+def _tell_sentences(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
+    rows = connection.execute(
+        sa.text(
+            """
+            -- Chosen first: Postgres finds the best order for eight tables only, and joins the others as written.
+            WITH found AS MATERIALIZED (
+                SELECT place, x.* FROM unnest(CAST(:quarters AS text[]), CAST(:ids AS text[]))
+                    WITH ORDINALITY AS near (quarter, sentence_id, place)
+                JOIN sentences AS x USING (quarter, sentence_id)
+            )
+            SELECT x.sentence_id AS id, firms.partition_key AS firm_key, f.name AS firm_name, c.call_date, k.person,
+                   x.role, x.section, p.label, p.topic_id, themes.theme_id, x.text
+            FROM found AS x
+            JOIN firms USING (company_id)
+            JOIN firm_quarters AS f USING (quarter, company_id)
+            JOIN calls AS c USING (quarter, transcript_id)
+            JOIN components AS k USING (quarter, transcript_id, component_order)
+            LEFT JOIN topic_sentences AS a USING (quarter, sentence_id)
+            LEFT JOIN topics AS p ON (p.quarter, p.company_id, p.topic_number)
+                                   = (a.quarter, a.company_id, a.topic_number)
+            LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
+                                         = (a.quarter, a.company_id, a.topic_number)
+            LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
+            ORDER BY place
+            """
+        ),
+        {"quarters": [each.quarter for each in near], "ids": [each.key[0] for each in near]},
+    )
+    return _hits(Level.sentences, near, rows)
+
+
+_TELLERS: dict[Level, Callable[[Connection, Sequence[_Near]], list[Hit]]] = {
+    Level.themes: _tell_themes,
+    Level.topics: _tell_topics,
+    Level.sentences: _tell_sentences,
+}
+_OF_SOME_LEVELS = ("firm_key", "firm_name", "call_date", "person", "role", "section", "topic_id")
+
+
+def _hits(level: Level, near: Sequence[_Near], rows: sa.CursorResult[Any]) -> list[Hit]:
+    """Rows, in order of what was near, as hits; what a level has not is None."""
+    return [
+        Hit(level=level, quarter=each.quarter, cosine=each.cosine, **{**dict.fromkeys(_OF_SOME_LEVELS), **row._mapping})
+        for each, row in zip(near, rows, strict=True)
+    ]
