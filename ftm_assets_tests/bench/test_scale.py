@@ -4,14 +4,19 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
+import sqlalchemy as sa
+from pydantic import SecretStr
 
-from bench.scale.fill import fill
+from bench.queries import Known, ask, exact_cosines, sizes
+from bench.scale.fill import Filled, fill
 from bench.scale.likeness import local_dimension
 from bench.scale.market import Market, Shape
 from ftm_assets.analysis.vectors import centroids
+from ftm_assets.settings import Settings
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.embedded import EmbeddedServer
 from ftm_assets.storage.queries import quarter_status
-from ftm_assets_tests.storage.rows import ask
+from ftm_assets_tests.storage.rows import ask as rows_of
 
 QUARTER = "2021Q4"
 FEW = Shape(firms=6, themes=4)
@@ -66,19 +71,51 @@ def test_sentences_lie_nearer_to_their_topic_than_to_others(market: Market) -> N
     assert np.median(cosines) < 0.3
 
 
-def test_a_quarter_fills_every_table_and_is_complete(database: Database, market: Market) -> None:
-    filled = fill(database, market)
+@pytest.fixture(scope="module")
+def quarter(
+    server: EmbeddedServer, market: Market, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Database, Filled]]:
+    """A database that holds the market's quarter, and what was written."""
+    home = tmp_path_factory.mktemp("scale")
+    database = Database(Settings(home=home, database_url=SecretStr(server.url("scale"))))
+    yield database, fill(database, market)
+    database.engine.dispose()
+
+
+def test_a_quarter_fills_every_table_and_is_complete(quarter: tuple[Database, Filled]) -> None:
+    database, filled = quarter
     with database.transaction() as connection:
         status = quarter_status(connection, QUARTER)
     assert (status.n_expected, status.n_complete, status.themes.current) == (6, 6, True)
     assert (status.n_sentences, status.n_topics) == (filled.n_sentences, filled.n_topics)
     assert status.n_themes == filled.n_themes == 4
-    [(in_place,)] = ask(
+    [(in_place,)] = rows_of(
         database,
         "SELECT bool_and(substr(k.text, start_char + 1, end_char - start_char) = s.text) FROM sentences AS s "
         "JOIN components AS k USING (quarter, transcript_id, component_order)",
     )
     assert in_place
+
+
+def test_every_kind_of_question_is_answered(quarter: tuple[Database, Filled], market: Market) -> None:
+    database, _ = quarter
+    with database.transaction() as connection:
+        known = Known.of(connection, QUARTER, market.query_vectors(1))
+    with database.engine.connect() as connection:
+        assert all(ask(connection, nth(0))[1] for nth in known.kinds().values())
+
+
+def test_the_exact_ten_are_the_nearest_of_all(quarter: tuple[Database, Filled], market: Market) -> None:
+    vectors = market.query_vectors(2)
+    said = np.concatenate([firm.vectors for firm in market.firms()])
+    expected = -np.sort(-(vectors @ said.T), axis=1)[:, :10]
+    np.testing.assert_allclose(exact_cosines(quarter[0], QUARTER, vectors), expected, atol=1e-3)
+
+
+def test_sizes_are_those_of_the_tables(quarter: tuple[Database, Filled]) -> None:
+    with quarter[0].transaction() as connection:
+        found = {size.name: size.n_bytes for size in sizes(connection, QUARTER)}
+        assert found["sentences_2021q4"] == connection.scalar(sa.text("SELECT pg_table_size('sentences_2021q4')"))
 
 
 def test_the_local_dimension_of_a_plane_is_two() -> None:
