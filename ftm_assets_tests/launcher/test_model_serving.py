@@ -98,7 +98,7 @@ def test_limits_hold_for_all_lanes_together(kept: Kept, model: SimulatedModel, a
         asked = [[question(100 * lane + n) for n in range(8)] for lane in range(5)]
         found = list(lanes.map(lambda questions: answers(served_at(address), questions), asked))
     assert all(isinstance(answer, Answer) for each in found for answer in each)
-    assert (model.counts.n_requests, model.counts.most_at_once) == (40, 4)
+    assert model.counts.n_requests == 40 and 1 < model.counts.most_at_once <= 4
 
 
 def test_a_rejected_reply_is_asked_anew(kept: Kept, model: SimulatedModel, address: str, database: Database) -> None:
