@@ -1,16 +1,27 @@
 """Clusters of unit vectors and the words that tell them apart: what topic models take, give and are steered by."""
 
 import math
+import os
 from collections import Counter
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import BaseModel, Field
+from threadpoolctl import threadpool_limits
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 MIN_DOCUMENTS = 4
 _BLOCK_ROWS, _BLOCK_CELLS = 1024, 2**24
+_MANY_ROWS = 4096
+_MOST_THREADS = 8  # Each holds a block of cosines, or a graph.
+_GROUPS_A_NEIGHBOUR = 20
+_MOST_CANDIDATES = 8  # Rows that are looked at exactly, by the number of neighbours.
+_ITSELF = -1.0
 
 
 class ClusterSettings(BaseModel, frozen=True):
@@ -80,26 +91,77 @@ class TopicModel(Protocol):
 def nearest_neighbours(embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest rows of each row by cosine distance, itself first; ties go to the lower row.
 
-    embeddings: (n, d) of unit length    returns: indices (n, k) int32, distances (n, k) float32
-    Rounded to six decimals: the last bits differ between machines and must not decide who is a neighbour.
+    embeddings: (n, d) float32 of unit length    returns: indices (n, k) int32, distances (n, k) float32
+    Exact, in float64 rounded to six decimals: the last bits differ between machines and must not decide who is a
+    neighbour. Of many rows, float32 first tells which may be among the nearest.
     """
-    rows = embeddings.astype(np.float64)
+    # Columns of nothing but zeros: shorter vectors are padded.
+    rows = np.ascontiguousarray(embeddings[:, embeddings.any(axis=0)])
     n = len(rows)
     indices = np.empty((n, k), np.int32)
     distances = np.empty((n, k), np.float32)
-    # Far below the last decimal that counts, and enough to let the lower of two equals win.
-    places = np.arange(n) * (1e-7 / max(n, 1))
     step = max(1, min(_BLOCK_ROWS, _BLOCK_CELLS // max(n, 1)))
-    for start in range(0, n, step):
+    find = _nearest_of_many if n >= _MANY_ROWS else _nearest
+
+    def fill(start: int) -> None:
         block = slice(start, min(start + step, n))
-        away = np.round(np.clip(1 - rows[block] @ rows.T, 0, 2), 6)
-        away[np.arange(block.stop - start), np.arange(start, block.stop)] = -1
-        ordered = away + places
-        nearest = np.argpartition(ordered, k - 1, axis=1)[:, :k] if k < n else np.tile(np.arange(n), (len(away), 1))
-        order = np.argsort(np.take_along_axis(ordered, nearest, axis=1), axis=1)
-        indices[block] = np.take_along_axis(nearest, order, axis=1)
-        distances[block] = np.clip(np.take_along_axis(away, indices[block], axis=1), 0, None)
+        indices[block], distances[block] = find(rows, block, k)
+
+    side_by_side(fill, range(0, n, step), n)
     return indices, distances
+
+
+def side_by_side(act: Callable[[T], R], on: Iterable[T], n_rows: int) -> list[R]:
+    """What an action that lets go of the interpreter's lock gives for each, in order; of many rows on all cores.
+
+    Within a firm nothing is gained: its lane has one core, and the other lanes have the others.
+    """
+    if n_rows < _MANY_ROWS:
+        return [act(each) for each in on]
+    n_threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as threads:
+        return list(threads.map(act, on))
+
+
+def _nearest(rows: np.ndarray, block: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices and distances of the k nearest rows of a block of rows."""
+    n = len(rows)
+    away = np.round(np.clip(1 - rows[block].astype(np.float64) @ rows.astype(np.float64).T, 0, 2), 6)
+    away[np.arange(len(away)), np.arange(block.start, block.stop)] = _ITSELF
+    ordered = away + np.arange(n) * _places(n)
+    nearest = np.argpartition(ordered, k - 1, axis=1)[:, :k] if k < n else np.tile(np.arange(n), (len(away), 1))
+    order = np.argsort(np.take_along_axis(ordered, nearest, axis=1), axis=1)
+    indices = np.take_along_axis(nearest, order, axis=1)
+    return indices, np.clip(np.take_along_axis(away, indices, axis=1), 0, None)
+
+
+def _nearest_of_many(rows: np.ndarray, block: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """As `_nearest`, which it is where too many rows are as near as the nearest, as when firms repeat each other."""
+    n, d = rows.shape
+    cosines = rows[block] @ rows.T
+    cosines[np.arange(len(cosines)), np.arange(block.start, block.stop)] = -_ITSELF
+    # The k-th largest of the maxima of groups is at most the k-th largest of all, and cheaper to find.
+    n_groups = min(_GROUPS_A_NEIGHBOUR * k, n)
+    most = cosines[:, :n_groups].copy()
+    for start in range(n_groups, n - n_groups + 1, n_groups):
+        np.maximum(most, cosines[:, start : start + n_groups], out=most)
+    least = np.partition(most, n_groups - k, axis=1)[:, n_groups - k]
+    # By how much float32 may be off, twice, and the last decimal.
+    places, others = np.nonzero(cosines >= (least - (2 * d * 2.0**-24 + 2e-6))[:, None])
+    if len(places) > _MOST_CANDIDATES * len(cosines) * k:
+        return _nearest(rows, block, k)
+    exact = np.einsum("ij,ij->i", rows[block][places], rows[others], dtype=np.float64, casting="same_kind")
+    away = np.round(np.clip(1 - exact, 0, 2), 6)
+    away[others == places + block.start] = _ITSELF
+    order = np.lexsort((away + others * _places(n), places))
+    first = np.searchsorted(places, np.arange(len(cosines)))
+    chosen = order[first[:, None] + np.arange(k)]
+    return others[chosen], np.clip(away[chosen], 0, None)
+
+
+def _places(n: int) -> float:
+    """Per row far below the last decimal that counts, and enough to let the lower of two equals win."""
+    return 1e-7 / max(n, 1)
 
 
 def telling_terms(

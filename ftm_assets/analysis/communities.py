@@ -20,6 +20,7 @@ from ftm_assets.analysis.clustering import (
     ClusterSettings,
     TopicModelResult,
     nearest_neighbours,
+    side_by_side,
     telling_terms,
 )
 from ftm_assets.analysis.vectors import unit_rows
@@ -84,8 +85,11 @@ class CommunityModel:
     def _runs(self, graph: csr_matrix, parts: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
         resolution = self.settings.granularity * math.sqrt(kept.sum())
         n_runs = self.settings.n_runs
-        seeds = [(seed * n_runs + run) % 2**32 for run in range(n_runs)]
-        return [communities(graph, kept & (parts != run % N_PARTS), resolution, seeds[run]) for run in range(n_runs)]
+
+        def divide(run: int) -> np.ndarray:
+            return communities(graph, kept & (parts != run % N_PARTS), resolution, (seed * n_runs + run) % 2**32)
+
+        return side_by_side(divide, range(n_runs), graph.shape[0])
 
     def _parts(self, n: int) -> np.ndarray:
         """The part of each row, by its group alone, so that who comes or goes moves nobody else."""
@@ -119,17 +123,13 @@ def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
 
 def communities(graph: csr_matrix, present: np.ndarray, resolution: float, seed: int) -> np.ndarray:
     """The community of each row that is present, -1 for the others: (n,) int32."""
-    # Its Leiden draws on the C library's rand(), which no seed reaches: one graph, other communities each time.
-    from sknetwork.clustering import Louvain
+    from ftm_assets.analysis.louvain import louvain
 
     found = np.full(graph.shape[0], _ABSENT, np.int32)
     rows = np.flatnonzero(present)
     part = graph[rows][:, rows].tocsr()
     if part.nnz:
-        louvain = Louvain(
-            resolution=resolution, random_state=seed, shuffle_nodes=True, return_probs=False, return_aggregate=False
-        )
-        found[rows] = louvain.fit_predict(part)
+        found[rows] = louvain(part, resolution, seed)
     return found
 
 

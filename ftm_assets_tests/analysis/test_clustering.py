@@ -55,6 +55,23 @@ def test_many_blocks_agree_with_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert many[0][:, 0].tolist() == list(range(1300))
 
 
+@pytest.mark.parametrize("n_alike", [0, 5, 900])
+def test_neighbours_of_many_rows_are_those_of_few(n_alike: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, vectors = planted(1300)
+    vectors[100 : 100 + n_alike] = vectors[0]
+    few = nearest_neighbours(vectors, 15)
+    monkeypatch.setattr(clustering, "_MANY_ROWS", 1000)
+    many = nearest_neighbours(vectors, 15)
+    assert np.array_equal(many[0], few[0])
+    assert np.array_equal(many[1], few[1])
+
+
+def test_columns_of_zeros_move_no_neighbour() -> None:
+    _, vectors = planted(200)
+    padded = np.hstack([vectors, np.zeros((200, 16), np.float32)])
+    assert np.array_equal(nearest_neighbours(padded, 15)[0], nearest_neighbours(vectors, 15)[0])
+
+
 # --- the terms that tell clusters apart
 
 
