@@ -1,6 +1,8 @@
 """What a firm's run costs beside its work: the GPU worker against a process for each run.
 
-    python -m bench.launcher [--firms 300] [--processes 8] [--sentences 40] [--light]
+    python -m bench.launcher [--firms 300] [--processes 8] [--sentences 40] [--json FILE]
+    python -m bench.launcher --light [--firms 3000]
+    python -m bench.launcher --words [--firms 100 3000] [--sentences 450]
     python -m bench.launcher --latency 8 --lanes 4 20 --firms 80 [--sentences 60]
 
 Real daemon, webserver and Postgres, one backfill and some clicks each, on firms that are made up and small. The few
@@ -8,7 +10,9 @@ runs of DefaultRunLauncher stand for as many as the others. The work is what the
 without Dagster and Postgres; what a run costs above it is the overhead. `--light` leaves the work out: its encoder and
 topic model take no time, so that thousands of runs show how fast Dagster makes, launches and ends them; then there is
 nothing to compare, and DefaultRunLauncher is left out. `--latency` is light, too, and asks a simulated language model
-that takes so many seconds for a reply, with each number of lanes: how many requests a minute are that?
+that takes so many seconds for a reply, with each number of lanes: how many requests a minute are that? `--words` leaves
+only the encoder out, in whose place the mean of random vectors of words stands: everything else is done, for each
+number of firms in a database of its own, so that the cost of a firm can be compared between few and many.
 """
 
 import argparse
@@ -27,7 +31,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import psycopg
 from dagster_shared.yaml_utils import safe_load_yaml
@@ -44,12 +48,15 @@ from ftm_assets.settings import Settings, with_database
 from ftm_assets.simulated.behaviour import MODEL, Behaviour
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
-from ftm_assets_tests.live import answers, ask, free_port, wait_for
+from ftm_assets_tests.live import answers, ask, free_port, read_proc, wait_for
 
 ROOT = Path(__file__).parents[1]
 FTM = str(Path(sys.executable).parent / "ftm")
 QUARTER = "2024Q1"
+QUARTERS = f"{QUARTER}:{QUARTER}"
 N_CLICKS = 7
+SENTENCES_A_TURN = 10
+Work = Literal["all", "words", "none"]
 LOOK_S = 0.2  # Rarely, because whoever looks takes time of what is measured.
 N_DONE = "SELECT count(*) FROM runs JOIN run_tags USING (run_id) WHERE key = 'dagster/backfill' AND status = 'SUCCESS'"
 ALIVE = "SELECT 1 FROM daemon_heartbeats WHERE daemon_type = 'BACKFILL'"
@@ -106,6 +113,8 @@ class Cost:
     idle:      share of the lanes' time without a run, in that time
     click_s:   from a click on one firm to its end, each of some clicks
     n_events:  rows of the event log, with their bytes
+    peak_bytes: by part, the most memory of one of its processes that live at the end, what it shares included
+    ingest_s:  that it took to load the calls before
     """
 
     way: str
@@ -119,6 +128,8 @@ class Cost:
     click_s: list[float]
     n_events: int
     event_bytes: int
+    peak_bytes: dict[str, int]
+    ingest_s: float
 
     @property
     def per_run_s(self) -> float:
@@ -132,37 +143,37 @@ class Cost:
 
 
 class Home:
-    """Calls of made-up firms in a home of their own, and `ftm up` over it."""
+    """The calls of a file in a home of their own, and `ftm up` over it."""
 
     def __init__(
         self,
         path: Path,
-        n_firms: int,
-        n_sentences: int,
+        calls: Path,
         *,
-        with_worker: bool,
-        light: bool,
+        with_worker: bool = True,
+        work: Work = "all",
+        quarters: str = QUARTERS,
         settings: Mapping[str, str] | None = None,
     ) -> None:
         self.path = path
         self.with_worker = with_worker
-        self.location = "bench.light_graph" if light else "ftm_assets.definitions"
+        self.location = "bench.light_graph" if work == "none" else "ftm_assets.definitions"
         self.settings = {
             "FTM_HOME": str(path),
             "DAGSTER_HOME": str(self._instance_folder()),
             "FTM_METRICS_PORT": "0",
-            "FTM_QUARTERS": f"{QUARTER}:{QUARTER}",
+            "FTM_QUARTERS": quarters,
             **(settings or {}),
         }
-        if light:
-            self.settings |= {
-                "FTM_ENCODER": "bench.light_encoder:LightEncoder",
-                "FTM_PRELOAD": "bench.light_graph",
-                "PYTHONPATH": str(ROOT),
-            }
-        calls = path.with_suffix(".csv")
-        write_calls(calls, n_firms, n_sentences)
+        if work == "none":
+            self.settings |= {"FTM_ENCODER": "bench.light_encoder:LightEncoder", "FTM_PRELOAD": "bench.light_graph"}
+        if work == "words":
+            self.settings |= {"FTM_ENCODER": "bench.light_encoder:WordEncoder"}
+        if work != "all":
+            self.settings |= {"PYTHONPATH": str(ROOT)}
+        started = time.monotonic()
         self.ftm("ingest", str(calls))
+        self.ingest_s = time.monotonic() - started
         self.url = self.ftm("db").strip()
         self.port = free_port()
 
@@ -233,19 +244,24 @@ class Home:
         return time.monotonic() - started
 
 
-def write_calls(path: Path, n_firms: int, n_sentences: int, day: str = "2024-02-01") -> None:
+def write_calls(path: Path, n_firms: int, n_sentences: int, day: str = "2024-02-01", sentences_a_turn: int = 1) -> None:
     """A CSV of made-up calls, one a firm, each sentence about one of four subjects; the same every time."""
     draw = random.Random(1)
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(HEADER)
         for firm in range(1, n_firms + 1):
-            for order in range(n_sentences):
-                name, words = draw.choice(list(SUBJECTS.items()))
-                said = " ".join(draw.sample(words.split(), 4))
-                text = f"The {name} of our {said} rose by {draw.randint(2, 40)} percent in the period."
+            sentences = [_made_up(draw) for _ in range(n_sentences)]
+            for order, start in enumerate(range(0, n_sentences, sentences_a_turn)):
+                text = " ".join(sentences[start : start + sentences_a_turn])
                 call = (firm, f"Firm {firm}", firm, day, order, "Presenter Speech", "Executives", text)
                 writer.writerow(call)
+
+
+def _made_up(draw: random.Random) -> str:
+    name, words = draw.choice(list(SUBJECTS.items()))
+    said = " ".join(draw.sample(words.split(), 4))
+    return f"The {name} of our {said} rose by {draw.randint(2, 40)} percent in the period."
 
 
 def firm_key(number: int) -> str:
@@ -258,10 +274,15 @@ def cpu_seconds(home: Path) -> dict[str, float]:
     parts: defaultdict[str, float] = defaultdict(float)
     for pid in processes_of(home):
         parts[part_of(pid)] += _cpu_seconds(pid)
+    parts["Postgres"] = postgres_cpu_seconds(home)
+    return parts
+
+
+def postgres_cpu_seconds(home: Path) -> float:
+    """Of the home's server and of all its processes, ended ones included."""
     postmaster = int((home / "postgres" / "data" / "postmaster.pid").read_text().split()[0])
     servers = Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()
-    parts["Postgres"] = sum(map(_cpu_seconds, [postmaster, *map(int, servers)]))
-    return parts
+    return sum(map(_cpu_seconds, [postmaster, *map(int, servers)]))
 
 
 def part_of(pid: int) -> str:
@@ -275,6 +296,17 @@ def part_of(pid: int) -> str:
             return "encoder" if b"worker" in Path(f"/proc/{parent}/cmdline").read_bytes() else "run processes"
         return next((part for sign, part in PARTS.items() if sign in line), "other")
     return "other"
+
+
+def peak_bytes(home: Path) -> dict[str, int]:
+    """By part, the most memory that one of its living processes has held, shared pages included."""
+    peaks: defaultdict[str, int] = defaultdict(int)
+    for pid in processes_of(home):
+        lines = read_proc(pid, "status").decode().splitlines()
+        held = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
+        part = part_of(pid)
+        peaks[part] = max(peaks[part], held)
+    return peaks
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -314,6 +346,8 @@ def measure(home: Home, n_firms: int) -> Cost:
             click_s=[home.click(dagster, number) for number in range(1, n_clicks + 1)],
             n_events=n_events,
             event_bytes=event_bytes,
+            peak_bytes=peak_bytes(home.path),
+            ingest_s=home.ingest_s,
         )
 
 
@@ -343,7 +377,9 @@ def wait_for_replies(folder: Path, n_lanes: int, n_firms: int, n_sentences: int,
             "FTM_LLM_BASE_URL": f"http://127.0.0.1:{port}/v1",
             "FTM_LLM_RPM": "0",
         }
-        home = Home(folder / f"lanes{n_lanes}", n_firms, n_sentences, with_worker=True, light=True, settings=settings)
+        calls = folder / "calls.csv"
+        write_calls(calls, n_firms, n_sentences)
+        home = Home(folder / f"lanes{n_lanes}", calls, work="none", settings=settings)
         with home.up() as dagster:
             home.backfill(n_firms)
             wait_for(lambda: (dagster.execute(N_DONE).fetchone() or [0])[0] >= n_firms // 2, 3600, "half", LOOK_S)
@@ -428,7 +464,7 @@ def table_of_costs(costs: Sequence[Cost], title: str) -> Table:
 
 def table_of_parts(cost: Cost) -> Table:
     """Where a run's CPU time goes, and how fast Dagster makes runs."""
-    table = Table(title=f"{cost.way}, CPU ms a run")
+    table = Table(title=f"{cost.way}, {cost.n_runs:,} runs, CPU ms a run")
     parts = sorted(cost.cpu_s.items(), key=lambda part: -part[1])
     for part, _ in parts:
         table.add_column(part, justify="right")
@@ -459,11 +495,13 @@ def _pace(cost: Cost) -> str:
 def parser() -> argparse.ArgumentParser:
     """What may be said on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--firms", type=int, default=300, help="runs through the worker")
+    parser.add_argument("--firms", type=int, nargs="+", default=[300], help="runs through the worker")
     parser.add_argument("--processes", type=int, default=8, help="runs with a process each")
     parser.add_argument("--sentences", type=int, default=40, help="sentences a firm")
-    parser.add_argument("--light", action="store_true", help="no work, and the worker alone")
-    parser.add_argument("--latency", type=float, help="seconds until a simulated language model replies")
+    work = parser.add_mutually_exclusive_group()
+    work.add_argument("--light", action="store_true", help="no work, and the worker alone")
+    work.add_argument("--words", action="store_true", help="all work but that of the encoder, and the worker alone")
+    work.add_argument("--latency", type=float, help="seconds until a simulated language model replies")
     parser.add_argument("--lanes", type=int, nargs="+", default=[4, 20], help="with --latency: how many, one by one")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser
@@ -476,25 +514,30 @@ def main() -> None:
     if chosen.latency is not None:
         with tempfile.TemporaryDirectory() as folder:
             waits = [
-                wait_for_replies(Path(folder), n_lanes, chosen.firms, chosen.sentences, chosen.latency)
+                wait_for_replies(Path(folder), n_lanes, chosen.firms[-1], chosen.sentences, chosen.latency)
                 for n_lanes in chosen.lanes
             ]
-        console.print(table_of_waits(waits, chosen.firms, chosen.latency))
+        console.print(table_of_waits(waits, chosen.firms[-1], chosen.latency))
         return
     costs, work_s = [], None
+    what: Work = "none" if chosen.light else "words" if chosen.words else "all"
     with tempfile.TemporaryDirectory() as folder:
-        if not chosen.light:
-            processes = Home(
-                Path(folder) / "processes", chosen.processes, chosen.sentences, with_worker=False, light=False
-            )
+        calls = Path(folder) / "calls.csv"
+        if what == "all":
+            write_calls(calls, chosen.processes, chosen.sentences)
+            processes = Home(Path(folder) / "processes", calls, with_worker=False)
             costs.append(measure(processes, chosen.processes))
             work_s = work(processes, chosen.processes)
             processes.ftm("down")
-        worker = Home(Path(folder) / "worker", chosen.firms, chosen.sentences, with_worker=True, light=chosen.light)
-        costs.append(measure(worker, chosen.firms))
+        for n_firms in chosen.firms:
+            write_calls(calls, n_firms, chosen.sentences, sentences_a_turn=1 if what == "all" else SENTENCES_A_TURN)
+            worker = Home(Path(folder) / f"worker{n_firms}", calls, work=what)
+            costs.append(measure(worker, n_firms))
     console.print(table_of_costs(costs, f"{chosen.sentences} sentences a firm, {os.cpu_count()} cores"))
     for cost in costs:
         console.print(table_of_parts(cost))
+        peaks = ", ".join(f"{part} {n / 1e6:,.0f}" for part, n in sorted(cost.peak_bytes.items()))
+        console.print(f"Peak memory of a process, MB: {peaks}")
     console.print(_pace(costs[-1]))
     if work_s is not None:
         console.print(_overhead(costs, *work_s))

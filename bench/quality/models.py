@@ -57,20 +57,21 @@ def ours(kind: str) -> Model:
         return [_topic(firm, found, number) for number in range(len(found.topics))]
 
     def themes(quarter: Sequence[Topic], seed: int) -> list[Theme]:
-        rows = unit_rows(np.array([topic.vector for topic in quarter]))
-        hashes = {topic.company_id: "" for topic in quarter}
-        members = tuple(
-            QuarterTopic(t.company_id, place, t.label, t.terms, t.platitude) for place, t in enumerate(quarter)
-        )
-        inputs = QuarterTopics("", members, rows, rows, hashes, len(hashes), len(quarter))
-        settings = ThemeSettings(model=kind, seed=seed, n_refits=0)
-        found = find_themes(inputs, settings)
+        found = find_themes(quarter_of(quarter), ThemeSettings(model=kind, seed=seed, n_refits=0))
         places: dict[int, set[int]] = {theme.theme_number: set() for theme in found.themes}
         for member in found.members:
             places[member.theme_number].add(member.topic_number)
         return [Theme(frozenset(places[t.theme_number]), t.keywords, t.label) for t in found.themes]
 
     return Model(f"ours, {kind}", False, topics, themes)
+
+
+def quarter_of(topics: Sequence[Topic]) -> QuarterTopics:
+    """Topics as the theme stage takes them; their place is their number."""
+    rows = unit_rows(np.array([topic.vector for topic in topics]))
+    hashes = {topic.company_id: "" for topic in topics}
+    members = tuple(QuarterTopic(t.company_id, n, t.label, t.terms, t.platitude) for n, t in enumerate(topics))
+    return QuarterTopics("", members, rows, rows, hashes, len(hashes), len(topics))
 
 
 def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
