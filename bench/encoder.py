@@ -91,11 +91,12 @@ class Model:
         found: np.ndarray | None = None
         computed = said = 0
         for rows in self.cut(texts, way.batch):
-            features = model.tokenize([texts[row] for row in rows])
+            features = model.preprocess([texts[row] for row in rows])
+            tensors = {name: value.to(self.device) for name, value in features.items() if hasattr(value, "to")}
             computed += features["attention_mask"].numel()
             said += int(features["attention_mask"].sum())
             with self.torch.inference_mode():
-                output = model({name: value.to(self.device) for name, value in features.items()})
+                output = model({**features, **tensors})
                 vectors = self.torch.nn.functional.normalize(output["sentence_embedding"].float(), dim=1).cpu().numpy()
             found = np.empty((len(texts), vectors.shape[1]), np.float32) if found is None else found
             found[rows] = vectors
@@ -183,8 +184,8 @@ def table_of(found: Sequence[Measured], title: str) -> Table:
     return table
 
 
-def main() -> None:
-    """Measure and print."""
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(description="How fast sentences become vectors.")
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="CSV file of calls (default: the sample)")
     parser.add_argument("quarter", nargs="?", default="2024Q1")
@@ -196,7 +197,12 @@ def main() -> None:
     parser.add_argument("--firms", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = parser().parse_args()
     firms = texts_of(asked.file, asked.quarter, asked.firms)
     first = Way("fp32", "32", asked.threads[0])
     ways = [Way(*way) for way in product(asked.precision, asked.batches, asked.threads)]

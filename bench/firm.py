@@ -298,8 +298,8 @@ def _clustering(way: Measured) -> np.ndarray:
     return found
 
 
-def main() -> None:
-    """Measure and print."""
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(description="CPU seconds of a firm, stage by stage, beside a BERTopic script.")
     parser.add_argument("file", type=Path, help="CSV file of calls")
     parser.add_argument("quarter", nargs="?", default="2021Q4")
@@ -308,7 +308,12 @@ def main() -> None:
     parser.add_argument("--encoded", type=int, default=8, help="firms that are encoded anew, to be measured")
     parser.add_argument("--runs", type=Path, help="JSON of bench.launcher --light, for what Dagster costs")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = parser().parse_args()
     settings, console, seeds = read_settings(), Console(width=120), [42, *range(1, asked.seeds)]
     corpus = read_corpus(asked.file, asked.quarter, open_encoder(MODEL, settings.device))
     corpus = replace(corpus, firms=corpus.firms[: asked.firms])

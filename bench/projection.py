@@ -118,15 +118,20 @@ def project(
     )
 
 
-def main() -> None:
-    """Project and print."""
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(description="What a quarter takes on a box that is not here.")
     parser.add_argument("runs", type=Path, help="JSON of bench.launcher --words; its last entry counts")
     parser.add_argument("themes", type=Path, help="JSON of bench.themes; the entry of ours with most topics counts")
     parser.add_argument("--firms", type=int, default=3000)
     parser.add_argument("--sentences", type=int, default=450, help="of a firm")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked, console = parser.parse_args(), Console(width=130)
+    return parser
+
+
+def main() -> None:
+    """Project and print."""
+    asked, console = parser().parse_args(), Console(width=130)
     run = json.loads(asked.runs.read_text())[-1]
     themes = max((e for e in json.loads(asked.themes.read_text()) if e["way"] == "ours"), key=lambda e: e["n_topics"])
     projected = [project(box, model, asked.firms, asked.sentences, run, themes) for box in BOXES for model in ON_V100]

@@ -251,13 +251,18 @@ def bytes_by_table(ftm: "psycopg.Connection[Any]") -> dict[str, int]:
     return {name: int(n) for name, n in ftm.execute(BYTES)}
 
 
-def main() -> None:
-    """Run, compare and print; the exit status says whether all is equal."""
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(description="Whether every row of a source arrives in Postgres.")
     parser.add_argument("file", type=Path, help="CSV file of calls, all rows usable")
     parser.add_argument("--quarters", nargs="+", help="only these")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked, console = parser.parse_args(), Console(width=140)
+    return parser
+
+
+def main() -> None:
+    """Run, compare and print; the exit status says whether all is equal."""
+    asked, console = parser().parse_args(), Console(width=140)
     source = read_source(asked.file)
     quarters = asked.quarters or list(source)
     compared: list[Compared] = []

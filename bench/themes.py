@@ -111,15 +111,20 @@ def table_of(costs: Sequence[Cost]) -> Table:
     return table
 
 
-def main() -> None:
-    """Measure and print."""
+def parser() -> argparse.ArgumentParser:
+    """What may be said on the command line."""
     parser = argparse.ArgumentParser(description="What the themes of a quarter cost, by the number of topics.")
     parser.add_argument("file", type=Path, help="CSV file of calls")
     parser.add_argument("quarters", nargs="*", default=["2021Q4"])
     parser.add_argument("--topics", nargs="+", type=int, default=[1000, 10_000, 90_000])
     parser.add_argument("--stock", nargs="*", type=int, default=[1000, 10_000], help="sizes for BERTopic, too")
     parser.add_argument("--json", type=Path, help="also write the figures here")
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Measure and print."""
+    asked = parser().parse_args()
     real = real_topics(asked.file, asked.quarters)
     costs = []
     for n in asked.topics:
