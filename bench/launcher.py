@@ -240,7 +240,7 @@ class Home:
         started = time.monotonic()
         run_id = ask(self.port, CLICK, p=parameters)["launchRun"]["run"]["runId"]
         done = "SELECT 1 FROM runs WHERE run_id = %s AND status = 'SUCCESS'"
-        wait_for(lambda: dagster.execute(done, [run_id]).fetchone(), 20, "end of a click", look_every_s=0.02)
+        wait_for(lambda: dagster.execute(done, [run_id]).fetchone(), 120, "end of a click", look_every_s=0.02)
         return time.monotonic() - started
 
 
