@@ -50,7 +50,7 @@ class ThemeSettings(ClusterSettings, frozen=True):
     n_runs: int = Field(
         100,
         ge=2,
-        le=1000,
+        le=100,
         description="communities: runs, each with another seed and without a tenth of the firms; from 2,000 topics on "
         "fewer, in proportion, but at least 20",
     )

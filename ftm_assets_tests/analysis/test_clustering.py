@@ -174,6 +174,7 @@ def test_the_two_levels_have_defaults_of_their_own() -> None:
         "n_neighbors",
         "granularity",
         "keyword_support",
+        "n_runs",
     }
 
 

@@ -76,8 +76,7 @@ def test_each_level_of_a_quarter_gets_an_index_of_its_own(published: Database) -
     assert is_ready(published)
     definitions = one(published, "SELECT indexdef FROM pg_indexes WHERE indexname LIKE 'hnsw%' ORDER BY indexname")
     assert [definition.split(" ON ")[1] for definition in map(str, definitions)] == [
-        "public.sentences_2021q4 USING hnsw (((embedding)::halfvec(768)) halfvec_cosine_ops)"
-        " WITH (m='16', ef_construction='64')",
+        "public.sentences_2021q4 USING hnsw (embedding halfvec_cosine_ops) WITH (m='16', ef_construction='64')",
         "public.themes USING hnsw (((centroid)::halfvec(768)) halfvec_cosine_ops)"
         " WITH (m='16', ef_construction='64') WHERE (quarter = '2021Q4'::text)",
         "public.topic_summaries USING hnsw (((embedding)::halfvec(768)) halfvec_cosine_ops)"
