@@ -4,6 +4,7 @@ import itertools
 import logging
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -20,6 +21,7 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.embedded import EmbeddedServer
 from ftm_assets_tests.buckets import Bucket, Gate
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
+from ftm_assets_tests.sources import six_firms
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample" / "earnings_calls.csv"
@@ -71,8 +73,9 @@ def template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def database(server: EmbeddedServer, template: str, tmp_path: Path) -> Iterator[Database]:
-    """An empty, migrated database of one's own."""
+def database(request: pytest.FixtureRequest, server: EmbeddedServer, tmp_path: Path) -> Iterator[Database]:
+    """A migrated database of one's own: empty, or what `done` says."""
+    template = request.getfixturevalue(_template_of(request))
     name = f"test_{next(_numbers)}"
     admin = sa.create_engine(
         server.url("postgres").replace("postgresql://", "postgresql+psycopg://"),
@@ -145,20 +148,72 @@ def dagster_template(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFa
     return name
 
 
+def _template_of(request: pytest.FixtureRequest) -> str:
+    return "complete_template" if "done" in request.fixturenames else "template"
+
+
+@pytest.fixture(scope="session")
+def complete_template(
+    server: EmbeddedServer, template: str, dagster_template: str, tmp_path_factory: pytest.TempPathFactory
+) -> str:
+    """Name of a database with six firms ingested and their quarter brought up to date by the commands themselves.
+
+    Dagster's is beside it, named `..._dagster`.
+    """
+    from ftm_assets_tests.cli.test_main import ftm
+
+    name, home = "complete_template", tmp_path_factory.mktemp("complete")
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        connection.execute(f"CREATE DATABASE {name}_dagster TEMPLATE {dagster_template}")
+    database = Database(Settings(home=home, database_url=SecretStr(server.url(name))))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FTM_HOME", str(home))
+        patch.setattr("ftm_assets.definitions.defs", build_definitions(database, HashEncoder()))
+        _cluster_by_first_word(patch)
+        with _instance(server.url(name), patch):
+            ftm("ingest", six_firms(home / "calls.csv"))
+            ftm("backfill", "2021Q4")
+    database.engine.dispose()
+    with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
+        # Who is connected to a database keeps it from being copied.
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname IN (%s, %s)",
+            (name, f"{name}_dagster"),
+        )
+    return name
+
+
 @pytest.fixture
 def instance(
-    server: EmbeddedServer, database: Database, dagster_template: str, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    server: EmbeddedServer,
+    database: Database,
+    dagster_template: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[dg.DagsterInstance]:
     """A real Dagster instance on Postgres, beside `database`, which commands find in the environment."""
-    url = database.url()
+    url, origin = database.url(), _template_of(request)
+    template = dagster_template if origin == "template" else f"{request.getfixturevalue(origin)}_dagster"
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {url.rsplit('/')[-1]}_dagster TEMPLATE {dagster_template}")
-    monkeypatch.setenv("FTM_DATABASE_URL", url)
-    monkeypatch.setenv("FTM_DAGSTER_DATABASE_URL", f"{url}_dagster")
+        connection.execute(f"CREATE DATABASE {url.rsplit('/')[-1]}_dagster TEMPLATE {template}")
+    with _instance(url, monkeypatch) as instance:
+        yield instance
+
+
+@contextmanager
+def _instance(url: str, patch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    patch.setenv("FTM_DATABASE_URL", url)
+    patch.setenv("FTM_DAGSTER_DATABASE_URL", f"{url}_dagster")
     for name, value in dagster_environment(Database(read_settings())).items():
-        monkeypatch.setenv(name, value)
+        patch.setenv(name, value)
     with dg.DagsterInstance.get() as instance:
         yield instance
+
+
+@pytest.fixture
+def done(defs: dg.Definitions, instance: dg.DagsterInstance) -> None:
+    """`database` and `instance` hold six firms and their quarter, complete; copied, because making them takes long."""
 
 
 @pytest.fixture
@@ -172,5 +227,9 @@ def real_defs(database: Database, monkeypatch: pytest.MonkeyPatch) -> dg.Definit
 @pytest.fixture
 def defs(real_defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch) -> dg.Definitions:
     """`real_defs` with clusters by first word, which take no time and can be told in one's head."""
-    monkeypatch.setattr(CommunityModel, "fit_transform", FirstWordModel(n_keywords=3).fit_transform)
+    _cluster_by_first_word(monkeypatch)
     return real_defs
+
+
+def _cluster_by_first_word(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(CommunityModel, "fit_transform", FirstWordModel(n_keywords=3).fit_transform)

@@ -72,6 +72,7 @@ def test_another_seed_gives_another_reduction() -> None:
     assert not np.array_equal(reduce(vectors, FIRM, 1), reduce(vectors, FIRM, 2))
 
 
+@pytest.mark.slow
 def test_a_fresh_process_with_other_threads_gives_the_same_clusters() -> None:
     program = """
 from ftm_assets.analysis.content import content_hash

@@ -244,6 +244,7 @@ def test_words_of_the_baseline_are_those_of_some_firms_with_their_share(monkeypa
     assert bench.common_words([(NOBODY, sentences) for sentences in said]) == [("ports", 0.75)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not all(file.exists() for file in PAST), reason=f"the calls of the baseline are not in {REAL_DATA}")
 def test_the_shipped_baseline_is_what_the_calls_of_the_past_give() -> None:
     firms = bench.firms_until(PAST)

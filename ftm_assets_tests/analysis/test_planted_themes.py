@@ -45,6 +45,8 @@ from ftm_assets.analysis.words import terms
 from ftm_assets.resources.encoder import SentenceTransformerEncoder, encode_once
 from ftm_assets_tests.conftest import SAMPLE
 
+pytestmark = pytest.mark.slow  # The sample is encoded, and two quarters are made under three seeds.
+
 SEEDS = (42, 1, 2)
 
 Passages = Mapping[tuple[int, int], list[tuple[int, int, str]]]

@@ -41,18 +41,11 @@ def calls(tmp_path: Path) -> Path:
     return six_firms(tmp_path / "calls.csv")
 
 
-@pytest.fixture
-def done(defs: dg.Definitions, instance: dg.DagsterInstance, calls: Path) -> None:
-    """Six firms ingested and their quarter brought up to date, by the commands themselves."""
-    ftm("ingest", calls)
-    ftm("backfill", "2021q4")
-
-
 def test_from_a_file_to_themes_by_two_commands(defs: dg.Definitions, instance: dg.DagsterInstance, calls: Path) -> None:
     loaded = json.loads(ftm("ingest", calls, "--format", "json"))
     assert [(row["quarter"], row["n_firms"], row["n_components"]) for row in loaded] == [("2021Q4", 6, 180)]
 
-    assert "themes wait" not in ftm("backfill", "2021Q4")
+    assert "themes wait" not in ftm("backfill", "2021q4")
 
     [status] = json.loads(ftm("status", "--format", "json"))
     assert (status["n_expected"], status["n_sentences"], status["n_themes"]) == (6, 180, 3)

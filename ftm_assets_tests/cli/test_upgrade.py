@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable
 from itertools import cycle
-from pathlib import Path
 
 import dagster as dg
 import pytest
@@ -20,7 +19,6 @@ from ftm_assets.storage.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.language_models import Document, Reply, Replying, document_of, good_reply
-from ftm_assets_tests.sources import six_firms
 from ftm_assets_tests.storage.rows import ask
 
 SOURCES = "SELECT source, count(*) FROM topic_summaries GROUP BY source ORDER BY source"
@@ -41,11 +39,9 @@ def use(database: Database, defs: dg.Definitions, instance: dg.DagsterInstance, 
 
 
 @pytest.fixture
-def by_keywords(use: Use, tmp_path: Path) -> None:
+def by_keywords(use: Use, done: None) -> None:
     """A quarter of six firms, complete, made while there was no language model."""
     use(NoLanguageModel())
-    ftm("ingest", six_firms(tmp_path / "calls.csv"))
-    ftm("backfill", "2021Q4")
 
 
 @pytest.mark.usefixtures("by_keywords")
