@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.errors import FtmError
@@ -68,9 +69,24 @@ def search(
     where = queries.Where(company_id, _STORED_ROLE[role] if role else None, section.value if section else None)
     levels = tuple(Level) if level is Levels.all else (Level(level.value),)
     found = search_text(database, text, quarters, levels, where, limit)
-    show(found.hits, headings("level cosine id quarter firm_name person role section label theme_id text"), form)
+    if form is Format.table:
+        _tell(found.hits)
+    else:
+        show(found.hits, {}, form)
     for line in _notes(found.exact):
         (console if form is Format.table else errors).print(line, markup=False, soft_wrap=True)
+
+
+def _tell(hits: Sequence[queries.Hit]) -> None:
+    """Two lines a hit: what it is, and what it says."""
+    if not hits:
+        console.print("nothing found")
+    for hit in hits:
+        said_by = [hit.firm_name, hit.role, hit.section] if hit.level is Level.sentences else [hit.firm_name, hit.label]
+        above = f"  ({hit.theme_id})" if hit.theme_id not in (None, hit.id) else ""
+        what = ", ".join(filter(None, said_by))
+        console.print(f"[bold]{hit.id}[/]  {hit.cosine:.2f}  {escape(what)}{above}", markup=True, soft_wrap=True)
+        console.print(f"    {hit.text}", markup=False, overflow="ellipsis", no_wrap=True)
 
 
 def _notes(exact: Sequence[queries.ExactScan]) -> list[str]:
