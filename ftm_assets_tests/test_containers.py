@@ -272,8 +272,10 @@ def test_the_services_work_together_with_the_words_that_compose_gives_them(servi
     with urllib.request.urlopen("http://127.0.0.1:3000/server_info") as answer:
         assert "dagster_webserver_version" in json.load(answer)
 
-    # The webserver cleans up, and then lets the signal end it.
-    assert services.stop() == {"webserver": -signal.SIGTERM, "daemon": 0, "worker": 0}
+    codes = services.stop()
+    # The webserver cleans up, and then lets the signal end it, or not.
+    assert codes.pop("webserver") in (0, -signal.SIGTERM)
+    assert codes == {"daemon": 0, "worker": 0}
 
 
 @pytest.mark.slow
