@@ -150,7 +150,7 @@ def measure(model: Model, firms: Sequence[Sequence[str]], ways: Sequence[Way], n
 
 def _gpu_busy(model: Model) -> float | None:
     if model.device.startswith("cuda"):
-        with suppress(Exception):  # Its library may be missing.
+        with suppress(ModuleNotFoundError):  # pynvml, which torch asks, is no dependency of ours.
             return float(model.torch.cuda.utilization()) / 100
     return None
 
