@@ -1,7 +1,7 @@
 """Small CSV files of calls, written as a person would export them."""
 
 import csv
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 COLUMNS = (
@@ -30,6 +30,16 @@ def write_calls(path: Path, rows: Iterable[tuple[object, ...]]) -> Path:
         writer = csv.writer(stream)
         writer.writerow(COLUMNS)
         writer.writerows(rows)
+    return path
+
+
+def calls_of(companies: Collection[str], source: Path, path: Path) -> Path:
+    """The rows of these firms out of another file."""
+    with source.open(newline="", encoding="utf-8") as all_rows, path.open("w", newline="", encoding="utf-8") as few:
+        rows = csv.DictReader(all_rows)
+        writer = csv.DictWriter(few, rows.fieldnames or [])
+        writer.writeheader()
+        writer.writerows(row for row in rows if row["companyid"] in companies)
     return path
 
 

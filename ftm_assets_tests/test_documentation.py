@@ -1,6 +1,5 @@
 """What the documents tell to run is run, or at least read by what would run it; what they list is complete."""
 
-import csv
 import re
 import shlex
 import subprocess
@@ -35,6 +34,7 @@ from ftm_assets.storage.tables import Base
 from ftm_assets.storage.transcripts import create_quarter, ingest
 from ftm_assets_tests.conftest import ROOT, SAMPLE
 from ftm_assets_tests.fakes import HashEncoder
+from ftm_assets_tests.sources import calls_of
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
@@ -100,12 +100,7 @@ def anchors(page: Path) -> set[str]:
 def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     """A quarter of a few fictional firms, complete."""
     folder = tmp_path_factory.mktemp("documentation")
-    source = folder / "calls.csv"
-    with SAMPLE.open(newline="") as sample, source.open("w", newline="") as few:
-        rows = csv.DictReader(sample)
-        writer = csv.DictWriter(few, rows.fieldnames or [])
-        writer.writeheader()
-        writer.writerows(row for row in rows if row["companyid"] in COMPANIES)
+    source = calls_of(COMPANIES, SAMPLE, folder / "calls.csv")
     database = Database(Settings(home=folder, database_url=SecretStr(server.url("documentation"))))
     defs = build_definitions(database, HashEncoder())
     with dg.DagsterInstance.ephemeral() as instance:

@@ -89,6 +89,7 @@ def test_each_request_says_who_pays(run: Run) -> None:
     assert {question.prompt for question in model.asked} == {"topic_summaries@1", "theme_descriptions@1"}
 
 
+@pytest.mark.slow
 def test_membership_does_not_depend_on_the_model(run: Run, database: Database) -> None:
     run(NoLanguageModel())
     without, by_keywords = ask(database, MEMBERS), ask(database, SUMMARIES)

@@ -335,6 +335,7 @@ def test_what_is_broken_for_good_fails_requests_with_what_it_said(
         answer.result()
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_killed_and_its_request_refused_in_the_end(
     keep: Callable[[str], Kept], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

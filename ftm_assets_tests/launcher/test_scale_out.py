@@ -1,6 +1,5 @@
 """The same graph under another engine: Celery's launcher, a real Redis, two workers, the rows of one process."""
 
-import csv
 import os
 import shutil
 import signal
@@ -17,6 +16,7 @@ import yaml
 from ftm_assets.settings import with_database
 from ftm_assets_tests.conftest import ROOT, SAMPLE
 from ftm_assets_tests.live import digests, free_port, wait_for
+from ftm_assets_tests.sources import calls_of
 from ftm_assets_tests.test_documentation import COMPANIES, QUARTER
 from ftm_assets_tests.test_slow import ROWS
 
@@ -35,17 +35,6 @@ def documented_launcher() -> dict[str, object]:
     block = (ROOT / "docs" / "scale-out.md").read_text().split("```yaml\n")[1].split("```")[0]
     launcher: dict[str, object] = yaml.safe_load(block)["run_launcher"]
     return launcher
-
-
-def few_calls(folder: Path) -> Path:
-    """Calls of five firms of the sample."""
-    path = folder / "calls.csv"
-    with SAMPLE.open(newline="") as sample, path.open("w", newline="") as few:
-        rows = csv.DictReader(sample)
-        writer = csv.DictWriter(few, rows.fieldnames or [])
-        writer.writeheader()
-        writer.writerows(row for row in rows if row["companyid"] in COMPANIES)
-    return path
 
 
 def ftm(environment: Mapping[str, str], *words: str) -> str:
@@ -81,7 +70,7 @@ def test_celery_with_two_workers_writes_the_rows_of_one_process(tmp_path: Path) 
     redis = shutil.which("redis-server")
     if redis is None:
         pytest.skip("no redis-server on this machine")
-    calls = str(few_calls(tmp_path))
+    calls = str(calls_of(COMPANIES, SAMPLE, tmp_path / "calls.csv"))
 
     alone = {**os.environ, **ONE_THREAD, "FTM_HOME": str(tmp_path / "alone"), "PYTHONPATH": str(ROOT)}
     ftm(alone, "ingest", calls, "--quarter", QUARTER)

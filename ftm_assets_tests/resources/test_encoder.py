@@ -312,6 +312,7 @@ def test_a_device_that_is_not_there_is_named(tiny: Path) -> None:
         SentenceTransformerEncoder(str(tiny), device="abacus").encode(["Freight."])
 
 
+@pytest.mark.slow
 def test_a_model_of_the_hub_is_cached_and_named_by_its_commit(hub: str, tmp_path: Path) -> None:
     program = """
 from ftm_assets.resources.encoder import SentenceTransformerEncoder
