@@ -99,11 +99,13 @@ def _show_worker(said: WorkerReport, holder: str, now: datetime) -> None:
 
 
 def _show_model(name: str, told: Mapping[str, Any]) -> None:
+    unpriced = f", {told['n_unpriced']:,} replies more at an unknown price" if told["n_unpriced"] else ""
     console.print(
         f"language model: {name}, {told['state']}; {told['n_under_way']} questions under way, {told['n_replies']:,} "
         f"replies to {told['n_requests']:,} requests, {told['n_reused']:,} reused, {told['n_unanswered']:,} unanswered"
-        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${money(told['dollars'])}",
+        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${money(told['dollars'])}{unpriced}",
         markup=False,
+        soft_wrap=True,
     )
 
 

@@ -69,6 +69,7 @@ def _of_model(told: Mapping[str, Any]) -> list[_Metric]:
         ("llm_under_way", "gauge", "questions that it is asked or that wait", [("", told["n_under_way"])]),
         ("llm_requests_total", "counter", "requests sent to it", [("", told["n_requests"])]),
         ("llm_replies_total", "counter", "replies that came", [("", told["n_replies"])]),
+        ("llm_replies_unpriced_total", "counter", "of them, with an unknown price", [("", told["n_unpriced"])]),
         ("llm_reused_total", "counter", "replies that the ledger had", [("", told["n_reused"])]),
         ("llm_unanswered_total", "counter", "questions without an answer", [("", told["n_unanswered"])]),
         ("llm_tokens_in_total", "counter", "tokens sent to it", [("", told["tokens_in"])]),

@@ -7,7 +7,7 @@ from ftm_assets.launcher.kept_process import KeptProcess
 from ftm_assets.launcher.model_serving import Failed, model_process
 from ftm_assets.resources.asking import Progress
 
-_ADDED = "n_questions n_reused n_requests n_replies n_unanswered tokens_in tokens_out dollars"
+_ADDED = "n_questions n_reused n_requests n_replies n_unpriced n_unanswered tokens_in tokens_out dollars"
 _BAD = ("down", "misconfigured")
 
 

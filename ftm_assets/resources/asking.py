@@ -30,12 +30,13 @@ Parameters = ParamSpec("Parameters")
 
 @dataclass
 class Progress:
-    """What was done so far; `dollars` leaves out what has an unknown price."""
+    """What was done so far; `dollars` leaves out what has an unknown price, which `n_unpriced` replies have."""
 
     n_questions: int = 0
     n_reused: int = 0
     n_requests: int = 0
     n_replies: int = 0
+    n_unpriced: int = 0
     n_unanswered: int = 0
     n_under_way: int = 0
     tokens_in: int = 0
@@ -211,6 +212,7 @@ class Asking:
         self._scale_in = _learned(self._scale_in, usage.tokens_in / tokens_in(question))
         self._scale_out = max(1.0, _learned(self._scale_out, usage.tokens_out / question.max_tokens))
         self.progress.n_replies += 1
+        self.progress.n_unpriced += dollars is None
         self.progress.tokens_in += usage.tokens_in
         self.progress.tokens_out += usage.tokens_out
         self.progress.dollars += dollars or 0.0

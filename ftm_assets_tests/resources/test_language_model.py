@@ -345,6 +345,7 @@ def test_a_cap_without_a_price_sends_nothing(database: Database, model: Simulate
 def test_without_a_cap_an_unknown_price_is_unknown(database: Database, model: SimulatedModel) -> None:
     with asking(database, model, price=None) as asked:
         [answer] = answers(asked, [question()])
+        assert (asked.progress.n_unpriced, asked.progress.dollars) == (1, 0.0)
     assert isinstance(answer, Answer) and answer.dollars is None and answer.tokens_in > 0
     assert ask(database, "SELECT dollars, tokens_in FROM llm_calls") == [(None, answer.tokens_in)]
 
