@@ -10,7 +10,7 @@ it is by the model with the replies that the ledger has.
 
 import argparse
 import json
-import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterable
@@ -29,6 +29,7 @@ from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
 
 PAID = "SELECT count(*) FROM llm_calls WHERE state IN ('answered', 'rejected', 'refused')"
 LOST = "SELECT count(*) FROM llm_calls WHERE state = 'lost'"
+QUARTERS = "2000Q1:2029Q4"
 TWICE = "SELECT count(*) - count(DISTINCT key) FROM llm_calls WHERE state = 'answered'"
 WRITTEN = "SELECT title, text, source, reason FROM topic_summaries WHERE quarter = %s"
 REPLIES = "SELECT reply FROM llm_calls WHERE state = 'answered' AND quarter = %s"
@@ -72,7 +73,7 @@ def untrue(written: Iterable[tuple[str | None, str, str, str | None]], replies: 
 def upgrade(base: Path, calls: Path, quarter: str, faults: float, latency_s: float) -> Told:
     """Have the model write the summaries of a copy of the home."""
     path = base.with_name(f"faults-{faults:.0%}".rstrip("%"))
-    shutil.copytree(base, path)
+    subprocess.run(["cp", "-a", base, path], check=True)  # Its files belong to the user that Postgres runs as.
     behaviour = Behaviour(mixed(faults), latency_s=latency_s, slow_s=latency_s + 2.0)
     with served(behaviour) as port:
         settings = {
@@ -81,7 +82,7 @@ def upgrade(base: Path, calls: Path, quarter: str, faults: float, latency_s: flo
             "FTM_LLM_API_KEY": "none",
             "FTM_LLM_TIMEOUT": "10",
         }
-        home = Home(path, calls, quarters=f"{quarter}:{quarter}", settings=settings)
+        home = Home(path, calls, quarters=QUARTERS, settings=settings)
         with home.up(), psycopg.connect(with_database(home.url, "ftm"), autocommit=True) as ftm:
             started = time.monotonic()
             home.ftm("backfill", quarter, "--upgrade-summaries")
@@ -124,7 +125,7 @@ def main() -> None:
     asked, console = parser().parse_args(), Console(width=120)
     with tempfile.TemporaryDirectory() as folder:
         calls = asked.file.absolute()
-        base = Home(Path(folder) / "base", calls, quarters=f"{asked.quarter}:{asked.quarter}")
+        base = Home(Path(folder) / "base", calls, quarters=QUARTERS)
         with base.up():
             base.ftm("backfill", asked.quarter)
         told = [upgrade(base.path, calls, asked.quarter, share, asked.latency) for share in (0.0, asked.faults)]
