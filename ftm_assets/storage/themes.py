@@ -249,6 +249,7 @@ def publish(
     if not same or _inputs(connection, quarter) != themes.firm_hashes:
         _replace_inputs(connection, themes, number)
     link_topics(connection, quarter)
+    _count_sentences(connection, quarter)
     return Published(not same, _record_funnel(connection, quarter, number))
 
 
@@ -323,6 +324,26 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
         t.ThemeTopic.__table__,  # type: ignore[arg-type]
         "quarter company_id topic_number topic_label theme_number similarity".split(),
         ((quarter, m.company_id, m.topic_number, m.topic_label, m.theme_number, m.similarity) for m in themes.members),
+    )
+
+
+def _count_sentences(connection: Connection, quarter: str) -> None:
+    """Note how many sentences the topics of each theme have now."""
+    connection.execute(
+        sa.text(
+            """
+            UPDATE themes SET n_sentences = counted.n FROM (
+                SELECT theme_number, coalesce(sum(topics.n_sentences), 0) AS n
+                FROM theme_topics AS m
+                LEFT JOIN topics ON (topics.quarter, topics.company_id, topics.topic_number)
+                                  = (m.quarter, m.company_id, m.live_topic_number)
+                WHERE m.quarter = :quarter GROUP BY theme_number
+            ) AS counted
+            WHERE (themes.quarter, themes.theme_number) = (:quarter, counted.theme_number)
+              AND themes.n_sentences IS DISTINCT FROM counted.n
+            """
+        ),
+        {"quarter": quarter},
     )
 
 
