@@ -221,6 +221,27 @@ def theme_coverage(connection: Connection, quarter: str) -> ThemeCoverage:
     return ThemeCoverage(current_run(connection, quarter) is not None, len(keys), missing)
 
 
+def themes_outside(connection: Connection, quarter: str, n_firms: int, max_firm_share: float) -> tuple[str, ...]:
+    """Ids of the published themes that have fewer firms, or of whose topics one firm has a larger share; counted anew
+    from the topics, whatever the themes say of themselves.
+    """
+    found = connection.scalars(
+        sa.text(
+            """
+            WITH firms AS (
+                SELECT theme_number, company_id, count(*) AS n FROM theme_topics WHERE quarter = :quarter GROUP BY 1, 2
+            ), spread AS (
+                SELECT theme_number, count(*) AS n_firms, max(n)::float / sum(n) AS share FROM firms GROUP BY 1
+            )
+            SELECT theme_id FROM themes JOIN spread USING (theme_number)
+            WHERE quarter = :quarter AND (spread.n_firms < :n_firms OR share > :share) ORDER BY theme_number
+            """
+        ),
+        {"quarter": quarter, "n_firms": n_firms, "share": max_firm_share},
+    )
+    return tuple(found)
+
+
 def theme_settings(connection: Connection, quarter: str) -> ThemeSettings:
     """The settings that the published themes were made with; the defaults where nothing was published."""
     run = current_run(connection, quarter)
