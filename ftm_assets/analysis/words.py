@@ -96,12 +96,14 @@ def baseline_shares() -> Mapping[str, float]:
 
 def _words(text: str, names: Collection[str]) -> list[str]:
     """Each token of the text as the word it stands for, '' where none may name a topic."""
-    return ["" if _is_name(word, names) else word for word in map(_word, _TOKEN.findall(without_marks(text).lower()))]
+    words = map(_word, _TOKEN.findall(without_marks(text).lower()))
+    return ["" if word and any(part in names for part in _name_parts(word)) else word for word in words]
 
 
-def _is_name(word: str, names: Collection[str]) -> bool:
-    parts = word.split("-") if "-" in word else (word,)
-    return any(len(part) >= MIN_NAME_CHARS and part.casefold() in names for part in parts)
+@lru_cache(maxsize=2**17)
+def _name_parts(word: str) -> tuple[str, ...]:
+    """The parts of a word that may be names, as `name_tokens` writes them."""
+    return tuple(part.casefold() for part in word.split("-") if len(part) >= MIN_NAME_CHARS)
 
 
 @lru_cache(maxsize=2**17)  # Calls say the same words again and again.

@@ -8,8 +8,7 @@ import dagster as dg
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.partitions import quarters
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import themes_of_quarter
-from ftm_assets.storage.themes import theme_coverage, theme_settings, theme_state
+from ftm_assets.storage.themes import theme_coverage, theme_settings, theme_state, themes_outside
 
 N_SHOWN = 50
 
@@ -59,9 +58,5 @@ def theme_rules(context: dg.AssetCheckExecutionContext, database: dg.ResourcePar
         settings = theme_settings(connection, context.partition_key)
         coverage = theme_coverage(connection, context.partition_key)
         fewest = settings.fewest_firms(coverage.n_expected - len(coverage.missing))
-        broken = [
-            theme.theme_id
-            for theme in themes_of_quarter(connection, context.partition_key)
-            if theme.n_firms < fewest or theme.top_firm_share > settings.max_firm_share
-        ]
-    return dg.AssetCheckResult(passed=not broken, metadata={"breaking the rules": broken[:N_SHOWN]})
+        broken = themes_outside(connection, context.partition_key, fewest, settings.max_firm_share)
+    return dg.AssetCheckResult(passed=not broken, metadata={"breaking the rules": list(broken[:N_SHOWN])})

@@ -345,6 +345,9 @@ class Theme(Base):
     keywords: Mapped[list[str]] = mapped_column(doc="most telling first")
     n_firms: Mapped[int] = mapped_column(Integer, doc="firms with a topic in it")
     n_topics: Mapped[int] = mapped_column(Integer, doc="topics in it")
+    n_sentences: Mapped[int | None] = mapped_column(
+        Integer, doc="sentences of its topics when it was last published; null of themes retired before it was counted"
+    )
     top_firm_share: Mapped[float] = mapped_column(doc="largest share of its topics that one firm holds")
     concentration: Mapped[float | None] = mapped_column(
         doc="Herfindahl index of its topics over firms: 1 for one firm, 1/n for n equal ones; null if it is not known"

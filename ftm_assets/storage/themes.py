@@ -221,6 +221,27 @@ def theme_coverage(connection: Connection, quarter: str) -> ThemeCoverage:
     return ThemeCoverage(current_run(connection, quarter) is not None, len(keys), missing)
 
 
+def themes_outside(connection: Connection, quarter: str, n_firms: int, max_firm_share: float) -> tuple[str, ...]:
+    """Ids of the published themes that have fewer firms, or of whose topics one firm has a larger share; counted anew
+    from the topics, whatever the themes say of themselves.
+    """
+    found = connection.scalars(
+        sa.text(
+            """
+            WITH firms AS (
+                SELECT theme_number, company_id, count(*) AS n FROM theme_topics WHERE quarter = :quarter GROUP BY 1, 2
+            ), spread AS (
+                SELECT theme_number, count(*) AS n_firms, max(n)::float / sum(n) AS share FROM firms GROUP BY 1
+            )
+            SELECT theme_id FROM themes JOIN spread USING (theme_number)
+            WHERE quarter = :quarter AND (spread.n_firms < :n_firms OR share > :share) ORDER BY theme_number
+            """
+        ),
+        {"quarter": quarter, "n_firms": n_firms, "share": max_firm_share},
+    )
+    return tuple(found)
+
+
 def theme_settings(connection: Connection, quarter: str) -> ThemeSettings:
     """The settings that the published themes were made with; the defaults where nothing was published."""
     run = current_run(connection, quarter)
@@ -249,6 +270,7 @@ def publish(
     if not same or _inputs(connection, quarter) != themes.firm_hashes:
         _replace_inputs(connection, themes, number)
     link_topics(connection, quarter)
+    _count_sentences(connection, quarter)
     return Published(not same, _record_funnel(connection, quarter, number))
 
 
@@ -323,6 +345,26 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
         t.ThemeTopic.__table__,  # type: ignore[arg-type]
         "quarter company_id topic_number topic_label theme_number similarity".split(),
         ((quarter, m.company_id, m.topic_number, m.topic_label, m.theme_number, m.similarity) for m in themes.members),
+    )
+
+
+def _count_sentences(connection: Connection, quarter: str) -> None:
+    """Note how many sentences the topics of each theme have now."""
+    connection.execute(
+        sa.text(
+            """
+            UPDATE themes SET n_sentences = counted.n FROM (
+                SELECT theme_number, coalesce(sum(topics.n_sentences), 0) AS n
+                FROM theme_topics AS m
+                LEFT JOIN topics ON (topics.quarter, topics.company_id, topics.topic_number)
+                                  = (m.quarter, m.company_id, m.live_topic_number)
+                WHERE m.quarter = :quarter GROUP BY theme_number
+            ) AS counted
+            WHERE (themes.quarter, themes.theme_number) = (:quarter, counted.theme_number)
+              AND themes.n_sentences IS DISTINCT FROM counted.n
+            """
+        ),
+        {"quarter": quarter},
     )
 
 

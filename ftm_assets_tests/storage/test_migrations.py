@@ -14,7 +14,7 @@ from ftm_assets.storage import database as storage
 from ftm_assets.storage.database import Database, migrate
 from ftm_assets.storage.tables import Base
 from ftm_assets_tests.fakes import component
-from ftm_assets_tests.storage.rows import all_rows, at_once, derive, load, one, publish_theme
+from ftm_assets_tests.storage.rows import all_rows, ask, at_once, derive, load, one, publish_theme
 
 ROOT = Path(storage.__file__).parents[2]
 
@@ -111,6 +111,7 @@ def test_a_quarter_of_the_first_schema_keeps_its_rows_and_learns_its_voices(data
     assert {table: one(database, f"SELECT count(*) FROM {table}") for table in kept} == before
     assert one(database, "SELECT voice FROM sentences_2021q4 ORDER BY sentence_id") == ["remark", "answer"]
     assert one(database, "SELECT funnel FROM theme_runs") == [None], "what was true then is not known any more"
+    assert ask(database, "SELECT n_sentences, concentration FROM themes") == [(2, 1.0)], "counted from the topics"
     load(database, component(transcript_id=71, call_date=date(2022, 2, 1)), quarter="2022Q1")
     derive(database, "ACME-7", quarter="2022Q1")
     assert one(database, "SELECT voice FROM sentences_2022q1") == ["remark"]
@@ -148,7 +149,7 @@ def test_processes_may_migrate_at_once(database: Database) -> None:
     ]
     assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
     assert [process.returncode for process in processes] == [0, 0]
-    assert one(database, "SELECT version_num FROM alembic_version") == ["0005"]
+    assert one(database, "SELECT version_num FROM alembic_version") == ["0006"]
 
 
 def test_a_migration_that_fails_leaves_nothing_and_lets_the_next_one_try(database: Database) -> None:

@@ -123,16 +123,23 @@ def test_a_sentence_tells_its_voice_and_its_exchange(database: Database) -> None
     assert [(row.voice, row.exchange) for row in rows] == [("remark", None), ("question", 1), ("answer", 1)]
 
 
-def test_a_theme_tells_how_its_topics_spread_over_firms(database: Database) -> None:
-    firms(database, 7, 8)
-    put_themes(database, themes_of(database))
-    with database.transaction() as connection:
-        # Acme's wages become a second topic of freight: three topics, two of them Acme's.
-        connection.execute(sa.text("UPDATE theme_topics SET theme_number = 1 WHERE company_id = 7"))
+def test_a_theme_tells_how_its_topics_spread_over_firms(published: Database) -> None:
+    with published.transaction() as connection:
         freight = queries.themes_of_quarter(connection, QUARTER)[0]
-    assert (freight.n_firms, freight.n_topics, freight.n_sentences) == (2, 3, 8)
-    assert freight.top_firm_share == pytest.approx(2 / 3)
-    assert freight.concentration == pytest.approx((2 / 3) ** 2 + (1 / 3) ** 2)
+    assert (freight.n_firms, freight.n_topics, freight.n_sentences) == (2, 2, 6)
+    assert (freight.top_firm_share, freight.concentration) == (0.5, 0.5)
+
+
+def test_a_theme_keeps_its_counts_until_it_is_published_again(published: Database) -> None:
+    firms(published, 7, texts=(*TEXTS[:3], "Freight rose once more.", *TEXTS[3:]))
+
+    def n_sentences() -> int:
+        with published.transaction() as connection:
+            return queries.themes_of_quarter(connection, QUARTER)[0].n_sentences
+
+    assert n_sentences() == 6
+    put_themes(published, themes_of(published))
+    assert n_sentences() == 7
 
 
 def test_topics_in_no_theme_are_told_largest_first(published: Database) -> None:

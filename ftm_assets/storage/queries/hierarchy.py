@@ -16,9 +16,8 @@ _SENTENCE_ID = re.compile(r"[0-9]+_([0-9]{1,18})_[0-9]+")
 
 @dataclass(frozen=True)
 class ThemeRow:
-    """A published theme; what is counted is counted from its topics.
+    """A published theme, with the counts of the day on which it was published.
 
-    n_sentences:   of its topics; those that were replaced since hold none
     concentration: Herfindahl index of its topics over firms, 1 for one firm
     stability:     None where it was not measured
     title, description, description_model: by a language model, None where none wrote any
@@ -106,24 +105,12 @@ def themes_of_quarter(connection: Connection, quarter: str) -> list[ThemeRow]:
     rows = connection.execute(
         sa.text(
             """
-            WITH firm_counts AS (
-                SELECT theme_number, m.company_id, count(*) AS n, sum(topics.n_sentences) AS n_sentences
-                FROM theme_topics AS m
-                LEFT JOIN topics ON (topics.quarter, topics.company_id, topics.topic_number)
-                                  = (m.quarter, m.company_id, m.live_topic_number)
-                WHERE m.quarter = :quarter GROUP BY 1, 2
-            ), sizes AS (
-                SELECT theme_number, count(*) AS firms, sum(n)::int AS topics,
-                       coalesce(sum(n_sentences), 0)::int AS sentences,
-                       max(n)::float / sum(n) AS top_share, sum(n * n)::float / sum(n) ^ 2 AS herfindahl
-                FROM firm_counts GROUP BY 1
-            )
-            SELECT themes.quarter, theme_id, theme_number, label, keywords,
-                   firms AS n_firms, topics AS n_topics, sentences AS n_sentences,
-                   top_share AS top_firm_share, herfindahl AS concentration, stability, title,
+            SELECT quarter, theme_id, theme_number, label, keywords, n_firms, n_topics, n_sentences, top_firm_share,
+                   concentration, stability, title,
                    CASE description_source WHEN 'model' THEN description END AS description, description_model
-            FROM themes JOIN sizes USING (theme_number)
-            WHERE themes.quarter = :quarter ORDER BY firms DESC, topics DESC, theme_number
+            FROM themes
+            WHERE quarter = :quarter AND run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = :quarter)
+            ORDER BY n_firms DESC, n_topics DESC, theme_number
             """
         ),
         {"quarter": quarter},
