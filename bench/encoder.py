@@ -1,14 +1,14 @@
 """How fast sentences become vectors, and how far another way to compute them moves the vectors.
 
     python -m bench.encoder [CSV QUARTER] [--model all-MiniLM-L6-v2] [--device cpu] [--precision fp32 bf16 fp16]
-                            [--batches 32 64 tokens:4096] [--threads 1 2] [--firms 3] [--repeats 3] [--json FILE]
+                            [--batches 32 64 characters:8192] [--threads 1 2] [--firms 3] [--repeats 3] [--json FILE]
 
-    python -m bench.encoder --device cuda --precision fp32 bf16 fp16 --batches 32 tokens:16384 tokens:65536
-    python -m bench.encoder --device cuda --model all-mpnet-base-v2 --precision fp32 bf16 --batches tokens:32768
+    python -m bench.encoder --device cuda --precision fp32 bf16 fp16 --batches 32 characters:65536 characters:262144
+    python -m bench.encoder --device cuda --model all-mpnet-base-v2 --precision fp32 bf16 --batches characters:65536
 
 Sentences of real or of the sample's calls, firm by firm, because a batch never mixes firms. Each way is compared with
-the first one, which is the package's own: fp32, batches of 32, longest texts first. All ways take turns, so that what
-else the machine does meets them alike. On a GPU the share of the time in which it was busy is told, too.
+the first one, which is the package's own on a CPU: fp32, batches of 32, longest texts first. All ways take turns, so
+that what else the machine does meets them alike. On a GPU the share of the time in which it was busy is told, too.
 
 - sentences/s: median of the repeats, with the least and the most
 - padding: part of the tokens that only fill a batch
@@ -40,7 +40,7 @@ from ftm_assets.resources.encoder import batches, folder_of
 
 @dataclass(frozen=True)
 class Way:
-    """How to encode. batch: a number of texts, or `tokens:N` for as many as fit into N tokens, padding included."""
+    """How to encode. batch: a number of texts, or `characters:N` for as many as N hold, padding included."""
 
     precision: str
     batch: str
@@ -106,17 +106,10 @@ class Model:
     def cut(self, texts: Sequence[str], batch: str) -> list[np.ndarray]:
         """Rows that are encoded together, longest first; decided by these texts alone."""
         kind, _, budget = batch.partition(":")
-        if kind != "tokens":
-            order = np.concatenate(batches(texts))
-            return [order[start : start + int(kind)] for start in range(0, len(order), int(kind))]
-        lengths = [len(ids) for ids in self.models["fp32"].tokenizer(list(texts), truncation=True)["input_ids"]]
-        order = np.argsort([-length for length in lengths], kind="stable")
-        cut, start = [], 0
-        while start < len(order):
-            n = max(1, int(budget) // lengths[order[start]])
-            cut.append(order[start : start + n])
-            start += n
-        return cut
+        if kind == "characters":
+            return batches(texts, int(budget))
+        order = np.concatenate(batches(texts))
+        return [order[start : start + int(kind)] for start in range(0, len(order), int(kind))]
 
 
 def texts_of(file: Path, quarter: str, n_firms: int) -> list[list[str]]:
@@ -192,7 +185,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="all-MiniLM-L6-v2")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", nargs="+", default=["fp32"], choices=["fp32", "bf16", "fp16"])
-    parser.add_argument("--batches", nargs="+", default=["32", "tokens:1024", "tokens:4096"])
+    parser.add_argument("--batches", nargs="+", default=["32", "characters:4096", "characters:16384"])
     parser.add_argument("--threads", nargs="+", type=int, default=[1])
     parser.add_argument("--firms", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)

@@ -53,7 +53,7 @@ settings = read_settings()
 encoder = (
     ServedEncoder(settings.encoder_address)
     if settings.encoder_address
-    else open_encoder(settings.encoder, settings.device)
+    else open_encoder(settings.encoder, settings.device, settings.precision)
 )
 database = Database(settings)
 language_model = find_language_model(settings, PostgresLedger(database))

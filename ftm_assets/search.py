@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from ftm_assets.errors import FtmError
-from ftm_assets.resources.encoder import Encoder, EncoderMissing, EncoderTooWide, open_encoder
+from ftm_assets.resources.encoder import Encoder, EncoderMissing, EncoderTooWide, open_encoder, same_weights
 from ftm_assets.settings import Settings
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import ANYWHERE, Found, QuarterEncoder, Where, encoders_of, search
@@ -76,12 +76,13 @@ def query_vectors(text: str, wanted: Sequence[QuarterEncoder], settings: Setting
 def _encoder(wanted: QuarterEncoder, settings: Settings) -> Encoder:
     """The configured encoder if it is the quarter's, or else what goes by the recorded name."""
     try:
-        encoder = open_encoder(settings.encoder, settings.device)
+        encoder = open_encoder(settings.encoder, settings.device, settings.precision)
         if encoder.name != wanted.name:
-            encoder = open_encoder(wanted.name, settings.device)
+            encoder = open_encoder(wanted.name, settings.device, settings.precision)
         revision = encoder.revision
     except (EncoderMissing, EncoderTooWide) as error:
         raise EncoderNotHere(wanted, str(error)) from error
-    if (encoder.name, revision) != (wanted.name, wanted.revision):
+    # A vector in another precision points nearly the same way: what is found stays the same.
+    if encoder.name != wanted.name or not same_weights(revision, wanted.revision):
         raise EncoderNotHere(wanted, f"what is here is {encoder.name}@{revision}")
     return encoder

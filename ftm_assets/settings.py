@@ -4,6 +4,7 @@ import math
 import os
 import re
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import sqlalchemy as sa
@@ -22,8 +23,8 @@ MODEL_KEYS = ("FTM_LLM_API_KEY", "XAI_API_KEY")
 
 
 class Settings(BaseSettings):
-    """What differs from one machine to the next. Only `encoder`, and the last digits of vectors on another `device`,
-    change a result.
+    """What differs from one machine to the next. Only `encoder` and `precision`, and the last digits of vectors on
+    another `device`, change a result.
     """
 
     model_config = SettingsConfigDict(env_prefix="FTM_", frozen=True)
@@ -39,6 +40,9 @@ class Settings(BaseSettings):
     source: str | None = Field(None, description="transcript source that the UI uses when the launchpad names none")
     encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model: name, path, or module:attribute")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="of the encoder: auto, fp32, bf16, fp16; auto: fp32, on NVIDIA's GPUs half"
+    )
 
     lanes: int = Field(
         0, ge=0, description="runs at a time in the worker; 0: cores and two, with a language model 16 more, at most 32"
@@ -106,7 +110,7 @@ class Settings(BaseSettings):
 
     def of_worker(self) -> dict[str, str]:
         """By variable, what a GPU worker reads once, at its start; no secret is among it."""
-        names = "encoder device lanes lane_runs lane_memory grace event_days preload quarters"
+        names = "encoder device precision lanes lane_runs lane_memory grace event_days preload quarters"
         model = "llm_model llm_base_url llm_concurrency llm_rpm llm_tpm llm_timeout"
         more = "llm_reasoning_effort llm_patience llm_run_cap llm_quarter_cap llm_prices"
         of_model = f"{model} {more}" if self.llm_model else "llm_model"

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from ftm_assets.launcher.encoding import DIGEST_SIZE, LOADING, Failed, Loaded, Past, Progress, encoder_process
 from ftm_assets.launcher.kept_process import SPAWN, KeptProcess
+from ftm_assets.resources.encoder import Precision
 from ftm_assets.settings import MODEL_KEYS
 
 MAX_DEATHS = 3
@@ -25,11 +26,11 @@ class EncoderProcess(KeptProcess):
     without = MODEL_KEYS
     loading_s = 3600.0  # It may come from a hub.
 
-    def __init__(self, address: str, model: str, device: str) -> None:
+    def __init__(self, address: str, model: str, device: str, precision: Precision = "auto") -> None:
         self.address = address
         self.loaded: Loaded | None = None
         self.n_loads = 0
-        self._model = (model, device)
+        self._model = (model, device, precision)
         self._before = Progress()
         self._progress = Progress()
         # Memory that outlives the process which writes to it, however that ends.

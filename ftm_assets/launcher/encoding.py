@@ -2,7 +2,8 @@
 
 A batch never mixes requests: the same texts encoded beside others differ by 3e-7, which is enough to turn a clustering
 over. So a request is cut into batches by its own texts alone, as it is without the process, and the process is fair
-between batches: each request that waits has one encoded in turn.
+between batches: each request that waits has one encoded in turn. The next batch is handed over before the last one is
+waited for, so that its texts are made tokens while a GPU computes.
 """
 
 import ctypes
@@ -13,7 +14,8 @@ import struct
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -25,7 +27,7 @@ from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.lane import die_with
 from ftm_assets.launcher.line import Line
-from ftm_assets.resources.encoder import Encoder, batches, open_encoder
+from ftm_assets.resources.encoder import Encoder, Precision, batches_of, begin, open_encoder
 
 _SAY_S = 1.0
 _LOAD_AGAIN_S = 60.0
@@ -128,6 +130,7 @@ def encoder_process(
     address: str,
     model: str,
     device: str,
+    precision: Precision,
     past: Past,
 ) -> None:
     """Main function of the encoder process: load the model, then serve until the worker has gone.
@@ -141,7 +144,7 @@ def encoder_process(
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
-        server = _Server(model, device, worker, over, past)
+        server = _Server(lambda: open_encoder(model, device, precision), worker, over, past)
         server.load()
         server.serve(listener)
 
@@ -155,16 +158,24 @@ class _Request:
     left: deque[np.ndarray]
 
 
+@dataclass
+class _Begun:
+    """A batch that the device has; `coming` waits for its vectors."""
+
+    request: _Request
+    rows: np.ndarray
+    coming: Callable[[], np.ndarray]
+
+
 class _Server:
     """One batch of each request in turn. A model that could not be loaded is tried again by the next request."""
 
     encoder: Encoder
 
     def __init__(
-        self, model: str, device: str, worker: Connection, over: "ctypes.Array[ctypes.c_char]", past: Past
+        self, open_: Callable[[], Encoder], worker: Connection, over: "ctypes.Array[ctypes.c_char]", past: Past
     ) -> None:
-        self.model = model
-        self.device = device
+        self.open = open_
         self.worker = worker
         self.over = over
         self.past = past
@@ -172,6 +183,7 @@ class _Server:
         self.loaded: Loaded | None = None
         self.clients: list[Connection] = []
         self.requests: deque[_Request] = deque()
+        self.begun: _Begun | None = None
         self.progress = Progress()
 
     def load(self) -> Loaded | Failed:
@@ -180,7 +192,7 @@ class _Server:
                 return Failed(self.past.unloadable)
             self.over.value = LOADING
             try:
-                self.encoder = open_encoder(self.model, self.device)
+                self.encoder = self.open()
                 self.loaded = Loaded(self.encoder.name, self.encoder.revision)
             except Exception as error:  # Of whatever kind somebody else's encoder raises.
                 self.worker.send(failed := Failed(f"{type(error).__name__}: {error}"))
@@ -193,7 +205,7 @@ class _Server:
     def serve(self, listener: socket.socket) -> None:
         said_at = 0.0
         while True:
-            for ready in wait([listener, *self.clients], timeout=0 if self.requests else _SAY_S):
+            for ready in wait([listener, *self.clients], timeout=0 if self.requests or self.begun else _SAY_S):
                 if ready is listener:
                     client = listener.accept()[0]
                     # One that stands still in the middle of a message must not keep all others waiting.
@@ -202,8 +214,7 @@ class _Server:
                     self.clients.append(Connection(client.detach()))
                 else:
                     self._receive(cast(Connection, ready))
-            if self.requests:
-                self._encode_a_batch(self.requests.popleft())
+            self._take_turn()
             if time.monotonic() - said_at > _SAY_S:
                 self.worker.send(self.progress)
                 said_at = time.monotonic()
@@ -223,31 +234,45 @@ class _Server:
             self._answer(client, Failed(f"the encoder process died each time it encoded these {len(texts)} texts"))
             return
         vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
-        self.requests.append(_Request(client, digest, texts, vectors, deque(batches(texts))))
+        self.requests.append(_Request(client, digest, texts, vectors, deque(batches_of(self.encoder, texts))))
 
-    def _encode_a_batch(self, request: _Request) -> None:
-        rows = request.left.popleft()
+    def _take_turn(self) -> None:
+        """Hand the next batch over, and only then wait for the one before it."""
+        last, self.begun = self.begun, None
+        if self.requests:
+            request = self.requests.popleft()
+            rows = request.left.popleft()
+            with self._answering_for(request):
+                self.begun = _Begun(request, rows, begin(self.encoder, [request.texts[row] for row in rows]))
+                if request.left:
+                    self.requests.append(request)
+        if last is None or last.request.client not in self.clients:
+            return
+        request = last.request
+        with self._answering_for(request):
+            request.vectors[last.rows] = last.coming()
+            done = self.progress
+            self.progress = Progress(done.n_texts + len(last.rows), done.encoding_s, _gpu_bytes())
+            if not request.left and (self.begun is None or self.begun.request is not request):
+                self._answer(request.client, request.vectors)
+
+    @contextmanager
+    def _answering_for(self, request: _Request) -> Iterator[None]:
+        """Time what is done for a request. What goes wrong with it, of whatever kind, concerns it alone."""
         started = time.perf_counter()
         self.over.value = request.digest
         try:
-            request.vectors[rows] = self.encoder.encode([request.texts[row] for row in rows])
-        except Exception as error:  # Of whatever kind the model raises: it concerns this request alone.
-            failed = Failed(f"{type(error).__name__} while {len(rows)} texts were encoded: {error}")
+            yield
+        except Exception as error:
+            failed = Failed(f"{type(error).__name__} while {len(request.texts)} texts were encoded: {error}")
             self.worker.send(failed)
             self._end_if_broken()
+            self._drop(request.client)
             self._answer(request.client, failed)
-            return
         finally:
             self.over.value = b""
-        self.progress = Progress(
-            self.progress.n_texts + len(rows),
-            self.progress.encoding_s + time.perf_counter() - started,
-            _gpu_bytes(),
-        )
-        if request.left:
-            self.requests.append(request)
-        else:
-            self._answer(request.client, request.vectors)
+            took = time.perf_counter() - started
+            self.progress = Progress(self.progress.n_texts, self.progress.encoding_s + took, self.progress.gpu_bytes)
 
     def _end_if_broken(self) -> None:
         """End the process if it cannot encode anything any more, as after an illegal access to the GPU's memory.
@@ -270,7 +295,12 @@ class _Server:
     def _forget(self, client: Connection) -> None:
         client.close()
         self.clients.remove(client)
+        self._drop(client)
+
+    def _drop(self, client: Connection) -> None:
         self.requests = deque(request for request in self.requests if request.client is not client)
+        if self.begun is not None and self.begun.request.client is client:
+            self.begun = None
 
 
 def _gpu_bytes() -> int:

@@ -67,7 +67,7 @@ class Worker:
         self.holder = f"process {os.getpid()} on {socket.gethostname()}"
         self.lock = queue.lock(self.holder)
         self.started_at = datetime.now(UTC)
-        self.encoder = EncoderProcess(str(folder / "encoder"), settings.encoder, settings.device)
+        self.encoder = EncoderProcess(str(folder / "encoder"), settings.encoder, settings.device, settings.precision)
         addresses = {"FTM_ENCODER_ADDRESS": self.encoder.address}
         self.model: ModelProcess | None = None
         if settings.llm_model:

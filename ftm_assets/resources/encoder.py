@@ -2,14 +2,14 @@
 
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import numpy as np
 
@@ -22,8 +22,13 @@ _PUBLISHER = "sentence-transformers/"  # Of every model whose name names none.
 # The published weights. The package that carries them is not the publisher's, so they are verified at load.
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _BATCH_SIZE = 32
+_GPU_CHARACTERS = 65_536  # Some 16,000 tokens, padding included: enough for a GPU to do, little to hold.
 _HUB_TIMEOUT_S = 10
+_IN = "+"  # Before the precision of a revision.
 _ADVICE = f"set FTM_ENCODER to a folder with the model or to {_PACKAGED}, which needs no download"
+
+
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class EncoderMissing(FtmError):
@@ -52,16 +57,32 @@ class Encoder(Protocol):
         ...
 
 
+@runtime_checkable
+class BatchEncoder(Encoder, Protocol):
+    """An encoder that can be handed the next batch while it computes the last one."""
+
+    def batches(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Rows of the texts to encode together; depends on these texts alone."""
+        ...
+
+    def begin(self, texts: Sequence[str]) -> Callable[[], np.ndarray]:
+        """Hand over one batch; what is returned waits for its vectors, as from `encode`."""
+        ...
+
+
 @dataclass(frozen=True)
 class SentenceTransformerEncoder:
     """A sentence-transformers model by name or path. Building it loads nothing; the first use does.
 
-    model:  a folder, `all-MiniLM-L6-v2` (comes with a package of ours), or a name on the model hub
-    device: auto, cpu, cuda, cuda:1, mps
+    model:     a folder, `all-MiniLM-L6-v2` (comes with a package of ours), or a name on the model hub
+    device:    auto, cpu, cuda, cuda:1, mps
+    precision: fp32, bf16, fp16; auto is the one that the device is fast in: fp32, on NVIDIA's GPUs bf16 from Ampere
+               on and fp16 before
     """
 
     model: str = _PACKAGED
     device: str = "auto"
+    precision: Precision = "auto"
 
     @property
     def name(self) -> str:
@@ -70,27 +91,59 @@ class SentenceTransformerEncoder:
 
     @property
     def revision(self) -> str:
-        """First 16 digits of the weights' SHA-256, or the hub's commit; loads the model.
+        """First 16 digits of the weights' SHA-256, or the hub's commit, and of half precision which; loads the model.
 
         raises: EncoderMissing, EncoderTooWide
         """
-        return _load(self.model, self.device).revision
+        return self._loaded().revision
+
+    def batches(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """See `BatchEncoder`: of a GPU, as much as fills it. raises: EncoderMissing, EncoderTooWide"""
+        return batches(texts, None if self._loaded().model.device.type == "cpu" else _GPU_CHARACTERS)
+
+    def begin(self, texts: Sequence[str]) -> Callable[[], np.ndarray]:
+        """See `BatchEncoder`: texts are made tokens here, and a GPU computes on by itself.
+
+        raises: EncoderMissing, EncoderTooWide
+        """
+        coming = self._loaded().model.encode(
+            list(texts),
+            batch_size=len(texts),
+            convert_to_tensor=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
+        )
+        return lambda: pad(unit_rows(coming.float().cpu().numpy()))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
         """See `Encoder`. Batches are made of these texts alone. raises: EncoderMissing, EncoderTooWide"""
+        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
         if not texts:
-            return np.zeros((0, DIMENSIONS), np.float32)
-        model = _load(self.model, self.device).model
-        vectors = np.empty((len(texts), model.get_embedding_dimension()), np.float32)
-        for rows in batches(texts):
-            vectors[rows] = model.encode(
-                [texts[row] for row in rows],
-                batch_size=_BATCH_SIZE,
-                convert_to_numpy=True,
-                normalize_embeddings=True,
-                show_progress_bar=False,
-            )
-        return pad(unit_rows(vectors))
+            return vectors
+        first, *others = self.batches(texts)
+        rows, coming = first, self.begin([texts[row] for row in first])
+        for batch in others:
+            begun = self.begin([texts[row] for row in batch])
+            vectors[rows] = coming()
+            rows, coming = batch, begun
+        vectors[rows] = coming()
+        return vectors
+
+    def _loaded(self) -> "_Loaded":
+        return _load(self.model, self.device, self.precision)
+
+
+def batches_of(encoder: Encoder, texts: Sequence[str]) -> list[np.ndarray]:
+    """How the encoder cuts these texts. raises: what the encoder raises"""
+    return encoder.batches(texts) if isinstance(encoder, BatchEncoder) else batches(texts)
+
+
+def begin(encoder: Encoder, texts: Sequence[str]) -> Callable[[], np.ndarray]:
+    """Hand over one batch; an encoder that knows no other way is done with it at once. raises: what it raises"""
+    if isinstance(encoder, BatchEncoder):
+        return encoder.begin(texts)
+    vectors = encoder.encode(texts)
+    return lambda: vectors
 
 
 _encoded: dict[tuple[str, str, tuple[str, ...]], np.ndarray] = {}
@@ -108,24 +161,39 @@ def encode_once(encoder: Encoder, texts: tuple[str, ...]) -> np.ndarray:
     return _encoded[key]
 
 
-def batches(texts: Sequence[str]) -> list[np.ndarray]:
-    """Rows of the texts to encode together, (up to 32,) int64 each, longest texts first; depends on these texts alone.
+def batches(texts: Sequence[str], most_characters: int | None = None) -> list[np.ndarray]:
+    """Rows of the texts to encode together, int64 each, longest texts first; depends on these texts alone.
 
     Encoding batch by batch gives the same vectors as encoding all at once, which is cut the same way.
+
+    most_characters: of a batch, counted as if all its texts were as long as its longest, at least one text; None: a
+                     batch has up to 32 texts
     """
-    order = np.argsort([-len(text) for text in texts], kind="stable")
-    return [order[start : start + _BATCH_SIZE] for start in range(0, len(order), _BATCH_SIZE)]
+    lengths = np.array([len(text) for text in texts], np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    found, start = [], 0
+    while start < len(order):
+        size = _BATCH_SIZE if most_characters is None else most_characters // max(1, int(lengths[order[start]]))
+        found.append(order[start : start + max(1, size)])
+        start += max(1, size)
+    return found
 
 
-def open_encoder(spec: str, device: str) -> Encoder:
+def same_weights(revision: str, other: str) -> bool:
+    """Whether two revisions are one model, though perhaps in two precisions."""
+    return revision.partition(_IN)[0] == other.partition(_IN)[0]
+
+
+def open_encoder(spec: str, device: str, precision: Precision = "auto") -> Encoder:
     """The encoder that a word names; its model is not loaded yet.
 
-    spec:   a model as in `SentenceTransformerEncoder`, or `package.module:attribute`: an Encoder, or what returns one
-    device: for a model; an encoder of one's own decides for itself
-    raises: EncoderMissing if an encoder of one's own cannot be imported, or is none
+    spec:      a model as in `SentenceTransformerEncoder`, or `package.module:attribute`, an Encoder or what returns one
+    device:    for a model; an encoder of one's own decides for itself
+    precision: as the device
+    raises:    EncoderMissing if an encoder of one's own cannot be imported, or is none
     """
     if not is_import_path(spec):
-        return SentenceTransformerEncoder(spec, device)
+        return SentenceTransformerEncoder(spec, device, precision)
     return cast(Encoder, imported(spec, "encoder", Encoder, EncoderMissing))
 
 
@@ -138,13 +206,14 @@ class _Loaded:
 _loading = threading.Lock()
 
 
-def _load(model: str, device: str) -> _Loaded:
+def _load(model: str, device: str, precision: Precision) -> _Loaded:
     with _loading:
-        return _load_once(model, device)
+        return _load_once(model, device, precision)
 
 
 @cache
-def _load_once(model: str, device: str) -> _Loaded:
+def _load_once(model: str, device: str, precision: Precision) -> _Loaded:
+    import torch
     from sentence_transformers import SentenceTransformer
     from transformers.utils.logging import disable_progress_bar
 
@@ -168,7 +237,19 @@ def _load_once(model: str, device: str) -> _Loaded:
             f"encoder {model!r} has {width} dimensions, the tables hold {DIMENSIONS}; "
             "set FTM_ENCODER to a model with no more than that"
         )
-    return _Loaded(transformer, commit or _weights_digest(Path(where)))
+    revision = commit or _weights_digest(Path(where))
+    if precision == "auto":
+        precision = "fp32" if transformer.device.type != "cuda" else "bf16" if _is_fast_in_bf16() else "fp16"
+    if precision != "fp32":
+        transformer.to({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        revision += _IN + precision
+    return _Loaded(transformer, revision)
+
+
+def _is_fast_in_bf16() -> bool:
+    import torch
+
+    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
 
 
 def folder_of(model: str) -> Path | None:

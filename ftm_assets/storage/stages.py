@@ -74,7 +74,7 @@ class SecondEncoder(FtmError):
 
     def __init__(self, quarter: str, recorded: str, offered: str) -> None:
         super().__init__(
-            f"{quarter} is encoded with {recorded}, not {offered}; set FTM_ENCODER back, "
+            f"{quarter} is encoded with {recorded}, not {offered}; set FTM_ENCODER and FTM_PRECISION back, "
             f"or encode the whole quarter anew: ftm backfill {quarter} --reencode"
         )
 

@@ -82,6 +82,13 @@ def test_each_quarter_is_asked_with_its_own_encoder_or_not_at_all(
         ftm("search", "freight")
 
 
+def test_a_query_in_another_precision_is_the_same_query(published: Database) -> None:
+    before = search("freight")
+    with published.transaction() as connection:
+        connection.execute(sa.text("UPDATE quarters SET encoder_revision = '1+bf16'"))
+    assert search("freight") == before
+
+
 def test_what_cannot_be_searched_is_refused_with_the_next_step(published: Database) -> None:
     firm(published, 9, quarter="2022Q1", call_date=LATER)
     with pytest.raises(NoVectors, match="2022Q1 has no vectors yet; make them with: ftm backfill 2022Q1"):

@@ -64,7 +64,7 @@ def serve(address: str) -> Iterator[Callable[[str], Connection]]:
         ours, theirs = _SPAWN.Pipe()
         over = _SPAWN.RawArray("c", DIGEST_SIZE + 1)
         process = _SPAWN.Process(
-            target=encoder_process, args=(theirs, over, os.getpid(), address, model, "cpu", Past())
+            target=encoder_process, args=(theirs, over, os.getpid(), address, model, "cpu", "auto", Past())
         )
         process.start()
         started.append((process, ours))
@@ -125,6 +125,33 @@ def test_a_batch_never_mixes_requests(serve: Callable[[str], Connection], addres
         mine = [batch for batch in batches_in(recorded) if any(text.startswith(f"firm {n}:") for text in batch)]
         assert mine == [[texts[row] for row in rows] for rows in batches(texts)]
         assert vectors.tobytes() == Recording().encode(texts).tobytes()
+
+
+def test_the_next_batch_is_handed_over_before_the_last_one_is_waited_for(
+    serve: Callable[[str], Connection], address: str, recorded: Path
+) -> None:
+    serve(ours("Pipelined"))
+    texts = list("abcdef")
+    assert served_at(address).encode(texts).tobytes() == HashEncoder().encode(texts).tobytes()
+    assert batches_in(recorded) == [
+        ["begin", "a"],
+        ["begin", "c"],
+        ["end", "a"],
+        ["begin", "e"],
+        ["end", "c"],
+        ["end", "e"],
+    ]
+
+
+def test_a_batch_that_fails_late_ends_its_request_alone(
+    serve: Callable[[str], Connection], address: str, recorded: Path
+) -> None:
+    serve(ours("Pipelined"))
+    served = served_at(address)
+    with pytest.raises(EncoderFailed, match="RuntimeError while 6 texts were encoded: the device has failed"):
+        served.encode(["late", *"bcdef"])
+    assert ["begin", "e"] not in batches_in(recorded), "what else it asked for is given up"
+    assert served.encode(["a"]).tobytes() == HashEncoder().encode(["a"]).tobytes()
 
 
 def test_a_small_request_waits_for_a_batch_of_each_large_one_and_not_for_all_of_it(

@@ -24,9 +24,11 @@ from ftm_assets.resources import encoder as encoder_module
 from ftm_assets.resources.encoder import (
     EncoderMissing,
     EncoderTooWide,
+    Precision,
     SentenceTransformerEncoder,
     batches,
     open_encoder,
+    same_weights,
 )
 from ftm_assets_tests.fakes import HashEncoder
 
@@ -145,6 +147,27 @@ def test_a_batch_holds_32_texts_of_near_length_the_longest_first() -> None:
     assert sorted(order) == list(range(80))
     assert order == sorted(range(80), key=lambda row: -len(texts[row])), "texts of one length stay in order"
     assert batches([]) == []
+
+
+def test_a_batch_holds_as_many_texts_as_fill_a_gpu() -> None:
+    texts = ["a" * n for n in (5, 30, 9, 10, 1, 5)]
+    cut = [[len(texts[row]) for row in batch] for batch in batches(texts, most_characters=20)]
+    assert cut == [[30], [10, 9], [5, 5, 1]], "padding counts, and one that is longer goes alone"
+    assert [len(batch) for batch in batches([""] * 30, most_characters=20)] == [20, 10]
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_half_precision_is_near_to_single_and_another_revision(
+    minilm: SentenceTransformerEncoder, rows: np.ndarray, precision: Precision
+) -> None:
+    half = SentenceTransformerEncoder(device="cpu", precision=precision)
+    vectors = half.encode(TEXTS)
+    assert vectors.dtype == np.float32
+    assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
+    assert (vectors * rows).sum(axis=1).min() > 0.999
+    assert vectors.tobytes() != rows.tobytes()
+    assert half.revision == f"{minilm.revision}+{precision}"
+    assert same_weights(half.revision, minilm.revision) and not same_weights("1+bf16", "2+bf16")
 
 
 def test_encoding_batch_by_batch_gives_the_rows_of_one_call_of_the_model(rows: np.ndarray) -> None:
