@@ -236,6 +236,8 @@ def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
         if state.n_recipes > 1:
             console.print(f"{state.quarter}: firms were made by {state.n_recipes} different versions or settings; make")
             console.print(f"  them alike with: ftm backfill {state.quarter} --all")
+        if state.archived_at:
+            console.print(f"{state.quarter}: archived on {state.archived_at:%Y-%m-%d}; its sentences have no vectors")
         if told := _sources(state):
             console.print(f"{state.quarter}: {told}")
         if state.themes.changed_firms:

@@ -15,6 +15,8 @@ from ftm_assets.cli.progress import stoppable, tracked
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
+from ftm_assets.storage.archive import archive as archive_quarter
+from ftm_assets.storage.archive import size_of_sentences
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import Unknown, find_firm, find_firm_in, find_quarter, parse_quarter
 from ftm_assets.storage.removal import calls_to_forget, drop_quarter, firms_without_calls, forget
@@ -230,6 +232,31 @@ def drop(
     else:
         show_status(database, [quarter], Format.table)
         console.print(f"nothing was deleted; repeat with --yes to drop {quarter}")
+
+
+@app.command()
+def archive(
+    quarter: QuarterArgument,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+) -> None:
+    """Drop the vectors of a quarter's sentences, most of what it takes on the disk. --yes does it.
+
+    All else stays. Sentences can no longer be searched by meaning, nor topics and themes be made anew, until
+    `ftm backfill QUARTER --reencode` has made the vectors again.
+    """
+    database = _database()
+    with database.transaction() as connection:
+        quarter = find_quarter(connection, quarter)
+        before = size_of_sentences(connection, quarter)
+    if not yes:
+        console.print(f"sentences of {quarter}: {before.n_bytes / 2**20:,.0f} MB, {before.n_vectors:,} with a vector")
+        console.print(f"nothing was deleted; repeat with --yes to archive {quarter}")
+        return
+    before, after = archive_quarter(database, quarter)
+    console.print(
+        f"archived {quarter}: {before.n_vectors:,} vectors dropped, its sentences take {after.n_bytes / 2**20:,.0f} MB "
+        f"instead of {before.n_bytes / 2**20:,.0f}"
+    )
 
 
 def _unregister_firms_without_calls(database: Database) -> None:

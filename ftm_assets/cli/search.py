@@ -73,7 +73,7 @@ def search(
         _tell(found.hits)
     else:
         show(found.hits, {}, form)
-    for line in _notes(found.exact):
+    for line in _notes(found):
         (console if form is Format.table else errors).print(line, markup=False, soft_wrap=True)
 
 
@@ -89,11 +89,14 @@ def _tell(hits: Sequence[queries.Hit]) -> None:
         console.print(f"    {hit.text}", markup=False, overflow="ellipsis", no_wrap=True)
 
 
-def _notes(exact: Sequence[queries.ExactScan]) -> list[str]:
-    """Where the search had to compare all rows, and what would spare it that."""
-    found = [f"{each.quarter} {each.level}: {each.reason}, so all rows were compared" for each in exact]
-    unindexed = sorted({each.quarter for each in exact if each.reason == queries.NO_INDEX})
-    return found + [f"build the search index of {quarter} with: ftm backfill {quarter}" for quarter in unindexed]
+def _notes(found: queries.Found) -> list[str]:
+    """What the search left out, where it had to compare all rows, and what would spare it that."""
+    unindexed = sorted({each.quarter for each in found.exact if each.reason == queries.NO_INDEX})
+    return [
+        *(f"{quarter} is archived: its sentences were not searched" for quarter in found.archived),
+        *(f"{each.quarter} {each.level}: {each.reason}, so all rows were compared" for each in found.exact),
+        *(f"build the search index of {quarter} with: ftm backfill {quarter}" for quarter in unindexed),
+    ]
 
 
 def firms(

@@ -144,6 +144,14 @@ def index_name(level: Level, quarter: str) -> str:
     return f"{PREFIX}{level}_{quarter.lower()}"
 
 
+def levels_of(connection: Connection, quarter: str) -> list[Level]:
+    """What can be searched of a quarter: all levels, without the sentences of one that is archived."""
+    archived = connection.scalar(
+        sa.text("SELECT archived_at IS NOT NULL FROM quarters WHERE quarter = :quarter"), {"quarter": quarter}
+    )
+    return [level for level in Level if level is not Level.sentences or not archived]
+
+
 def ready_levels(connection: Connection, quarters: Collection[str]) -> set[tuple[str, Level]]:
     """Of these quarters, each level with an index that queries can use."""
     names = {index_name(level, quarter): (quarter, level) for quarter in quarters for level in Level}
@@ -164,7 +172,7 @@ def index_states(connection: Connection, quarter: str, settings: SearchIndexSett
 
     settings: what they should be built with; None for any
     """
-    names = {index_name(level, quarter): level for level in Level}
+    names = {index_name(level, quarter): level for level in levels_of(connection, quarter)}
     rows = connection.execute(
         sa.text(
             """
@@ -195,8 +203,8 @@ def index_states(connection: Connection, quarter: str, settings: SearchIndexSett
 
 
 def search_index_ready(connection: Connection, quarter: str) -> bool:
-    """Whether every level of the quarter has an index that queries can use."""
-    return len(ready_levels(connection, [quarter])) == len(Level)
+    """Whether every level of the quarter that can be searched has an index that queries can use."""
+    return {(quarter, level) for level in levels_of(connection, quarter)} <= ready_levels(connection, [quarter])
 
 
 def build_search_index(
@@ -214,7 +222,8 @@ def build_search_index(
         if not connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
             raise NoQuarter(quarter)
     with _alone(database, quarter, tell) as connection:
-        return [_bring(database, connection, quarter, level, settings, tell) for level in Level]
+        levels = levels_of(connection, quarter)
+        return [_bring(database, connection, quarter, level, settings, tell) for level in levels]
 
 
 def drop_search_index(connection: Connection, quarter: str) -> None:

@@ -79,6 +79,16 @@ class SecondEncoder(FtmError):
         )
 
 
+class Archived(FtmError):
+    """Something needs the vectors of sentences of a quarter that goes without them."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(
+            f"{quarter} is archived: its sentences have no vectors; "
+            f"make everything again that rests on them: ftm backfill {quarter} --reencode"
+        )
+
+
 @dataclass(frozen=True)
 class FirmQuarter:
     """A partition of the firm assets. `has_call` is False for a firm that is known, but has no call in the quarter."""
@@ -232,14 +242,19 @@ def link_topics(connection: Connection, quarter: str, company_id: int | None = N
 
 
 def reencode(connection: Connection, quarter: str) -> None:
-    """Forget the quarter's encoder and every vector made with it, so that another one may take its place."""
+    """Forget the quarter's encoder and every vector made with it, so that another one may take its place.
+
+    A quarter that was archived is not any more.
+    """
     lock(connection, quarter)
     for derived in reversed(STAGES):
         for table in _TABLES[derived]:
             connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
     connection.execute(sa.delete(t.Stage).where(t.Stage.quarter == quarter, t.Stage.stage.in_(STAGES)))
     connection.execute(
-        sa.update(t.Quarter).where(t.Quarter.quarter == quarter).values(encoder=None, encoder_revision=None)
+        sa.update(t.Quarter)
+        .where(t.Quarter.quarter == quarter)
+        .values(encoder=None, encoder_revision=None, archived_at=None)
     )
 
 
@@ -274,7 +289,7 @@ def read_turns(connection: Connection, where: FirmQuarter) -> FirmTurns:
 
 
 def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
-    """A firm-quarter's sentences with their vectors, in call order. raises: MissingStage"""
+    """A firm-quarter's sentences with their vectors, in call order. raises: MissingStage, Archived"""
     turns = read_turns(connection, where)
     if not where.has_call:
         return Sentences((), vectors_of([]), built_from=turns.built_from, reason=turns.reason)
@@ -285,6 +300,8 @@ def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
         .where(*_of(t.Sentence, where.quarter, where.company_id))
         .order_by(*_CALL_ORDER, t.Sentence.position)
     ).all()
+    if any(row[-1] is None for row in found):
+        raise Archived(where.quarter)
     return Sentences(
         rows=tuple(Sentence(*row[:-1]) for row in found),
         embeddings=vectors_of([row[-1] for row in found]),

@@ -60,6 +60,9 @@ class Quarter(Base):
     quarter: Mapped[str] = mapped_column(primary_key=True)
     encoder: Mapped[str | None]
     encoder_revision: Mapped[str | None]
+    archived_at: Mapped[datetime | None] = mapped_column(
+        doc="when the vectors of its sentences were dropped; null if they were not"
+    )
 
 
 class Firm(Base):
@@ -201,8 +204,8 @@ class Sentence(Base):
         doc="cosine to the nearest sentence that any firm could say; null where it was not measured"
     )
     text: Mapped[str] = mapped_column(doc="as spoken")
-    embedding: Mapped[Any] = mapped_column(
-        HALFVEC(DIMENSIONS), nullable=False, doc="unit length, padded with zeros to 768, in half precision"
+    embedding: Mapped[Any | None] = mapped_column(
+        HALFVEC(DIMENSIONS), doc="unit length, padded with zeros to 768, in half precision; null in archived quarters"
     )
 
 

@@ -28,7 +28,7 @@ from ftm_assets.analysis.words import name_tokens, terms
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.copy import copy_rows
 from ftm_assets.storage.funnel import Funnel, count_funnel
-from ftm_assets.storage.stages import binary, link_topics, lock, vectors_of
+from ftm_assets.storage.stages import Archived, binary, link_topics, lock, vectors_of
 
 # Firms whose stages all rest on one another, with the hash of their summaries.
 _COMPLETE = """
@@ -115,6 +115,8 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
     """All that the themes of a quarter are made from, firms in order of company id; of a firm that is behind, nothing.
 
     A topic's exemplar vector is the unit-length mean of its N_EXEMPLARS best sentences.
+
+    raises: Archived
     """
     firms = current_summaries(connection, quarter)
     rows = connection.execute(
@@ -131,6 +133,8 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
         .where(t.Topic.quarter == quarter, t.Topic.company_id.in_(firms))
         .order_by(t.Topic.company_id, t.Topic.topic_number)
     ).all()
+    if any(row.exemplar is None for row in rows):
+        raise Archived(quarter)
     speakers = _speakers(connection, quarter, firms)
     tokens = {firm: name_tokens(persons, name) for firm, (name, persons) in speakers.items()}
     said = _said(connection, quarter, tokens)

@@ -206,6 +206,20 @@ def test_drop_takes_a_whole_quarter_when_told(calls: Path, instance: dg.DagsterI
 
 
 @pytest.mark.usefixtures("done")
+def test_archive_drops_vectors_when_told_and_reencode_brings_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FTM_ENCODER", "ftm_assets_tests.fakes:HashEncoder")
+    assert "nothing was deleted; repeat with --yes to archive 2021Q4" in ftm("archive", "2021Q4")
+    assert "archived 2021Q4: " in ftm("archive", "2021Q4", "--yes")
+    assert "2021Q4 is archived: its sentences were not searched" in ftm("search", "freight")
+    assert "2021Q4: archived on " in ftm("status", "2021Q4")
+    assert json.loads(ftm("status", "-f", "json"))[0]["archived_at"]
+    before = ftm("themes", "2021Q4", "-f", "json")
+    ftm("backfill", "2021Q4", "--reencode")
+    assert ftm("themes", "2021Q4", "-f", "json") == before
+    assert "archived" not in ftm("search", "freight")
+
+
+@pytest.mark.usefixtures("done")
 def test_a_wrong_word_gets_one_message_with_the_next_step() -> None:
     for arguments, message in {
         "status 2012Q4": "unknown quarter '2012Q4'; did you mean 2021Q4?",

@@ -20,7 +20,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
-from ftm_assets.storage.search_index import Level, ready_levels
+from ftm_assets.storage.search_index import Level, levels_of, ready_levels
 
 # Candidates for each row that is wanted, and the least that an index is asked for.
 _OVERSAMPLING, _FEWEST = 4, 40
@@ -88,10 +88,13 @@ class ExactScan:
 
 @dataclass(frozen=True)
 class Found:
-    """Hits by level and nearness, and where the search had to do without an index."""
+    """Hits by level and nearness, where the search had to do without an index, and quarters whose sentences it left out
+    because they are archived.
+    """
 
     hits: tuple[Hit, ...]
     exact: tuple[ExactScan, ...]
+    archived: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,11 +143,16 @@ def search(
     ef_search: candidates that an index keeps in mind while it searches; more find more and take longer
     """
     ready = ready_levels(connection, vectors)
+    there = {quarter: levels_of(connection, quarter) for quarter in vectors}
     exact: list[ExactScan] = []
+    archived: list[str] = []
     hits: list[Hit] = []
     for level in levels:
         near: list[_Near] = []
         for quarter, vector in vectors.items():
+            if level not in there[quarter]:
+                archived.append(quarter)
+                continue
             ask = _Asked(connection, quarter, vector, level, where, limit, ef_search)
             if where.company_id is not None:
                 near += ask.exactly()
@@ -159,7 +167,7 @@ def search(
                 near += found
         nearest = sorted(near, key=lambda each: (-each.cosine, each.quarter, each.key))[:limit]
         hits += _TELLERS[level](connection, nearest)
-    return Found(tuple(hits), tuple(exact))
+    return Found(tuple(hits), tuple(exact), tuple(archived))
 
 
 @dataclass(frozen=True)

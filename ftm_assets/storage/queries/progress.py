@@ -1,6 +1,7 @@
 """How far a quarter is, and how much is in it."""
 
 from dataclasses import dataclass, fields
+from datetime import datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -54,9 +55,10 @@ class QuarterProgress:
 class QuarterStatus(QuarterProgress):
     """How far a quarter is, and how much is in it; every count has its denominator beside it.
 
-    n_recipes: different versions and settings behind one stage, at most; 1 where all firms were made alike
-    sources:   who wrote summaries of topics and descriptions of themes
-    indexed:   whether themes, topics and sentences have their vector indexes
+    n_recipes:   different versions and settings behind one stage, at most; 1 where all firms were made alike
+    sources:     who wrote summaries of topics and descriptions of themes
+    indexed:     whether themes, topics and, in a quarter that is not archived, sentences have their vector indexes
+    archived_at: when the vectors of its sentences were dropped
     """
 
     n_calls: int
@@ -73,6 +75,7 @@ class QuarterStatus(QuarterProgress):
     n_recipes: int
     sources: tuple[SummarySource, ...] = ()
     indexed: bool = False
+    archived_at: datetime | None = None
 
     @property
     def outlier_share(self) -> float:
@@ -129,7 +132,7 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
                     WHERE quarter = :quarter AND source = 'keywords') AS summaries,
                 (SELECT count(DISTINCT theme_number) AS n_themes, count(*) AS n_topics_in_themes
                     FROM theme_topics WHERE quarter = :quarter) AS themes,
-                (SELECT max(encoder || '@' || encoder_revision) AS encoder
+                (SELECT max(encoder || '@' || encoder_revision) AS encoder, max(archived_at) AS archived_at
                     FROM quarters WHERE quarter = :quarter) AS quarters,
                 (SELECT coalesce(max(n), 0) AS n_recipes FROM
                     -- The reason for an empty partition is no part of the recipe.
@@ -157,6 +160,7 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         n_themes=counts.n_themes,
         n_topics_in_themes=counts.n_topics_in_themes,
         encoder=counts.encoder,
+        archived_at=counts.archived_at,
         n_recipes=counts.n_recipes,
         sources=tuple(summary_sources(connection, quarter)),
         indexed=search_index_ready(connection, quarter),
