@@ -349,12 +349,17 @@ def check_model(defs: dg.Definitions, settings: Settings) -> None:
 def reencode(defs: dg.Definitions, database: Database, quarter: str) -> None:
     """Drop a quarter's vectors and all that rests on them, so that the configured encoder makes new ones.
 
-    Vectors that it has made stay. raises: whatever the encoder raises if it cannot be loaded; then nothing is dropped
+    Vectors that it has made stay, unless the quarter is archived and lacks some.
+
+    raises: whatever the encoder raises if it cannot be loaded; then nothing is dropped
     """
     try:
         check_encoder(defs, database, quarter)
+        anew = False
     except stages.SecondEncoder:
-        with database.transaction() as connection:
+        anew = True
+    with database.transaction() as connection:
+        if anew or stages.is_archived(connection, quarter):
             stages.reencode(connection, quarter)
 
 

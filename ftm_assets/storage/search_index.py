@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.stages import is_archived
 from ftm_assets.storage.transcripts import LOCK_TIMEOUT_MS, leaf
 
 POLL_S = 1.0
@@ -146,9 +147,7 @@ def index_name(level: Level, quarter: str) -> str:
 
 def levels_of(connection: Connection, quarter: str) -> list[Level]:
     """What can be searched of a quarter: all levels, without the sentences of one that is archived."""
-    archived = connection.scalar(
-        sa.text("SELECT archived_at IS NOT NULL FROM quarters WHERE quarter = :quarter"), {"quarter": quarter}
-    )
+    archived = is_archived(connection, quarter)
     return [level for level in Level if level is not Level.sentences or not archived]
 
 

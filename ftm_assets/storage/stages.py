@@ -241,6 +241,12 @@ def link_topics(connection: Connection, quarter: str, company_id: int | None = N
     )
 
 
+def is_archived(connection: Connection, quarter: str) -> bool:
+    """Whether the quarter goes without the vectors of its sentences."""
+    archived_at = sa.select(t.Quarter.archived_at).where(t.Quarter.quarter == quarter)
+    return connection.scalar(archived_at) is not None
+
+
 def reencode(connection: Connection, quarter: str) -> None:
     """Forget the quarter's encoder and every vector made with it, so that another one may take its place.
 
