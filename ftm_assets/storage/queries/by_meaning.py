@@ -301,16 +301,20 @@ def _tell_topics(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     rows = connection.execute(
         sa.text(
             """
-            SELECT p.topic_id AS id, firms.partition_key AS firm_key, f.name AS firm_name,
-                   coalesce(s.title, p.label) AS label, p.topic_id, themes.theme_id, s.text
-            FROM unnest(CAST(:quarters AS text[]), CAST(:companies AS bigint[]), CAST(:numbers AS smallint[]))
-                WITH ORDINALITY AS near (quarter, company_id, topic_number, place)
-            JOIN topics AS p USING (quarter, company_id, topic_number)
-            JOIN topic_summaries AS s USING (quarter, company_id, topic_number)
+            -- In two parts, because comparing the orders in which seven tables may be joined takes longer than joining.
+            WITH found AS MATERIALIZED (
+                SELECT place, quarter, company_id, topic_number, p.topic_id, coalesce(s.title, p.label) AS label, s.text
+                FROM unnest(CAST(:quarters AS text[]), CAST(:companies AS bigint[]), CAST(:numbers AS smallint[]))
+                    WITH ORDINALITY AS near (quarter, company_id, topic_number, place)
+                JOIN topics AS p USING (quarter, company_id, topic_number)
+                JOIN topic_summaries AS s USING (quarter, company_id, topic_number)
+            )
+            SELECT topic_id AS id, partition_key AS firm_key, name AS firm_name, found.label, topic_id, theme_id, text
+            FROM found
             JOIN firms USING (company_id)
             JOIN firm_quarters AS f USING (quarter, company_id)
             LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
-                                         = (near.quarter, near.company_id, near.topic_number)
+                                         = (found.quarter, found.company_id, found.topic_number)
             LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
             ORDER BY place
             """
@@ -328,19 +332,21 @@ def _tell_sentences(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     rows = connection.execute(
         sa.text(
             """
-            -- Chosen first: Postgres finds the best order for eight tables only, and joins the others as written.
-            WITH found AS MATERIALIZED (
-                SELECT place, x.* FROM unnest(CAST(:quarters AS text[]), CAST(:ids AS text[]))
+            -- In parts, because comparing the orders in which ten tables may be joined takes longer than joining them.
+            WITH spoken AS MATERIALIZED (
+                SELECT place, quarter, sentence_id, company_id, call_date, person, s.role, s.section, s.text
+                FROM unnest(CAST(:quarters AS text[]), CAST(:ids AS text[]))
                     WITH ORDINALITY AS near (quarter, sentence_id, place)
-                JOIN sentences AS x USING (quarter, sentence_id)
+                JOIN sentences AS s USING (quarter, sentence_id)
+                JOIN calls USING (quarter, company_id, transcript_id)
+                JOIN components USING (quarter, transcript_id, component_order)
+            ), named AS MATERIALIZED (
+                SELECT spoken.*, partition_key, name
+                FROM spoken JOIN firms USING (company_id) JOIN firm_quarters USING (quarter, company_id)
             )
-            SELECT x.sentence_id AS id, firms.partition_key AS firm_key, f.name AS firm_name, c.call_date, k.person,
+            SELECT x.sentence_id AS id, x.partition_key AS firm_key, x.name AS firm_name, x.call_date, x.person,
                    x.role, x.section, p.label, p.topic_id, themes.theme_id, x.text
-            FROM found AS x
-            JOIN firms USING (company_id)
-            JOIN firm_quarters AS f USING (quarter, company_id)
-            JOIN calls AS c USING (quarter, transcript_id)
-            JOIN components AS k USING (quarter, transcript_id, component_order)
+            FROM named AS x
             LEFT JOIN topic_sentences AS a USING (quarter, sentence_id)
             LEFT JOIN topics AS p ON (p.quarter, p.company_id, p.topic_number)
                                    = (a.quarter, a.company_id, a.topic_number)
