@@ -23,7 +23,7 @@ from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_progress
-from ftm_assets.storage.search_index import search_index_ready
+from ftm_assets.storage.search_index import drop_search_index, search_index_ready
 from ftm_assets.storage.summaries import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.themes import theme_state
 from ftm_assets.storage.transcripts import IngestCounts, firm_keys
@@ -361,6 +361,7 @@ def reencode(defs: dg.Definitions, database: Database, quarter: str) -> None:
     with database.transaction() as connection:
         if anew or stages.is_archived(connection, quarter):
             stages.reencode(connection, quarter)
+            drop_search_index(connection, quarter)  # Another encoder may be wider.
 
 
 def _encoder(defs: dg.Definitions) -> Encoder:

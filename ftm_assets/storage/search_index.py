@@ -1,8 +1,8 @@
 """The search index of a quarter: one HNSW index for its themes, one for its topics, one for its sentences.
 
-An index holds vectors as `halfvec`, half as wide, and finds nearly all of the nearest; what it finds is ranked by the
-whole vectors (see `queries.search`). It is built beside readers and writers, and lives outside of the migrations, like
-the leaves of `sentences`: it comes and goes with the quarter.
+An index holds vectors as `halfvec`, half as wide, without the zeros behind the encoder's own width, and finds nearly
+all of the nearest; what it finds is ranked by the whole vectors (see `queries.search`). It is built beside readers and
+writers, and lives outside of the migrations, like the leaves of `sentences`: it comes and goes with the quarter.
 """
 
 import re
@@ -14,6 +14,7 @@ from enum import StrEnum
 from time import monotonic, sleep
 from typing import Any, cast
 
+import numpy as np
 import psycopg
 import sqlalchemy as sa
 from pydantic import BaseModel, Field
@@ -22,17 +23,18 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.stages import is_archived
+from ftm_assets.storage.stages import is_archived, vectors_of
 from ftm_assets.storage.transcripts import LOCK_TIMEOUT_MS, leaf
 
 POLL_S = 1.0
+_N_LOOKED_AT = 100
 CLEAN_UP_MS = 1_000
 # Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
 BULK_SHARE = 0.1
 PREFIX = "hnsw_"
 _SAFE_IN_PARALLEL = (0, 8, 3)
-# Graph of a build in memory, with some room: a row took 2,250 bytes at m = 16, and 2,762 at m = 32.
-_ROW_BYTES, _NEIGHBOUR_BYTES = 1_750, 40
+# Graph of a build in memory, with some room: a row of 768 dimensions took 2,250 bytes at m = 16, and 2,762 at m = 32.
+_ROW_BYTES, _DIMENSION_BYTES, _NEIGHBOUR_BYTES = 214, 2, 40
 _MB = 2**20
 
 
@@ -151,19 +153,26 @@ def levels_of(connection: Connection, quarter: str) -> list[Level]:
     return [level for level in Level if level is not Level.sentences or not archived]
 
 
-def ready_levels(connection: Connection, quarters: Collection[str]) -> set[tuple[str, Level]]:
-    """Of these quarters, each level with an index that queries can use."""
+def indexed(vector: str, width: int) -> str:
+    """The expression that an index of that width holds; queries find the index by it alone."""
+    part = vector if width == DIMENSIONS else f"subvector({vector}, 1, {width})"
+    return f"{part}::halfvec({width})"
+
+
+def ready_levels(connection: Connection, quarters: Collection[str]) -> dict[tuple[str, Level], int]:
+    """Of these quarters, each level with an index that queries can use -> the dimensions that the index holds."""
     names = {index_name(level, quarter): (quarter, level) for quarter in quarters for level in Level}
-    found = connection.scalars(
+    found = connection.execute(
         sa.text(
             """
-            SELECT name FROM unnest(CAST(:names AS text[])) AS wanted (name)
-            JOIN pg_index ON indexrelid = to_regclass(name) WHERE indisvalid
+            SELECT name, atttypmod FROM unnest(CAST(:names AS text[])) AS wanted (name)
+            JOIN pg_index ON indexrelid = to_regclass(name)
+            JOIN pg_attribute ON (attrelid, attnum) = (indexrelid, 1) WHERE indisvalid
             """
         ),
         {"names": list(names)},
     )
-    return {names[name] for name in found}
+    return {names[name]: width for name, width in found}
 
 
 def index_states(connection: Connection, quarter: str, settings: SearchIndexSettings | None = None) -> list[IndexState]:
@@ -203,7 +212,7 @@ def index_states(connection: Connection, quarter: str, settings: SearchIndexSett
 
 def search_index_ready(connection: Connection, quarter: str) -> bool:
     """Whether every level of the quarter that can be searched has an index that queries can use."""
-    return {(quarter, level) for level in levels_of(connection, quarter)} <= ready_levels(connection, [quarter])
+    return {(quarter, level) for level in levels_of(connection, quarter)} <= ready_levels(connection, [quarter]).keys()
 
 
 def build_search_index(
@@ -301,7 +310,8 @@ def _bring(
     if before.state is not State.missing:
         _drop(connection, before.name)
     n_workers = database.settings.index_workers if _pgvector(connection) >= _SAFE_IN_PARALLEL else 0
-    memory_mb = _memory(n_rows, settings.m, n_workers, database.settings.index_memory)
+    width = _width(connection, table, column, condition)
+    memory_mb = _memory(n_rows, width, settings.m, n_workers, database.settings.index_memory)
     for setting, value in (
         ("maintenance_work_mem", f"{memory_mb}MB"),
         ("max_parallel_maintenance_workers", str(n_workers)),
@@ -311,7 +321,7 @@ def _bring(
         connection.execute(sa.text("SELECT set_config(:setting, :value, false)"), {"setting": setting, "value": value})
     statement = (
         f"CREATE INDEX CONCURRENTLY {before.name} ON {table} "
-        f"USING hnsw (({column}::halfvec({DIMENSIONS})) halfvec_cosine_ops) "
+        f"USING hnsw (({indexed(column, width)}) halfvec_cosine_ops) "
         f"WITH (m = {settings.m}, ef_construction = {settings.ef_construction}){condition}"
     )
     try:
@@ -390,15 +400,30 @@ def _target(level: Level, quarter: str) -> tuple[str, str, str]:
             return leaf(quarter), "embedding", ""
 
 
+def _width(connection: Connection, table: str, column: str, condition: str) -> int:
+    """Dimensions before the zeros that pad every vector: told by some vectors, and then by all."""
+    vectors = connection.scalars(
+        sa.text(f"SELECT vector_send({column}::vector) FROM {table}{condition} LIMIT {_N_LOOKED_AT}")  # noqa: S608
+    )
+    used = np.flatnonzero(vectors_of(list(vectors)).any(axis=0))
+    width = int(used[-1]) + 1 if used.size else DIMENSIONS
+    if width == DIMENSIONS:
+        return width
+    rest = f"subvector({column}::vector, {width + 1}, {DIMENSIONS - width})"
+    where = f"{condition or ' WHERE true'} AND vector_norm({rest}) > 0"
+    more = connection.scalar(sa.text(f"SELECT EXISTS (SELECT FROM {table}{where})"))  # noqa: S608
+    return DIMENSIONS if more else width
+
+
 def _built_with(reloptions: list[str] | None, settings: SearchIndexSettings) -> bool:
     """Whether an index has these settings, which Postgres keeps as `m=16`, `ef_construction=64`."""
     wanted = {"m": settings.m, "ef_construction": settings.ef_construction}
     return {option.partition("=")[0]: int(option.partition("=")[2]) for option in reloptions or []} == wanted
 
 
-def _memory(n_rows: int, m: int, n_workers: int, most_mb: int) -> int:
+def _memory(n_rows: int, width: int, m: int, n_workers: int, most_mb: int) -> int:
     """MB for a build: what its graph takes, at least the 32 a process that Postgres wants, at most the setting."""
-    graph = n_rows * (_ROW_BYTES + _NEIGHBOUR_BYTES * m) // _MB + 1
+    graph = n_rows * (_ROW_BYTES + _DIMENSION_BYTES * width + _NEIGHBOUR_BYTES * m) // _MB + 1
     return min(most_mb, max(graph, 32 * (n_workers + 1)))
 
 

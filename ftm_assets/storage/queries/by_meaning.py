@@ -20,12 +20,11 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
-from ftm_assets.storage.search_index import Level, levels_of, ready_levels
+from ftm_assets.storage.search_index import Level, indexed, levels_of, ready_levels
 
 # Candidates for each row that is wanted, and the least that an index is asked for.
 _OVERSAMPLING, _FEWEST = 4, 40
-# Always cast, whatever the column holds: the one form is found by the index, the other one never.
-_HALF, _WHOLE = f"halfvec({DIMENSIONS})", f"vector({DIMENSIONS})"
+_WHOLE = f"vector({DIMENSIONS})"
 EF_SEARCH = 100
 NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
 
@@ -156,11 +155,11 @@ def search(
             ask = _Asked(connection, quarter, vector, level, where, limit, ef_search)
             if where.company_id is not None:
                 near += ask.exactly()
-            elif (quarter, level) not in ready:
+            elif (width := ready.get((quarter, level))) is None:
                 near += ask.exactly()
                 exact.append(ExactScan(quarter, level, NO_INDEX))
             else:
-                found = ask.by_index()
+                found = ask.by_index(width)
                 if len(found) < limit and (whole := ask.exactly()) and len(whole) > len(found):
                     found = whole
                     exact.append(ExactScan(quarter, level, TOO_FEW))
@@ -193,8 +192,8 @@ class _Asked:
             """  # noqa: S608  (constants of this module, and a quarter that was checked)
         )
 
-    def by_index(self) -> list[_Near]:
-        """Let the index name candidates, and rank them."""
+    def by_index(self, width: int) -> list[_Near]:
+        """Let the index, of that many dimensions, name candidates, and rank them."""
         key, vector, source = _SOURCES[self.level]
         n_candidates = max(_OVERSAMPLING * self.limit, _FEWEST)
         self.connection.execute(
@@ -210,7 +209,7 @@ class _Asked:
             f"""
             WITH candidates AS MATERIALIZED (
                 SELECT {key}, {vector} AS vector FROM {source} WHERE {self._conditions()}
-                ORDER BY {vector}::{_HALF} <=> CAST(:vector AS {_HALF})
+                ORDER BY {indexed(vector, width)} <=> {indexed(f"CAST(:vector AS {_WHOLE})", width)}
                 LIMIT {n_candidates:d}
             )
             SELECT {key}, 1 - (vector::{_WHOLE} <=> CAST(:vector AS {_WHOLE})) AS cosine
