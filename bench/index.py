@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--quarter", default="2021Q4")
     parser.add_argument("--m", type=int, nargs="+", default=[16, 24])
     parser.add_argument("--ef-construction", type=int, nargs="+", default=[64, 128])
-    parser.add_argument("--ef-search", type=int, nargs="+", default=[40, 100, 200, 400])
+    parser.add_argument("--ef-search", type=int, nargs="+", default=[100, 200, 400, 800])
     parser.add_argument("--times", type=int, default=200, help="vectors to search for")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     chosen = parser.parse_args()

@@ -37,7 +37,7 @@ from ftm_assets.settings import Settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import Where
-from ftm_assets.storage.search_index import Level, SearchIndexSettings, build_search_index, index_states
+from ftm_assets.storage.search_index import MODELLED, Level, SearchIndexSettings, build_search_index, index_states
 from ftm_assets.storage.stages import vectors_of
 from ftm_assets.storage.transcripts import leaf
 
@@ -213,7 +213,7 @@ def exact_cosines(database: Database, quarter: str, vectors: np.ndarray) -> np.n
     table = leaf(quarter)
     with psycopg.connect(database.url()) as connection, connection.cursor("all", binary=True) as cursor:
         cursor.itersize = CHUNK
-        cursor.execute(f"SELECT halfvec_send(embedding) FROM {table}")
+        cursor.execute(f"SELECT halfvec_send(embedding) FROM {table} WHERE {MODELLED}")
         while rows := cursor.fetchmany(CHUNK):
             cosines = vectors @ vectors_of([row[0] for row in rows]).T
             both = np.concatenate([best, np.sort(cosines, axis=1)[:, -N_NEAREST:]], axis=1)
@@ -328,7 +328,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--times", type=int, default=100, help="questions of each kind, warm")
     parser.add_argument("--beyond", type=int, default=20, help="questions of each kind beyond memory; 0: none")
     parser.add_argument("--cold", type=int, default=5, help="restarts for each kind; 0: none")
-    parser.add_argument("--ef-search", type=int, nargs="+", default=[40, 100, 200, 400], help="to try")
+    parser.add_argument("--ef-search", type=int, nargs="+", default=[100, 200, 400, 800], help="to try")
     parser.add_argument("--m", type=int, default=SearchIndexSettings().m)
     parser.add_argument("--ef-construction", type=int, default=SearchIndexSettings().ef_construction)
     parser.add_argument("--json", type=Path, help="also write the figures here")

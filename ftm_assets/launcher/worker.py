@@ -35,12 +35,12 @@ from ftm_assets.launcher.encoder_process import EncoderProcess
 from ftm_assets.launcher.kept_process import KeptProcess
 from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
 from ftm_assets.launcher.lock import Taken
-from ftm_assets.launcher.machine import machine
 from ftm_assets.launcher.metrics import Report, serving
 from ftm_assets.launcher.model_process import ModelProcess
 from ftm_assets.launcher.model_serving import socket_of
 from ftm_assets.launcher.retention import prune
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
+from ftm_assets.machine import machine
 from ftm_assets.resources.llm_prices import read_prices
 from ftm_assets.settings import MODEL_KEYS, Settings
 

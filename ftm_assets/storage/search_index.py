@@ -28,6 +28,9 @@ from ftm_assets.storage.transcripts import LOCK_TIMEOUT_MS, leaf
 
 POLL_S = 1.0
 _N_LOOKED_AT = 100
+# Sentences that are searched. The others are said by thousands in the same words: they take a quarter of an index, and
+# as many equal vectors fill each other's neighbourhoods, so that searches lose their way.
+MODELLED = "boilerplate IS NULL"
 CLEAN_UP_MS = 1_000
 # Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
 BULK_SHARE = 0.1
@@ -397,7 +400,7 @@ def _target(level: Level, quarter: str) -> tuple[str, str, str]:
         case Level.topics:
             return "topic_summaries", "embedding", of_quarter
         case Level.sentences:
-            return leaf(quarter), "embedding", ""
+            return leaf(quarter), "embedding", f" WHERE {MODELLED}"
 
 
 def _width(connection: Connection, table: str, column: str, condition: str) -> int:
@@ -410,8 +413,8 @@ def _width(connection: Connection, table: str, column: str, condition: str) -> i
     if width == DIMENSIONS:
         return width
     rest = f"subvector({column}::vector, {width + 1}, {DIMENSIONS - width})"
-    where = f"{condition or ' WHERE true'} AND vector_norm({rest}) > 0"
-    more = connection.scalar(sa.text(f"SELECT EXISTS (SELECT FROM {table}{where})"))  # noqa: S608
+    wider = f"SELECT EXISTS (SELECT FROM {table}{condition} AND vector_norm({rest}) > 0)"  # noqa: S608
+    more = connection.scalar(sa.text(wider))
     return DIMENSIONS if more else width
 
 

@@ -79,7 +79,8 @@ def test_each_level_of_a_quarter_gets_an_index_of_its_own(published: Database) -
     found = {definition.split(" ON ")[1].replace("674", "WIDTH") for definition in definitions}
     settings = "halfvec_cosine_ops) WITH (m='16', ef_construction='64')"
     assert found == {
-        f"public.sentences_2021q4 USING hnsw (((subvector(embedding, 1, WIDTH))::halfvec(WIDTH)) {settings}",
+        f"public.sentences_2021q4 USING hnsw (((subvector(embedding, 1, WIDTH))::halfvec(WIDTH)) {settings}"
+        " WHERE (boilerplate IS NULL)",
         f"public.themes USING hnsw (((subvector(centroid, 1, WIDTH))::halfvec(WIDTH)) {settings}"
         " WHERE (quarter = '2021Q4'::text)",
         f"public.topic_summaries USING hnsw (((subvector(embedding, 1, WIDTH))::halfvec(WIDTH)) {settings}"

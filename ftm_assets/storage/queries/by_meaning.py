@@ -3,6 +3,7 @@
 Each quarter is asked by a statement of its own, because each has a vector of its own (by its encoder) and an index of
 its own; what they find is merged. How a quarter is searched depends on what is asked:
 
+- Sentences that are flagged as boilerplate are not searched.
 - Within a firm, all of its rows are compared. A search along an index would end long before it meets a firm's 0.03 %.
 - Across firms the index names candidates, which are ranked by their whole vectors.
 - Where there is no index, or too few of its candidates meet the conditions, all rows are compared, and `Found` says so.
@@ -20,12 +21,12 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
-from ftm_assets.storage.search_index import Level, indexed, levels_of, ready_levels
+from ftm_assets.storage.search_index import MODELLED, Level, indexed, levels_of, ready_levels
 
 # Candidates for each row that is wanted, and the least that an index is asked for.
 _OVERSAMPLING, _FEWEST = 4, 40
 _WHOLE = f"vector({DIMENSIONS})"
-EF_SEARCH = 100
+EF_SEARCH = 400  # Finds .98 of the ten nearest among a million sentences; python -m bench.queries
 NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
 
 
@@ -238,6 +239,8 @@ class _Asked:
             conditions.append(
                 f"run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = '{self.quarter}')"  # noqa: S608
             )
+        if self.level is Level.sentences:
+            conditions.append(MODELLED)
         if self.where.company_id is not None:
             conditions.append(_OF_FIRM[self.level])
         said = " AND ".join(

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from ftm_assets.launcher.machine import machine
+from ftm_assets.machine import machine
 
 
 def test_a_container_may_use_what_it_was_given(tmp_path: Path) -> None:
