@@ -4,8 +4,8 @@ On the quarter that `python -m bench.scale` fills, through the query functions t
 about another theme, topic, firm, sentence or vector. Three ways:
 
 - warm: asked before; what is read is in memory
-- beyond memory: before each question the system forgets all of the database's files, and Postgres keeps its own buffers
-  (256 MB): what a search takes at worst where indexes are much larger than memory
+- beyond memory: Postgres has 128 MB of buffers, and before each question the system forgets all of the database's
+  files: what a search takes at worst where indexes are much larger than memory
 - cold: Postgres is started anew and the system has forgotten its files; the first question after a restart
 
 Recall@10 is that of the search of sentences against comparing all of them, in this process, to 1e-3 of cosine: what is
@@ -17,8 +17,8 @@ import json
 import os
 import random
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -149,9 +149,9 @@ def warm(database: Database, known: Known, times: int) -> list[Taken]:
 
 
 def beyond_memory(database: Database, known: Known, times: int) -> list[Taken]:
-    """Before each question the system forgets the files; Postgres keeps the buffers that questions have filled."""
+    """Before each question the system forgets the files; Postgres keeps the few buffers that questions have filled."""
     found = []
-    with database.engine.connect() as connection:
+    with few_buffers(database), database.engine.connect() as connection:
         checkpoint(database)
         for kind, nth in known.kinds().items():
             answers = []
@@ -169,7 +169,6 @@ def cold(database: Database, known: Known, times: int) -> list[Taken]:
     for n in range(times):
         for kind, nth in kinds.items():
             checkpoint(database)
-            database.engine.dispose()
             restart(database)
             forget_files(database)
             with database.engine.connect() as connection:
@@ -185,13 +184,31 @@ def _taken(kind: str, way: str, answers: Sequence[tuple[float, int]]) -> Taken:
 
 def checkpoint(database: Database) -> None:
     """Everything is on disk, so that nothing dirty is kept."""
+    alone(database, "CHECKPOINT")
+
+
+def alone(database: Database, statement: str) -> None:
+    """A statement that no transaction may hold."""
     with database.engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        connection.execute(sa.text("CHECKPOINT"))
+        connection.execute(sa.text(statement))
+
+
+@contextmanager
+def few_buffers(database: Database) -> Iterator[None]:
+    """A server with 128 MB of buffers, whatever its configuration says; with its own again at the end."""
+    alone(database, "ALTER SYSTEM SET shared_buffers = '128MB'")
+    restart(database)
+    try:
+        yield
+    finally:
+        alone(database, "ALTER SYSTEM RESET shared_buffers")
+        restart(database)
 
 
 def restart(database: Database) -> None:
     """The embedded server, stopped and started."""
     assert database.embedded is not None
+    database.engine.dispose()
     database.embedded.stop()
     database.embedded.start()
 
