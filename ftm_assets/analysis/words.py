@@ -1,7 +1,7 @@
 """The words of a sentence that may name a topic; what is embedded stays as spoken."""
 
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
@@ -96,21 +96,20 @@ def baseline_shares() -> Mapping[str, float]:
 
 def _words(text: str, names: Collection[str]) -> list[str]:
     """Each token of the text as the word it stands for, '' where none may name a topic."""
-    words = map(_word, _TOKEN.findall(without_marks(text).lower()))
-    return ["" if word and any(part in names for part in _name_parts(word)) else word for word in words]
-
-
-@lru_cache(maxsize=2**17)
-def _name_parts(word: str) -> tuple[str, ...]:
-    """The parts of a word that may be names, as `name_tokens` writes them."""
-    return tuple(part.casefold() for part in word.split("-") if len(part) >= MIN_NAME_CHARS)
+    known = names if isinstance(names, Set) else frozenset(names)
+    found = map(_word, _TOKEN.findall(without_marks(text).lower()))
+    return ["" if parts and not known.isdisjoint(parts) else word for word, parts in found]
 
 
 @lru_cache(maxsize=2**17)  # Calls say the same words again and again.
-def _word(token: str) -> str:
-    """What a token stands for, '' if it may name no topic whoever says it."""
+def _word(token: str) -> tuple[str, tuple[str, ...]]:
+    """What a token stands for, '' if it may name no topic whoever says it; and its parts that may be names, as
+    `name_tokens` writes them.
+    """
     word = _without_numbers(_without_suffix(token))
-    return "" if len(word) < 2 or word in _STOP_WORDS else word
+    if len(word) < 2 or word in _STOP_WORDS:
+        return "", ()
+    return word, tuple(part.casefold() for part in word.split("-") if len(part) >= MIN_NAME_CHARS)
 
 
 def _without_suffix(token: str) -> str:

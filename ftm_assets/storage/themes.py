@@ -488,11 +488,13 @@ def _said(
         .order_by(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.TopicSentence.rank)
     )
     found: defaultdict[tuple[int, int | None], list[tuple[list[str], float]]] = defaultdict(list)
+    once: dict[str, str] = {}  # Equal terms as one string: a full quarter says 22 million.
     for firm, number, text, platitude in sentences:
-        found[firm, number].append((list(dict.fromkeys(terms(text, names[firm]))), platitude))
+        said = dict.fromkeys(terms(text, names[firm]))
+        found[firm, number].append(([once.setdefault(term, term) for term in said], platitude))
     return {
-        topic: (tuple(term for of_sentence, _ in said for term in of_sentence), fmean(near for _, near in said))
-        for topic, said in found.items()
+        topic: (tuple(term for of_sentence, _ in best for term in of_sentence), fmean(near for _, near in best))
+        for topic, best in found.items()
     }
 
 
