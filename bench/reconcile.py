@@ -72,7 +72,7 @@ PAIRS = {
     ),
     "vectors = vectors of length one": (
         "SELECT count(*) FROM sentences WHERE quarter = %(q)s",
-        "SELECT count(*) FROM sentences WHERE quarter = %(q)s AND abs(vector_norm(embedding) - 1) < %(one)s",
+        "SELECT count(*) FROM sentences WHERE quarter = %(q)s AND abs(vector_norm(embedding::vector) - 1) < %(one)s",
     ),
     "topics = topics that the themes were made from": (
         "SELECT count(*) FROM topics WHERE quarter = %(q)s",
