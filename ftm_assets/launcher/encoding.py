@@ -156,6 +156,7 @@ class _Request:
     texts: list[str]
     vectors: np.ndarray
     left: deque[np.ndarray]
+    is_answered: bool = False
 
 
 @dataclass
@@ -246,7 +247,7 @@ class _Server:
                 self.begun = _Begun(request, rows, begin(self.encoder, [request.texts[row] for row in rows]))
                 if request.left:
                     self.requests.append(request)
-        if last is None or last.request.client not in self.clients:
+        if last is None or last.request.is_answered or last.request.client not in self.clients:
             return
         request = last.request
         with self._answering_for(request):
@@ -268,6 +269,7 @@ class _Server:
             self.worker.send(failed)
             self._end_if_broken()
             self._drop(request.client)
+            request.is_answered = True
             self._answer(request.client, failed)
         finally:
             self.over.value = b""

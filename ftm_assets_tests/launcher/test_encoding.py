@@ -154,6 +154,18 @@ def test_a_batch_that_fails_late_ends_its_request_alone(
     assert served.encode(["a"]).tobytes() == HashEncoder().encode(["a"]).tobytes()
 
 
+@pytest.mark.parametrize("texts", [["a", "b", "early"], ["a", "b", "early", "d", "e"]], ids=["last", "not the last"])
+def test_a_batch_that_cannot_be_handed_over_is_answered_once(
+    serve: Callable[[str], Connection], address: str, recorded: Path, texts: list[str]
+) -> None:
+    serve(ours("Pipelined"))
+    served = served_at(address)
+    with pytest.raises(EncoderFailed, match="the device takes nothing"):
+        served.encode(texts)
+    for n in (1, 3):  # A second answer would be taken for that of the next request.
+        assert served.encode(["x"] * n).tobytes() == HashEncoder().encode(["x"] * n).tobytes()
+
+
 def test_a_small_request_waits_for_a_batch_of_each_large_one_and_not_for_all_of_it(
     serve: Callable[[str], Connection], address: str, recorded: Path
 ) -> None:
