@@ -315,7 +315,7 @@ def main() -> None:
     """Measure and print."""
     asked = parser().parse_args()
     settings, console, seeds = read_settings(), Console(width=120), [42, *range(1, asked.seeds)]
-    corpus = read_corpus(asked.file, asked.quarter, open_encoder(MODEL, settings.device))
+    corpus = read_corpus(asked.file, asked.quarter, open_encoder(MODEL, settings.device, settings.precision))
     corpus = replace(corpus, firms=corpus.firms[: asked.firms])
     ours = apart(measure_ours, asked.file, corpus, seeds, asked.encoded)
     stock = apart(measure_stock, corpus, seeds)

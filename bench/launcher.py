@@ -306,7 +306,7 @@ def peak_bytes(home: Path) -> dict[str, int]:
         held = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:")), 0)
         part = part_of(pid)
         peaks[part] = max(peaks[part], held)
-    return peaks
+    return dict(peaks)
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -105,7 +105,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write the figures here")
     chosen = parser.parse_args()
     settings = read_settings()
-    half = read_corpus(chosen.file, chosen.quarter, open_encoder(settings.encoder, settings.device))
+    half = read_corpus(chosen.file, chosen.quarter, open_encoder(settings.encoder, settings.device, "fp32"))
     full, model = as_encoded(half), ours("communities")
     in_full = [find(model, full, seed) for seed in range(chosen.seeds)]
     in_half = [find(model, half, seed) for seed in range(chosen.seeds)]

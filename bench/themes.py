@@ -92,7 +92,7 @@ def cost_of_stock(real: Sequence[Topic], n: int) -> Cost:
 def real_topics(file: Path, quarters: Sequence[str]) -> list[Topic]:
     """The topics of all firms of these quarters."""
     settings = read_settings()
-    encoder = open_encoder(settings.encoder, settings.device)
+    encoder = open_encoder(settings.encoder, settings.device, settings.precision)
     corpora = (read_corpus(file, quarter, encoder) for quarter in quarters)
     model = ours("communities")
     return [topic for corpus in corpora for firm in corpus.firms for topic in model.topics(firm, 42)]

@@ -22,7 +22,7 @@ from ftm_assets.storage.database import Database
 
 QUARTER_TAG = "ftm/quarter"
 # What must be the same for a worker as for who asks it for something.
-RESULT_SETTINGS = ("FTM_ENCODER", "FTM_QUARTERS", "FTM_LLM_MODEL")
+RESULT_SETTINGS = ("FTM_ENCODER", "FTM_PRECISION", "FTM_QUARTERS", "FTM_LLM_MODEL")
 # A daemon says every 30 s that it lives.
 DAEMON_TIMEOUT_S = 75.0
 POLL_S = 1.0

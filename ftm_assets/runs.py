@@ -26,7 +26,7 @@ from ftm_assets.storage.queries import quarter_progress
 from ftm_assets.storage.search_index import drop_search_index, search_index_ready
 from ftm_assets.storage.summaries import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.themes import theme_state
-from ftm_assets.storage.transcripts import IngestCounts, firm_keys
+from ftm_assets.storage.transcripts import IngestCounts, firm_keys, limit_waiting
 
 FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
 SUMMARY_ASSETS = FIRM_ASSETS[-1:]
@@ -346,20 +346,28 @@ def check_model(defs: dg.Definitions, settings: Settings) -> None:
     check_price(settings)
 
 
-def reencode(defs: dg.Definitions, database: Database, quarter: str) -> None:
-    """Drop a quarter's vectors and all that rests on them, so that the configured encoder makes new ones.
+def reencode(defs: dg.Definitions, database: Database, quarter: str, of_worker: str | None = None) -> None:
+    """Drop a quarter's vectors and all that rests on them, so that new ones are made.
 
-    Vectors that it has made stay, unless the quarter is archived and lacks some.
+    Vectors of the encoder that will make them stay, unless the quarter is archived and lacks some.
 
-    raises: whatever the encoder raises if it cannot be loaded; then nothing is dropped
+    of_worker: `name@revision` of the encoder that a worker has loaded; None: the configured one
+    raises:    whatever the encoder raises if it cannot be loaded, and OperationalError where others are in the way for
+               longer than LOCK_TIMEOUT_MS; then nothing is dropped
     """
     try:
-        check_encoder(defs, database, quarter)
+        if of_worker is None:
+            check_encoder(defs, database, quarter)
+        else:
+            name, _, revision = of_worker.rpartition("@")
+            with database.transaction() as connection:
+                stages.check_encoder(connection, quarter, name, revision)
         anew = False
     except stages.SecondEncoder:
         anew = True
     with database.transaction() as connection:
         if anew or stages.is_archived(connection, quarter):
+            limit_waiting(connection)
             stages.reencode(connection, quarter)
             drop_search_index(connection, quarter)  # Another encoder may be wider.
 

@@ -39,6 +39,7 @@ def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         "FTM_DAGSTER_DATABASE_URL",
         "FTM_SOURCE",
         "FTM_ENCODER",
+        "FTM_PRECISION",
         "DAGSTER_HOME",
         *of_model,
         *of_aws,

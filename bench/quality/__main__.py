@@ -182,7 +182,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=at_least_two, default=5)
     asked = parser.parse_args()
     settings, console = read_settings(), Console(width=160)
-    encoder = open_encoder(settings.encoder, settings.device)
+    encoder = open_encoder(settings.encoder, settings.device, settings.precision)
     passages = planted_passages(asked.file)
     for quarter in asked.quarters:
         corpus = read_corpus(asked.file, quarter, encoder)

@@ -109,7 +109,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=at_least_two, default=5)
     asked = parser.parse_args()
     settings, console = read_settings(), Console(width=120)
-    encoder = open_encoder(settings.encoder, settings.device)
+    encoder = open_encoder(settings.encoder, settings.device, settings.precision)
     corpus = read_corpus(asked.file, asked.quarter, encoder)
     topics = [topic for firm in corpus.firms for topic in ours(KIND).topics(firm, 0)]
     columns = {"exemplars": measure(corpus, topics, asked.seeds)}

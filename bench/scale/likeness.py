@@ -68,7 +68,7 @@ def shown(values: Sequence[float], digits: int = 2) -> str:
 def real(file: Path, quarter: str) -> tuple[int, dict[str, str]]:
     """Number of firms, and the column of real calls."""
     settings = read_settings()
-    corpus = read_corpus(file, quarter, open_encoder(settings.encoder, settings.device))
+    corpus = read_corpus(file, quarter, open_encoder(settings.encoder, settings.device, settings.precision))
     rows = [row for firm in corpus.firms for row in firm.sentences.rows]
     place = {row.sentence_id: number for number, row in enumerate(rows)}
     topics = find(ours("communities"), corpus, 0).topics

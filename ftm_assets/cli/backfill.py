@@ -17,6 +17,7 @@ from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import find_firm_in, find_quarter
 from ftm_assets.storage.search_index import make_way
+from ftm_assets.storage.stages import Archived, is_archived
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -51,6 +52,8 @@ def backfill(
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
         chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
+        if (every or themes or upgrade) and not reencode and is_archived(connection, quarter):
+            raise Archived(quarter)
     runs.check_is_shown(quarter)
     with open_instance(database) as (instance, defs):
         if cancel:
@@ -152,7 +155,7 @@ def _by_daemon(
     if wanted.reencode:
         if backfill_id is not None:
             raise backfills.OtherBackfill(quarter, backfill_id, "begin with new vectors")
-        runs.reencode(defs, database, quarter)
+        runs.reencode(defs, database, quarter, said.encoder if said else None)
     keys, assets = wanted.keys(instance, database), runs.SUMMARY_ASSETS if wanted.upgrade else runs.FIRM_ASSETS
     config = ONLY_MISSING if wanted.upgrade else None
     if backfill_id is None:

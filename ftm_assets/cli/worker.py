@@ -99,11 +99,13 @@ def _show_worker(said: WorkerReport, holder: str, now: datetime) -> None:
 
 
 def _show_model(name: str, told: Mapping[str, Any]) -> None:
-    unpriced = f", {told['n_unpriced']:,} replies more at an unknown price" if told["n_unpriced"] else ""
+    n_unpriced = told.get("n_unpriced", 0)  # A worker of the version before does not count them.
+    unpriced = f", {n_unpriced:,} of them at an unknown price" if n_unpriced else ""
     console.print(
         f"language model: {name}, {told['state']}; {told['n_under_way']} questions under way, {told['n_replies']:,} "
-        f"replies to {told['n_requests']:,} requests, {told['n_reused']:,} reused, {told['n_unanswered']:,} unanswered"
-        f"; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; ${money(told['dollars'])}{unpriced}",
+        f"replies{unpriced} to {told['n_requests']:,} requests, {told['n_reused']:,} reused, "
+        f"{told['n_unanswered']:,} unanswered; tokens: {told['tokens_in']:,} in, {told['tokens_out']:,} out; "
+        f"${money(told['dollars'])}",
         markup=False,
         soft_wrap=True,
     )

@@ -235,7 +235,12 @@ class _Server:
             self._answer(client, Failed(f"the encoder process died each time it encoded these {len(texts)} texts"))
             return
         vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
-        self.requests.append(_Request(client, digest, texts, vectors, deque(batches_of(self.encoder, texts))))
+        request = _Request(client, digest, texts, vectors, deque())
+        with self._answering_for(request):
+            request.left.extend(batches_of(self.encoder, texts))
+            if sum(map(len, request.left)) != len(texts):
+                raise ValueError("the encoder's batches do not hold each text once")
+            self.requests.append(request)
 
     def _take_turn(self) -> None:
         """Hand the next batch over, and only then wait for the one before it."""

@@ -76,8 +76,7 @@ class SentenceTransformerEncoder:
 
     model:     a folder, `all-MiniLM-L6-v2` (comes with a package of ours), or a name on the model hub
     device:    auto, cpu, cuda, cuda:1, mps
-    precision: fp32, bf16, fp16; auto is the one that the device is fast in: fp32, on NVIDIA's GPUs bf16 from Ampere
-               on and fp16 before
+    precision: fp32, bf16, fp16; auto: fp16 on NVIDIA's GPUs, whichever, or else fp32
     """
 
     model: str = _PACKAGED
@@ -106,11 +105,13 @@ class SentenceTransformerEncoder:
 
         raises: EncoderMissing, EncoderTooWide
         """
-        coming = self._loaded().model.encode(
+        loaded = self._loaded()
+        coming = loaded.model.encode(
             list(texts),
             batch_size=len(texts),
             convert_to_tensor=True,
-            normalize_embeddings=True,
+            # In half precision that would round once more; below it is done in single.
+            normalize_embeddings=_IN not in loaded.revision,
             show_progress_bar=False,
         )
         return lambda: pad(unit_rows(coming.float().cpu().numpy()))
@@ -239,17 +240,16 @@ def _load_once(model: str, device: str, precision: Precision) -> _Loaded:
         )
     revision = commit or _weights_digest(Path(where))
     if precision == "auto":
-        precision = "fp32" if transformer.device.type != "cuda" else "bf16" if _is_fast_in_bf16() else "fp16"
+        precision = fast_precision(transformer.device.type)
     if precision != "fp32":
         transformer.to({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
         revision += _IN + precision
     return _Loaded(transformer, revision)
 
 
-def _is_fast_in_bf16() -> bool:
-    import torch
-
-    return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+def fast_precision(device_type: str) -> Precision:
+    """What `auto` is on a type of device: the same on all NVIDIA GPUs, so that a quarter may go on on another one."""
+    return "fp16" if device_type == "cuda" else "fp32"
 
 
 def folder_of(model: str) -> Path | None:

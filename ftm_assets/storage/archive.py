@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.search_index import Level, index_name
+from ftm_assets.storage.search_index import Level, alone_with_index, index_name
 from ftm_assets.storage.stages import lock
 from ftm_assets.storage.themes import current_summaries, n_expected, theme_state
 from ftm_assets.storage.transcripts import LOCK_TIMEOUT_MS, leaf, limit_waiting
@@ -29,8 +30,8 @@ class ArchiveInUse(FtmError):
 
     def __init__(self, quarter: str) -> None:
         super().__init__(
-            f"{quarter} cannot be archived while others use its sentences; stop what runs, close open transactions "
-            "(in DBeaver: commit), and archive it again"
+            f"{quarter} cannot be archived, or its room not be given back, while others use its sentences; stop what "
+            "runs, close open transactions (in DBeaver: commit), and archive it again"
         )
 
 
@@ -68,7 +69,8 @@ def archive(database: Database, quarter: str) -> tuple[Size, Size]:
             is_whole = len(summaries) == n_expected(connection, quarter)
             if not is_whole or not theme_state(connection, quarter, summaries).current:
                 raise NotFinished(quarter)
-            connection.execute(sa.text(f"DROP INDEX IF EXISTS {index_name(Level.sentences, quarter)}"))
+            if not alone_with_index(connection, quarter):
+                raise ArchiveInUse(quarter)
             connection.execute(
                 sa.text(f"UPDATE {leaf(quarter)} SET embedding = NULL WHERE embedding IS NOT NULL")  # noqa: S608
             )
@@ -77,9 +79,13 @@ def archive(database: Database, quarter: str) -> tuple[Size, Size]:
                 .where(t.Quarter.quarter == quarter, t.Quarter.archived_at.is_(None))
                 .values(archived_at=sa.func.now())
             )
+            # Last, because it keeps readers out until the end.
+            connection.execute(sa.text(f"DROP INDEX IF EXISTS {index_name(Level.sentences, quarter)}"))
         _give_back(database, quarter)
     except sa.exc.OperationalError as error:
-        raise ArchiveInUse(quarter) from error
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise ArchiveInUse(quarter) from error
+        raise
     with database.transaction() as connection:
         return before, size_of_sentences(connection, quarter)
 
@@ -88,6 +94,8 @@ def _give_back(database: Database, quarter: str) -> None:
     """Let the system have the room that the vectors took; until then it is only free for other sentences."""
     with database.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
-        connection.execute(sa.text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
-        connection.execute(sa.text(f"VACUUM (FULL, ANALYZE) {leaf(quarter)}"))
-        connection.invalidate()  # Its setting is its own.
+        try:
+            connection.execute(sa.text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
+            connection.execute(sa.text(f"VACUUM (FULL, ANALYZE) {leaf(quarter)}"))
+        finally:
+            connection.invalidate()  # Its setting is its own.

@@ -187,7 +187,8 @@ def index_states(connection: Connection, quarter: str, settings: SearchIndexSett
     rows = connection.execute(
         sa.text(
             """
-            SELECT name, i.indisvalid, c.reloptions, coalesce(pg_relation_size(i.indexrelid), 0) AS n_bytes,
+            SELECT name, i.indisvalid, i.indpred IS NOT NULL AS is_partial, c.reloptions,
+                   coalesce(pg_relation_size(i.indexrelid), 0) AS n_bytes,
                    p.phase, p.tuples_done
             FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS wanted (name, place)
             LEFT JOIN pg_index AS i ON i.indexrelid = to_regclass(name)
@@ -207,7 +208,10 @@ def index_states(connection: Connection, quarter: str, settings: SearchIndexSett
         elif not row.indisvalid:
             state = State.broken
         else:
-            state = State.ready if settings is None or _built_with(row.reloptions, settings) else State.other
+            # Of the form that indexes had before: it is searched all the same.
+            is_former = names[row.name] is Level.sentences and not row.is_partial
+            built_so = settings is None or (_built_with(row.reloptions, settings) and not is_former)
+            state = State.ready if built_so else State.other
         progress = f"{row.phase}, {row.tuples_done:,} rows" if row.phase else None
         found.append(IndexState(quarter, names[row.name], row.name, state, row.n_bytes, progress))
     return found
@@ -297,9 +301,14 @@ def _alone(database: Database, quarter: str, tell: _Tell) -> Iterator[Connection
         yield connection
 
 
-def _lock(connection: Connection, quarter: str) -> bool:
+def alone_with_index(connection: Connection, quarter: str) -> bool:
+    """Take the sole right to build or drop the quarter's indexes until the transaction ends; False if others have it."""
+    return _lock(connection, quarter, "pg_try_advisory_xact_lock")
+
+
+def _lock(connection: Connection, quarter: str, how: str = "pg_try_advisory_lock") -> bool:
     key = {"key": f"ftm search index {quarter}"}
-    return bool(connection.scalar(sa.text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key))
+    return bool(connection.scalar(sa.text(f"SELECT {how}(hashtextextended(:key, 0))"), key))
 
 
 def _bring(

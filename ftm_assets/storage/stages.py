@@ -73,8 +73,12 @@ class SecondEncoder(FtmError):
     """A quarter's sentences and summaries share one encoder; another one would make vectors that cannot be compared."""
 
     def __init__(self, quarter: str, recorded: str, offered: str) -> None:
+        weights, _, precision = recorded.partition("+")
+        back = "FTM_ENCODER back"
+        if offered.partition("+")[0] == weights:
+            back = f"FTM_PRECISION={precision or 'fp32'}"
         super().__init__(
-            f"{quarter} is encoded with {recorded}, not {offered}; set FTM_ENCODER and FTM_PRECISION back, "
+            f"{quarter} is encoded with {recorded}, not {offered}; set {back}, "
             f"or encode the whole quarter anew: ftm backfill {quarter} --reencode"
         )
 

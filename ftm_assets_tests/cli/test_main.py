@@ -22,6 +22,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.resources.encoder import Encoder, SentenceTransformerEncoder
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import NoCall
+from ftm_assets.storage.stages import Archived
 from ftm_assets_tests.buckets import DENIED, Bucket, Fault
 from ftm_assets_tests.fakes import FailingEncoder, HashEncoder, InterruptedEncoder
 from ftm_assets_tests.sources import COLUMNS, six_firms, write_calls
@@ -214,6 +215,9 @@ def test_archive_drops_vectors_when_told_and_reencode_brings_them_back(monkeypat
     assert "2021Q4: archived on " in ftm("status", "2021Q4")
     assert json.loads(ftm("status", "-f", "json"))[0]["archived_at"]
     before = ftm("themes", "2021Q4", "-f", "json")
+    for option in ("--all", "--themes", "--upgrade-summaries"):
+        with pytest.raises(Archived, match=r"2021Q4 is archived: .* ftm backfill 2021Q4 --reencode"):
+            ftm("backfill", "2021Q4", option)
     ftm("backfill", "2021Q4", "--reencode")
     assert ftm("themes", "2021Q4", "-f", "json") == before
     assert "archived" not in ftm("search", "freight")

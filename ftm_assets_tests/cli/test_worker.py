@@ -71,7 +71,7 @@ def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n_unpriced", "unpriced"), [(0, ""), (7, ", 7 replies more at an unknown price")], ids=["known", "unknown"]
+    ("n_unpriced", "unpriced"), [(0, ""), (7, ", 7 of them at an unknown price")], ids=["known", "unknown"]
 )
 def test_status_says_how_the_language_model_does(queue: RunQueue, n_unpriced: int, unpriced: str) -> None:
     told = Progress(70, 4, 60, 50, n_unpriced, 2, 14, 12_000, 3_400, 0.256, "down", "api.x.ai: ConnectError")
@@ -80,8 +80,8 @@ def test_status_says_how_the_language_model_does(queue: RunQueue, n_unpriced: in
         queue.say(worker(settings=settings, model=asdict(told)), [])
         said = ftm("worker", "status")
     assert (
-        "language model: grok-9, down; 14 questions under way, 50 replies to 60 requests, 4 reused, 2 unanswered; "
-        f"tokens: 12,000 in, 3,400 out; $0.26{unpriced}\n"
+        f"language model: grok-9, down; 14 questions under way, 50 replies{unpriced} to 60 requests, 4 reused, "
+        "2 unanswered; tokens: 12,000 in, 3,400 out; $0.26\n"
     ) in said
 
 

@@ -127,11 +127,21 @@ def test_one_that_was_stopped_before_the_room_was_given_back_is_repeated(
     assert one(database, "SELECT archived_at FROM quarters") == at
 
 
-def test_who_is_in_the_way_is_named_and_nothing_changes(published: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_archived_while_its_index_is_built(published: Database) -> None:
+    with published.engine.connect() as builder:
+        key = f"ftm search index {QUARTER}"
+        builder.execute(sa.text(f"SELECT pg_advisory_lock(hashtextextended('{key}', 0))"))
+        with pytest.raises(ArchiveInUse):
+            archive(published, QUARTER)
+        builder.invalidate()
+    assert one(published, VECTORS) == [2 * len(TEXTS)]
+
+
+def test_nothing_changes_while_others_use_the_sentences(published: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ftm_assets.storage.transcripts.LOCK_TIMEOUT_MS", 100)
     with published.engine.connect() as other:
         other.execute(sa.text("SELECT * FROM firm_quarters FOR UPDATE"))
-        with pytest.raises(ArchiveInUse, match="2021Q4 cannot be archived while others use its sentences"):
+        with pytest.raises(ArchiveInUse, match="2021Q4 cannot be archived, .* while others use its sentences; stop"):
             archive(published, QUARTER)
     assert one(published, VECTORS) == [2 * len(TEXTS)]
     assert np.isfinite([hit.cosine for hit in found(published).hits]).all()

@@ -18,7 +18,7 @@ import psycopg
 import pytest
 
 from ftm_assets.storage import embedded
-from ftm_assets.storage.embedded import EmbeddedServer, EmbeddedServerError
+from ftm_assets.storage.embedded import EmbeddedServer, EmbeddedServerError, buffers_mb
 
 REPOSITORY = Path(embedded.__file__).parents[2]
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root must not run Postgres")
@@ -114,6 +114,11 @@ def python(script: str, home: Path) -> "subprocess.Popen[str]":
 
 
 # What it offers
+
+
+@pytest.mark.parametrize(("gigabytes", "mb"), [(0.25, 128), (24, 6144), (256, 8192)])
+def test_buffers_are_a_quarter_of_the_memory_within_limits(gigabytes: float, mb: int) -> None:
+    assert buffers_mb(int(gigabytes * 2**30)) == mb
 
 
 def test_starting_twice_is_one_server(server: EmbeddedServer) -> None:

@@ -136,6 +136,18 @@ def test_an_index_with_other_settings_is_built_anew(published: Database) -> None
     assert states(published, finer) == [State.ready] * 3
 
 
+def test_an_index_of_the_former_form_is_searched_until_it_is_built_anew(published: Database) -> None:
+    built(published)
+    with published.transaction() as connection:
+        connection.execute(sa.text(f"DROP INDEX {SENTENCES}"))
+        former = "((embedding::halfvec(768)) halfvec_cosine_ops) WITH (m = 16, ef_construction = 64)"
+        connection.execute(sa.text(f"CREATE INDEX {SENTENCES} ON sentences_2021q4 USING hnsw {former}"))
+    assert states(published, SETTINGS) == [State.ready, State.ready, State.other]
+    assert is_ready(published)
+    assert built(published) == [Level.sentences]
+    assert states(published, SETTINGS) == [State.ready] * 3
+
+
 def test_an_index_that_a_killed_build_left_is_found_and_replaced(published: Database) -> None:
     built(published)
     break_index(published)

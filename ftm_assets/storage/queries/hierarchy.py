@@ -105,8 +105,8 @@ def themes_of_quarter(connection: Connection, quarter: str) -> list[ThemeRow]:
     rows = connection.execute(
         sa.text(
             """
-            SELECT quarter, theme_id, theme_number, label, keywords, n_firms, n_topics, n_sentences, top_firm_share,
-                   concentration, stability, title,
+            SELECT quarter, theme_id, theme_number, label, keywords, n_firms, n_topics,
+                   coalesce(n_sentences, 0) AS n_sentences, top_firm_share, concentration, stability, title,
                    CASE description_source WHEN 'model' THEN description END AS description, description_model
             FROM themes
             WHERE quarter = :quarter AND run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = :quarter)
