@@ -41,7 +41,7 @@ class Settings(BaseSettings):
     encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model: name, path, or module:attribute")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
-        "auto", description="of the encoder: auto, fp32, bf16, fp16; auto: fp32, on NVIDIA's GPUs half"
+        "auto", description="of the encoder: auto, fp32, bf16, fp16; auto: fp32, on NVIDIA's GPUs fp16"
     )
 
     lanes: int = Field(

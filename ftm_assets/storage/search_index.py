@@ -302,7 +302,7 @@ def _alone(database: Database, quarter: str, tell: _Tell) -> Iterator[Connection
 
 
 def alone_with_index(connection: Connection, quarter: str) -> bool:
-    """Take the sole right to build or drop the quarter's indexes until the transaction ends; False if others have it."""
+    """Take the sole right to build or drop the quarter's indexes until the transaction ends; False if others do."""
     return _lock(connection, quarter, "pg_try_advisory_xact_lock")
 
 

@@ -141,7 +141,7 @@ def test_nothing_changes_while_others_use_the_sentences(published: Database, mon
     monkeypatch.setattr("ftm_assets.storage.transcripts.LOCK_TIMEOUT_MS", 100)
     with published.engine.connect() as other:
         other.execute(sa.text("SELECT * FROM firm_quarters FOR UPDATE"))
-        with pytest.raises(ArchiveInUse, match="2021Q4 cannot be archived, .* while others use its sentences; stop"):
+        with pytest.raises(ArchiveInUse, match=r"2021Q4 cannot be archived, .* while others use its sentences; stop"):
             archive(published, QUARTER)
     assert one(published, VECTORS) == [2 * len(TEXTS)]
     assert np.isfinite([hit.cosine for hit in found(published).hits]).all()
