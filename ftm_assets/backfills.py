@@ -125,15 +125,22 @@ def differences(said: WorkerReport | None, settings: Settings) -> list[str]:
     ]
 
 
+def encoder_of(said: WorkerReport | None) -> tuple[str, str] | None:
+    """Name and revision of the model that the worker has loaded, None before."""
+    if said is None or said.encoder is None:
+        return None
+    name, _, revision = said.encoder.rpartition("@")
+    return name, revision
+
+
 def check_encoder(database: Database, quarter: str, said: WorkerReport | None) -> None:
     """Compare the model that the worker has loaded with the quarter's, before a thousand runs find out.
 
     raises: SecondEncoder
     """
-    if said is not None and said.encoder is not None:
-        name, _, revision = said.encoder.rpartition("@")
+    if encoder := encoder_of(said):
         with database.transaction() as connection:
-            stages.check_encoder(connection, quarter, name, revision)
+            stages.check_encoder(connection, quarter, *encoder)
 
 
 def under_way(instance: dg.DagsterInstance, quarter: str) -> str | None:

@@ -26,7 +26,7 @@ from ftm_assets.storage.queries import quarter_progress
 from ftm_assets.storage.search_index import drop_search_index, search_index_ready
 from ftm_assets.storage.summaries import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.themes import theme_state
-from ftm_assets.storage.transcripts import IngestCounts, firm_keys, limit_waiting
+from ftm_assets.storage.transcripts import IngestCounts, firm_keys, limit_waiting, unless_in_use
 
 FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
 SUMMARY_ASSETS = FIRM_ASSETS[-1:]
@@ -333,9 +333,9 @@ def check_encoder(defs: dg.Definitions, database: Database, quarter: str) -> Non
 
     raises: whatever the encoder raises if it cannot be loaded, SecondEncoder if the quarter has another one
     """
-    encoder = _encoder(defs)
+    encoder = encoder_of(defs)
     with database.transaction() as connection:
-        stages.check_encoder(connection, quarter, encoder.name, encoder.revision)
+        stages.check_encoder(connection, quarter, *encoder)
 
 
 def check_model(defs: dg.Definitions, settings: Settings) -> None:
@@ -346,30 +346,31 @@ def check_model(defs: dg.Definitions, settings: Settings) -> None:
     check_price(settings)
 
 
-def reencode(defs: dg.Definitions, database: Database, quarter: str, of_worker: str | None = None) -> None:
+def reencode(database: Database, quarter: str, encoder: tuple[str, str]) -> None:
     """Drop a quarter's vectors and all that rests on them, so that new ones are made.
 
-    Vectors of the encoder that will make them stay, unless the quarter is archived and lacks some.
+    Vectors of this encoder stay, unless the quarter is archived and lacks some.
 
-    of_worker: `name@revision` of the encoder that a worker has loaded; None: the configured one
-    raises:    whatever the encoder raises if it cannot be loaded, and OperationalError where others are in the way for
-               longer than LOCK_TIMEOUT_MS; then nothing is dropped
+    encoder: name and revision of the one that will make them, as from `encoder_of`
+    raises:  QuarterInUse, and then nothing is dropped
     """
-    try:
-        if of_worker is None:
-            check_encoder(defs, database, quarter)
+    with unless_in_use(quarter, "encoded anew"), database.transaction() as connection:
+        try:
+            stages.check_encoder(connection, quarter, *encoder)
+        except stages.SecondEncoder:
+            pass
         else:
-            name, _, revision = of_worker.rpartition("@")
-            with database.transaction() as connection:
-                stages.check_encoder(connection, quarter, name, revision)
-        anew = False
-    except stages.SecondEncoder:
-        anew = True
-    with database.transaction() as connection:
-        if anew or stages.is_archived(connection, quarter):
-            limit_waiting(connection)
-            stages.reencode(connection, quarter)
-            drop_search_index(connection, quarter)  # Another encoder may be wider.
+            if not stages.archived(connection, [quarter]):
+                return
+        limit_waiting(connection)
+        stages.reencode(connection, quarter)
+        drop_search_index(connection, quarter)  # Another encoder may be wider.
+
+
+def encoder_of(defs: dg.Definitions) -> tuple[str, str]:
+    """Name and revision of the configured encoder. raises: whatever it raises if it cannot be loaded"""
+    encoder = _encoder(defs)
+    return encoder.name, encoder.revision
 
 
 def _encoder(defs: dg.Definitions) -> Encoder:

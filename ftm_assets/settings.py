@@ -18,6 +18,7 @@ class BadSetting(FtmError):
     """An `FTM_...` variable cannot be used as it stands."""
 
 
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 # The variables that may hold the model's key.
 MODEL_KEYS = ("FTM_LLM_API_KEY", "XAI_API_KEY")
 
@@ -40,7 +41,7 @@ class Settings(BaseSettings):
     source: str | None = Field(None, description="transcript source that the UI uses when the launchpad names none")
     encoder: str = Field("all-MiniLM-L6-v2", description="sentence-transformers model: name, path, or module:attribute")
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, mps")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+    precision: Precision = Field(
         "auto", description="of the encoder: auto, fp32, bf16, fp16; auto: fp32, on NVIDIA's GPUs fp16"
     )
 

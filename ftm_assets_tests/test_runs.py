@@ -17,6 +17,7 @@ from ftm_assets.storage import tables as t
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import quarter_status
 from ftm_assets.storage.stages import SecondEncoder
+from ftm_assets.storage.transcripts import QuarterInUse
 from ftm_assets_tests.fakes import FailingEncoder, HashEncoder
 from ftm_assets_tests.sources import six_firms
 
@@ -241,7 +242,7 @@ def test_another_encoder_is_refused_until_the_quarter_is_encoded_anew(
     assert "2021Q4 is encoded with hash@1, not hash@2" in refused.error
     assert f"ftm backfill {QUARTER} --reencode" in refused.error
 
-    runs.reencode(other, database, QUARTER)
+    runs.reencode(database, QUARTER, runs.encoder_of(other))
     [accepted] = runs.run_firms(other, loaded, QUARTER, ["NA-8"])
     assert accepted.error is None
     assert runs.firms_to_do(loaded, database, QUARTER) == [key for key in KEYS if key != "NA-8"]
@@ -252,7 +253,20 @@ def test_encoding_anew_with_the_same_encoder_drops_nothing(
 ) -> None:
     list(runs.run_firms(defs, loaded, QUARTER, KEYS))
     before = tables_of(database)
-    runs.reencode(defs, database, QUARTER)
+    runs.reencode(database, QUARTER, runs.encoder_of(defs))
+    assert tables_of(database) == before
+
+
+def test_who_is_in_the_way_of_encoding_anew_is_told_of_and_nothing_is_dropped(
+    defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list(runs.run_firms(defs, loaded, QUARTER, KEYS[:1]))
+    before = tables_of(database)
+    monkeypatch.setattr("ftm_assets.storage.transcripts.LOCK_TIMEOUT_MS", 100)
+    with database.engine.connect() as other:
+        other.execute(sa.text("SELECT * FROM firm_quarters FOR UPDATE"))
+        with pytest.raises(QuarterInUse, match="2021Q4 cannot be encoded anew while others use it; stop what runs"):
+            runs.reencode(database, QUARTER, ("hash", "2"))
     assert tables_of(database) == before
 
 

@@ -17,7 +17,7 @@ from ftm_assets.storage import queries
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import find_firm_in, find_quarter
 from ftm_assets.storage.search_index import make_way
-from ftm_assets.storage.stages import Archived, is_archived
+from ftm_assets.storage.stages import Archived, archived
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -52,7 +52,7 @@ def backfill(
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
         chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
-        if (every or themes or upgrade) and not reencode and is_archived(connection, quarter):
+        if (every or themes or upgrade) and not reencode and archived(connection, [quarter]):
             raise Archived(quarter)
     runs.check_is_shown(quarter)
     with open_instance(database) as (instance, defs):
@@ -127,7 +127,7 @@ def _in_process(
 
     quarter = wanted.quarter
     if wanted.reencode:
-        runs.reencode(defs, database, quarter)
+        runs.reencode(database, quarter, runs.encoder_of(defs))
     keys = wanted.keys(instance, database)
     if keys:
         runs.check_encoder(defs, database, quarter)
@@ -155,7 +155,7 @@ def _by_daemon(
     if wanted.reencode:
         if backfill_id is not None:
             raise backfills.OtherBackfill(quarter, backfill_id, "begin with new vectors")
-        runs.reencode(defs, database, quarter, said.encoder if said else None)
+        runs.reencode(database, quarter, backfills.encoder_of(said) or runs.encoder_of(defs))
     keys, assets = wanted.keys(instance, database), runs.SUMMARY_ASSETS if wanted.upgrade else runs.FIRM_ASSETS
     config = ONLY_MISSING if wanted.upgrade else None
     if backfill_id is None:

@@ -16,7 +16,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
 from ftm_assets.storage import queries
 from ftm_assets.storage.archive import archive as archive_quarter
-from ftm_assets.storage.archive import size_of_sentences
+from ftm_assets.storage.archive import bytes_of_sentences
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.lookup import Unknown, find_firm, find_firm_in, find_quarter, parse_quarter
 from ftm_assets.storage.removal import calls_to_forget, drop_quarter, firms_without_calls, forget
@@ -247,15 +247,16 @@ def archive(
     database = _database()
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
-        before = size_of_sentences(connection, quarter)
+        n_bytes = bytes_of_sentences(connection, quarter)
     if not yes:
-        console.print(f"sentences of {quarter}: {before.n_bytes / 2**20:,.0f} MB, {before.n_vectors:,} with a vector")
+        console.print(f"sentences of {quarter}, with their vectors and indexes: {n_bytes / 2**20:,.0f} MB")
         console.print(f"nothing was deleted; repeat with --yes to archive {quarter}")
         return
-    before, after = archive_quarter(database, quarter)
+    freed = archive_quarter(database, quarter)
+    before, after = (n / 2**20 for n in (freed.bytes_before, freed.bytes_after))
     console.print(
-        f"archived {quarter}: {before.n_vectors:,} vectors dropped, its sentences take {after.n_bytes / 2**20:,.0f} MB "
-        f"instead of {before.n_bytes / 2**20:,.0f}"
+        f"archived {quarter}: {freed.n_vectors:,} vectors dropped; "
+        f"its sentences take {after:,.0f} MB instead of {before:,.0f}"
     )
 
 

@@ -5,8 +5,7 @@ from collections.abc import Iterator
 
 from ftm_assets.launcher.encoding import DIGEST_SIZE, LOADING, Failed, Loaded, Past, Progress, encoder_process
 from ftm_assets.launcher.kept_process import SPAWN, KeptProcess
-from ftm_assets.resources.encoder import Precision
-from ftm_assets.settings import MODEL_KEYS
+from ftm_assets.settings import MODEL_KEYS, Precision
 
 MAX_DEATHS = 3
 

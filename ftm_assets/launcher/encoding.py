@@ -27,7 +27,8 @@ from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.lane import die_with
 from ftm_assets.launcher.line import Line
-from ftm_assets.resources.encoder import Encoder, Precision, batches_of, begin, open_encoder
+from ftm_assets.resources.encoder import Encoder, batches_of, begin, open_encoder
+from ftm_assets.settings import Precision
 
 _SAY_S = 1.0
 _LOAD_AGAIN_S = 60.0

@@ -9,13 +9,14 @@ from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
 from ftm_assets.analysis.vectors import DIMENSIONS, pad, unit_rows
 from ftm_assets.errors import FtmError
 from ftm_assets.resources.imported import imported, is_import_path
+from ftm_assets.settings import Precision
 
 _PACKAGED = "all-MiniLM-L6-v2"
 _PUBLISHER = "sentence-transformers/"  # Of every model whose name names none.
@@ -26,9 +27,6 @@ _GPU_CHARACTERS = 65_536  # Some 16,000 tokens, padding included: enough for a G
 _HUB_TIMEOUT_S = 10
 _IN = "+"  # Before the precision of a revision.
 _ADVICE = f"set FTM_ENCODER to a folder with the model or to {_PACKAGED}, which needs no download"
-
-
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 class EncoderMissing(FtmError):

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-import psycopg
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
@@ -12,7 +11,7 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.search_index import Level, alone_with_index, index_name
 from ftm_assets.storage.stages import lock
 from ftm_assets.storage.themes import current_summaries, n_expected, theme_state
-from ftm_assets.storage.transcripts import LOCK_TIMEOUT_MS, leaf, limit_waiting
+from ftm_assets.storage.transcripts import LOCK_TIMEOUT_MS, QuarterInUse, leaf, limit_waiting, unless_in_use
 
 
 class NotFinished(FtmError):
@@ -25,69 +24,52 @@ class NotFinished(FtmError):
         )
 
 
-class ArchiveInUse(FtmError):
-    """Somebody else reads or writes the quarter's sentences, and does not end."""
-
-    def __init__(self, quarter: str) -> None:
-        super().__init__(
-            f"{quarter} cannot be archived, or its room not be given back, while others use its sentences; stop what "
-            "runs, close open transactions (in DBeaver: commit), and archive it again"
-        )
-
-
 @dataclass(frozen=True)
-class Size:
-    """What a quarter's sentences take with their indexes, in bytes, and how many have a vector."""
+class Freed:
+    """Vectors that were dropped, and bytes that the quarter's sentences took and take with their indexes."""
 
-    n_bytes: int
     n_vectors: int
+    bytes_before: int
+    bytes_after: int
 
 
-def size_of_sentences(connection: Connection, quarter: str) -> Size:
-    """What there is to win."""
-    row = connection.execute(
-        sa.text(
-            f"SELECT pg_total_relation_size('{leaf(quarter)}'), (SELECT count(embedding) FROM {leaf(quarter)})"  # noqa: S608
-        )
-    ).one()
-    return Size(*row)
+def bytes_of_sentences(connection: Connection, quarter: str) -> int:
+    """What a quarter's sentences take with their indexes."""
+    size = sa.text("SELECT pg_total_relation_size(to_regclass(:leaf))")
+    return int(connection.execute(size, {"leaf": leaf(quarter)}).scalar_one())
 
 
-def archive(database: Database, quarter: str) -> tuple[Size, Size]:
-    """Drop the vectors of a quarter's sentences with their index, and give the room back; sizes before and after.
+def archive(database: Database, quarter: str) -> Freed:
+    """Drop the vectors of a quarter's sentences with their index, and give the room back.
 
     Texts, topics, summaries, themes and their vectors stay. One that was stopped half-way may be repeated.
 
-    raises: NotFinished, ArchiveInUse
+    raises: NotFinished, QuarterInUse
     """
-    try:
-        with database.transaction() as connection:
-            limit_waiting(connection)
-            lock(connection, quarter)
-            before = size_of_sentences(connection, quarter)
-            summaries = current_summaries(connection, quarter)
-            is_whole = len(summaries) == n_expected(connection, quarter)
-            if not is_whole or not theme_state(connection, quarter, summaries).current:
-                raise NotFinished(quarter)
-            if not alone_with_index(connection, quarter):
-                raise ArchiveInUse(quarter)
-            connection.execute(
-                sa.text(f"UPDATE {leaf(quarter)} SET embedding = NULL WHERE embedding IS NOT NULL")  # noqa: S608
-            )
-            connection.execute(
-                sa.update(t.Quarter)
-                .where(t.Quarter.quarter == quarter, t.Quarter.archived_at.is_(None))
-                .values(archived_at=sa.func.now())
-            )
-            # Last, because it keeps readers out until the end.
-            connection.execute(sa.text(f"DROP INDEX IF EXISTS {index_name(Level.sentences, quarter)}"))
+    with unless_in_use(quarter, "archived"), database.transaction() as connection:
+        limit_waiting(connection)
+        lock(connection, quarter)
+        before = bytes_of_sentences(connection, quarter)
+        summaries = current_summaries(connection, quarter)
+        is_whole = len(summaries) == n_expected(connection, quarter)
+        if not is_whole or not theme_state(connection, quarter, summaries).current:
+            raise NotFinished(quarter)
+        if not alone_with_index(connection, quarter):
+            raise QuarterInUse(quarter, "archived")
+        dropped = connection.execute(
+            sa.text(f"UPDATE {leaf(quarter)} SET embedding = NULL WHERE embedding IS NOT NULL")  # noqa: S608
+        )
+        connection.execute(
+            sa.update(t.Quarter)
+            .where(t.Quarter.quarter == quarter, t.Quarter.archived_at.is_(None))
+            .values(archived_at=sa.func.now())
+        )
+        # Last, because it keeps readers out until the end.
+        connection.execute(sa.text(f"DROP INDEX IF EXISTS {index_name(Level.sentences, quarter)}"))
+    with unless_in_use(quarter, "given the room back that its vectors took"):
         _give_back(database, quarter)
-    except sa.exc.OperationalError as error:
-        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
-            raise ArchiveInUse(quarter) from error
-        raise
     with database.transaction() as connection:
-        return before, size_of_sentences(connection, quarter)
+        return Freed(dropped.rowcount, before, bytes_of_sentences(connection, quarter))
 
 
 def _give_back(database: Database, quarter: str) -> None:

@@ -5,21 +5,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.search_index import drop_search_index
 from ftm_assets.storage.themes import delete_themes
-from ftm_assets.storage.transcripts import delete_call, leaf, limit_waiting
-
-
-class QuarterInUse(FtmError):
-    """Somebody else reads or writes calls, and does not end."""
-
-    def __init__(self, quarter: str) -> None:
-        super().__init__(
-            f"{quarter} cannot be dropped while others use the database; stop what runs, close open transactions "
-            "(in DBeaver: commit), and drop it again"
-        )
+from ftm_assets.storage.transcripts import delete_call, leaf, limit_waiting, unless_in_use
 
 
 @dataclass(frozen=True)
@@ -78,15 +67,13 @@ def drop_quarter(connection: Connection, quarter: str) -> int:
 
     raises: QuarterInUse if others are in the way for longer than LOCK_TIMEOUT_MS
     """
-    try:
+    with unless_in_use(quarter, "dropped"):
         limit_waiting(connection)
         # All at once and before all else: dropping the leaf drops triggers of these tables too, and whoever takes
         # such locks one by one meets a deadlock.
         connection.execute(
             sa.text("LOCK TABLE firm_quarters, topic_sentences, components, topic_summaries, themes, ONLY sentences")
         )
-    except sa.exc.OperationalError as error:
-        raise QuarterInUse(quarter) from error
     # Versions in other quarters that gave way to one of this quarter: nothing would be left of their event but them.
     kept, gone = t.Call.__table__.alias(), t.Call.__table__
     left_behind = connection.execute(

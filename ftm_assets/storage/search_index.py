@@ -23,7 +23,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.stages import is_archived, vectors_of
+from ftm_assets.storage.stages import archived, vectors_of
 from ftm_assets.storage.transcripts import LOCK_TIMEOUT_MS, leaf
 
 POLL_S = 1.0
@@ -152,8 +152,8 @@ def index_name(level: Level, quarter: str) -> str:
 
 def levels_of(connection: Connection, quarter: str) -> list[Level]:
     """What can be searched of a quarter: all levels, without the sentences of one that is archived."""
-    archived = is_archived(connection, quarter)
-    return [level for level in Level if level is not Level.sentences or not archived]
+    gone = {Level.sentences} if archived(connection, [quarter]) else set()
+    return [level for level in Level if level not in gone]
 
 
 def indexed(vector: str, width: int) -> str:

@@ -1,6 +1,6 @@
 """The stages of a firm-quarter: read, and written whole or not at all; where nothing changed, nothing is written."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -245,10 +245,10 @@ def link_topics(connection: Connection, quarter: str, company_id: int | None = N
     )
 
 
-def is_archived(connection: Connection, quarter: str) -> bool:
-    """Whether the quarter goes without the vectors of its sentences."""
-    archived_at = sa.select(t.Quarter.archived_at).where(t.Quarter.quarter == quarter)
-    return connection.scalar(archived_at) is not None
+def archived(connection: Connection, quarters: Collection[str]) -> set[str]:
+    """Those of the quarters that go without the vectors of their sentences."""
+    of_these = sa.select(t.Quarter.quarter).where(t.Quarter.quarter.in_(quarters), t.Quarter.archived_at.is_not(None))
+    return set(connection.scalars(of_these))
 
 
 def reencode(connection: Connection, quarter: str) -> None:

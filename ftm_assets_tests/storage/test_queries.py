@@ -124,10 +124,14 @@ def test_a_sentence_tells_its_voice_and_its_exchange(database: Database) -> None
 
 
 def test_a_theme_tells_how_its_topics_spread_over_firms(published: Database) -> None:
+    found = themes_of(published)
+    # As if Acme had a second topic of freight: three topics, two of them Acme's.
+    uneven = replace(found.themes[0], n_topics=3, top_firm_share=2 / 3, concentration=5 / 9)
+    put_themes(published, replace(found, themes=(uneven, *found.themes[1:])))
     with published.transaction() as connection:
         freight = queries.themes_of_quarter(connection, QUARTER)[0]
-    assert (freight.n_firms, freight.n_topics, freight.n_sentences) == (2, 2, 6)
-    assert (freight.top_firm_share, freight.concentration) == (0.5, 0.5)
+    assert (freight.n_firms, freight.n_topics, freight.n_sentences) == (2, 3, 6)
+    assert (freight.top_firm_share, freight.concentration) == pytest.approx((2 / 3, 5 / 9))
 
 
 def test_a_theme_keeps_its_counts_until_it_is_published_again(published: Database) -> None:

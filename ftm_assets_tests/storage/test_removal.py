@@ -9,13 +9,13 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.queries import firms
 from ftm_assets.storage.removal import (
     CallToForget,
-    QuarterInUse,
     calls_to_forget,
     drop_quarter,
     firms_without_calls,
     forget,
 )
 from ftm_assets.storage.themes import ThemeState, theme_state
+from ftm_assets.storage.transcripts import QuarterInUse
 from ftm_assets_tests.fakes import at, component
 from ftm_assets_tests.storage.rows import QUARTER, all_rows, ask, derive, load, one, publish_theme
 

@@ -21,7 +21,8 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
-from ftm_assets.storage.search_index import MODELLED, Level, indexed, levels_of, ready_levels
+from ftm_assets.storage.search_index import MODELLED, Level, indexed, ready_levels
+from ftm_assets.storage.stages import archived
 
 # Candidates for each row that is wanted, and the least that an index is asked for.
 _OVERSAMPLING, _FEWEST = 4, 40
@@ -143,15 +144,13 @@ def search(
     ef_search: candidates that an index keeps in mind while it searches; more find more and take longer
     """
     ready = ready_levels(connection, vectors)
-    there = {quarter: levels_of(connection, quarter) for quarter in vectors}
+    without_sentences = archived(connection, vectors) if Level.sentences in levels else set()
     exact: list[ExactScan] = []
-    archived: list[str] = []
     hits: list[Hit] = []
     for level in levels:
         near: list[_Near] = []
         for quarter, vector in vectors.items():
-            if level not in there[quarter]:
-                archived.append(quarter)
+            if level is Level.sentences and quarter in without_sentences:
                 continue
             ask = _Asked(connection, quarter, vector, level, where, limit, ef_search)
             if where.company_id is not None:
@@ -167,7 +166,7 @@ def search(
                 near += found
         nearest = sorted(near, key=lambda each: (-each.cosine, each.quarter, each.key))[:limit]
         hits += _TELLERS[level](connection, nearest)
-    return Found(tuple(hits), tuple(exact), tuple(archived))
+    return Found(tuple(hits), tuple(exact), tuple(sorted(without_sentences)))
 
 
 @dataclass(frozen=True)
