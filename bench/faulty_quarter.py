@@ -65,7 +65,7 @@ def untrue(written: Iterable[tuple[str | None, str, str, str | None]], replies: 
         if isinstance(summary, dict)
     }
     return sum(
-        ((title, text) in said, reason is None) != ((True, True) if source == "model" else (False, False))
+        not ((title, text) in said) == (reason is None) == (source == "model")
         for title, text, source, reason in written
     )
 

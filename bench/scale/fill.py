@@ -12,7 +12,8 @@ from sqlalchemy.engine import Connection
 from bench.scale.market import Market
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.themes import publish, read_quarter_topics
+from ftm_assets.storage.quarter_topics import read_quarter_topics
+from ftm_assets.storage.themes import publish
 from ftm_assets.storage.transcripts import create_quarter, ingest
 
 

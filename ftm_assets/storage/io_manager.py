@@ -14,7 +14,8 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.funnel import Funnel
-from ftm_assets.storage.themes import publish, read_quarter_topics
+from ftm_assets.storage.quarter_topics import read_quarter_topics
+from ftm_assets.storage.themes import publish
 
 _FIRM_READERS = {
     FirmTurns: stages.read_turns,

@@ -18,7 +18,7 @@ from ftm_assets.simulated.behaviour import MODEL as SIMULATED
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.evidence import evidence_of_quarter
-from ftm_assets.storage.themes import read_quarter_topics
+from ftm_assets.storage.quarter_topics import read_quarter_topics
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.storage.builders import derive, firm, firms, put_themes, themes_of
 from ftm_assets_tests.storage.rows import QUARTER

@@ -10,8 +10,9 @@ from ftm_assets.analysis.themes import Themes, ThemeSettings, find_themes
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.quarter_topics import read_quarter_topics
 from ftm_assets.storage.stages import FirmQuarter, Stored
-from ftm_assets.storage.themes import publish, read_quarter_topics
+from ftm_assets.storage.themes import publish
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder, component
 from ftm_assets_tests.storage.rows import QUARTER, ask, load, one
 

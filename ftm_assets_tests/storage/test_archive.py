@@ -10,9 +10,9 @@ from ftm_assets.storage import archive as module
 from ftm_assets.storage import queries, stages
 from ftm_assets.storage.archive import NotFinished, archive
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.quarter_topics import read_quarter_topics
 from ftm_assets.storage.search_index import Level, SearchIndexSettings, build_search_index, search_index_ready
 from ftm_assets.storage.stages import Archived, find_firm_quarter, read_sentences
-from ftm_assets.storage.themes import read_quarter_topics
 from ftm_assets.storage.transcripts import QuarterInUse
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.storage.builders import TEXTS, firm, firms, put_themes, themes_of

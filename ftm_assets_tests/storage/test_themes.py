@@ -10,6 +10,7 @@ from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopics, The
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.quarter_topics import read_quarter_topics
 from ftm_assets.storage.queries import ThemeRow, themes_of_quarter
 from ftm_assets.storage.removal import calls_to_forget, forget
 from ftm_assets.storage.themes import (
@@ -18,7 +19,6 @@ from ftm_assets.storage.themes import (
     ThemeState,
     delete_themes,
     publish,
-    read_quarter_topics,
     theme_counts,
     theme_coverage,
     theme_settings,
