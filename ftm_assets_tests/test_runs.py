@@ -78,6 +78,7 @@ def test_a_quarter_goes_from_calls_to_themes(
         }
 
 
+@pytest.mark.slow
 def test_the_same_backfill_again_leaves_identical_tables(
     real_defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, tmp_path: Path
 ) -> None:

@@ -159,6 +159,7 @@ def test_the_sensor_waits_for_the_last_firm_and_asks_once_for_each_set_of_summar
     assert asked(defs, instance, database) == []
 
 
+@pytest.mark.slow
 def test_the_sensor_asks_again_for_summaries_that_came_back(
     defs: dg.Definitions, instance: dg.DagsterInstance, loaded: list[str], database: Database, tmp_path: Path
 ) -> None:

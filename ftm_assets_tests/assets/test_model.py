@@ -103,6 +103,7 @@ def test_membership_does_not_depend_on_the_model(run: Run, database: Database) -
     assert ask(database, MEMBERS) == without
 
 
+@pytest.mark.slow
 def test_a_run_without_a_key_loses_nothing_that_was_paid(run: Run, database: Database) -> None:
     run(Replying())
     before = ask(database, SUMMARIES), ask(database, DESCRIPTIONS)

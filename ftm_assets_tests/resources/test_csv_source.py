@@ -374,6 +374,7 @@ def test_a_file_that_breaks_off_is_an_error_whichever_way_it_is_read(tmp_path: P
             read()
 
 
+@pytest.mark.slow
 def test_sixty_megabytes_pass_through_a_few_and_all_is_counted(tmp_path: Path) -> None:
     block = "".join(
         f'{i},Firm {i},{i},2021-{1 + i % 12:02}-15,0,Answer,Executives,"{"some words, " * 150}"\n' for i in range(300)

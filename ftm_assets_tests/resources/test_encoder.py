@@ -206,6 +206,7 @@ def test_a_row_belongs_to_its_text_whatever_its_length(minilm: SentenceTransform
     assert np.allclose(minilm.encode(TEXTS[::-1])[::-1], rows, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fresh_process_gives_the_same_rows_and_says_nothing(rows: np.ndarray) -> None:
     answer = python(
         f"""

@@ -190,6 +190,7 @@ def test_data_and_port_survive_stop_and_start(tmp_path: Path, serve: Callable[[P
     assert remembers(server)
 
 
+@pytest.mark.slow
 def test_a_port_taken_meanwhile_is_replaced_and_the_new_one_kept(
     tmp_path: Path, serve: Callable[[Path], EmbeddedServer]
 ) -> None:
@@ -208,6 +209,7 @@ def test_a_port_taken_meanwhile_is_replaced_and_the_new_one_kept(
     assert port_of(server) == new_port
 
 
+@pytest.mark.slow
 def test_the_copy_of_a_home_is_another_server(tmp_path: Path, serve: Callable[[Path], EmbeddedServer]) -> None:
     original, copy = serve(tmp_path / "original"), serve(tmp_path / "copy")
     original.start()
@@ -239,6 +241,7 @@ def test_committed_rows_survive_kill_9_of_the_postmaster(
     assert port_of(server) == port
 
 
+@pytest.mark.slow
 def test_a_backend_that_outlives_the_postmaster_is_waited_for_and_then_named(
     tmp_path: Path, serve: Callable[[Path], EmbeddedServer], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -261,6 +264,7 @@ def test_a_backend_that_outlives_the_postmaster_is_waited_for_and_then_named(
     connection.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lines", ["{pid}\n", "{pid}\n{data}\n1700000000\n20000\n\n127.0.0.1\n", ""])
 def test_a_stale_pid_that_is_somebody_elses_by_now_does_not_matter(
     lines: str, tmp_path: Path, serve: Callable[[Path], EmbeddedServer]
@@ -279,6 +283,7 @@ def test_a_stale_pid_that_is_somebody_elses_by_now_does_not_matter(
         bystander.kill()
 
 
+@pytest.mark.slow
 def test_a_forgotten_port_is_read_from_the_running_server(
     tmp_path: Path, serve: Callable[[Path], EmbeddedServer]
 ) -> None:
@@ -290,6 +295,7 @@ def test_a_forgotten_port_is_read_from_the_running_server(
     assert (server.url("ftm"), pid_of(server)) == (url, pid)
 
 
+@pytest.mark.slow
 def test_a_server_out_of_connections_can_still_be_stopped(
     tmp_path: Path, serve: Callable[[Path], EmbeddedServer]
 ) -> None:
@@ -306,6 +312,7 @@ def test_a_server_out_of_connections_can_still_be_stopped(
         connection.close()
 
 
+@pytest.mark.slow
 def test_an_interrupted_first_start_is_begun_again(tmp_path: Path, serve: Callable[[Path], EmbeddedServer]) -> None:
     server = serve(tmp_path)
     (tmp_path / "data.new/base").mkdir(parents=True)
@@ -314,6 +321,7 @@ def test_an_interrupted_first_start_is_begun_again(tmp_path: Path, serve: Callab
     assert server.is_running()
 
 
+@pytest.mark.slow
 def test_two_processes_starting_at_once_get_one_server(tmp_path: Path, serve: Callable[[Path], EmbeddedServer]) -> None:
     server = serve(tmp_path)
     starters = [python("server.start(); print(server.url('ftm'))", server.home) for _ in range(2)]
@@ -335,6 +343,7 @@ def test_the_server_outlives_the_process_that_started_it_and_a_ctrl_c(
     assert os.getsid(pid_of(server)) == pid_of(server)
 
 
+@pytest.mark.slow
 def test_the_server_holds_none_of_our_files_open(tmp_path: Path, serve: Callable[[Path], EmbeddedServer]) -> None:
     reader, writer = os.pipe()
     os.set_inheritable(writer, True)
@@ -418,6 +427,7 @@ def test_roots_server_has_no_privilege_where_it_needs_none(
     assert re.search(r"CapEff:\s+0+\n", status)
 
 
+@pytest.mark.slow
 @as_root
 def test_the_owner_of_the_data_directory_is_the_user_of_the_server(
     tmp_path: Path, serve: Callable[[Path], EmbeddedServer]
@@ -463,6 +473,7 @@ def as_nobody(script: str, home: Path) -> str:
     return output
 
 
+@pytest.mark.slow
 @as_root
 def test_a_common_user_starts_it_too_and_recovers_when_the_stale_pid_is_another_process_of_that_user(
     open_directory: Path,
