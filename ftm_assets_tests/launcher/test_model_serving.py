@@ -194,8 +194,7 @@ def test_a_process_that_is_no_lane_asks_the_worker_if_there_is_one(
     assert isinstance(answers(asked, [question(0)])[0], Answer), "by itself"
     kept = Kept(address)
     try:
-        answers(served_at(address), [])
-        wait_for(Path(address).exists)
+        assert isinstance(answers(served_at(address), [question(0)])[0], Answer), "it listens"
         assert isinstance(answers(asked, [question(1)])[0], Answer)
         kept.until(lambda: kept.process.progress.n_replies == 1)
         other = nearest(database, model, home, "grok-0")
