@@ -55,6 +55,21 @@ module "compute" {
   llm_model          = var.llm_model
 }
 
+module "operators" {
+  source             = "./modules/operators"
+  name               = local.name
+  region             = var.region
+  account            = data.aws_caller_identity.current.account_id
+  tags               = local.tags
+  launch_template_id = module.compute.launch_template_id
+  box_role_arn       = module.compute.role_arn
+  log_group_arn      = module.compute.log_group_arn
+  subnet_ids         = module.networking.public_subnet_ids
+  security_group_id  = module.networking.box_security_group_id
+  bucket             = module.storage.bucket
+  database           = module.database
+}
+
 # The last line of defence: whatever else goes wrong, a person hears of the money. It watches the whole account,
 # because a budget that is filtered by tag stays silent until somebody activates the tag in the billing console.
 resource "aws_budgets_budget" "month" {

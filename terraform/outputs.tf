@@ -37,3 +37,8 @@ output "llm_key_parameter" {
   description = "where the language model's key is put by hand, so that it never enters Terraform's state"
   value       = module.compute.llm_key_parameter
 }
+
+output "operator_policy" {
+  description = "for the group or role of those who launch quarters"
+  value       = module.operators.policy_arn
+}

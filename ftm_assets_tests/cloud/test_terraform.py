@@ -98,7 +98,7 @@ def test_the_code_is_formatted_and_valid(terraform: Terraform) -> None:
 
 @pytest.mark.slow
 def test_the_rules_hold_with_a_provider_that_is_made_up(terraform: Terraform) -> None:
-    assert "Success! 5 passed, 0 failed." in terraform("test")
+    assert "Success! 6 passed, 0 failed." in terraform("test")
 
 
 def test_every_resource_says_why_it_is_there() -> None:

@@ -26,6 +26,9 @@ mock_provider "aws" {
       repository_url = "123456789012.dkr.ecr.us-east-1.amazonaws.com/ftm"
     }
   }
+  mock_resource "aws_iam_policy" {
+    defaults = { arn = "arn:aws:iam::123456789012:policy/ftm" }
+  }
   mock_resource "aws_cloudwatch_log_group" {
     defaults = { arn = "arn:aws:logs:us-east-1:123456789012:log-group:/ftm" }
   }
@@ -151,6 +154,44 @@ run "the_box_is_spot_ends_for_good_and_may_little" {
       !strcontains(action, "*") && !strcontains(action, "Delete") && !strcontains(action, "Start") && !strcontains(action, "Create") || contains(["logs:CreateLogStream", "ssmmessages:CreateControlChannel", "ssmmessages:CreateDataChannel"], action)
     ])
     error_message = "The box makes, starts and deletes nothing."
+  }
+}
+
+run "people_launch_our_box_and_nothing_else" {
+  module {
+    source = "./modules/operators"
+  }
+  variables {
+    name               = "ftm-test"
+    region             = "us-east-1"
+    account            = "123456789012"
+    tags               = { Project = "ftm", Environment = "test" }
+    launch_template_id = "lt-1"
+    box_role_arn       = "arn:aws:iam::123456789012:role/ftm"
+    log_group_arn      = "arn:aws:logs:us-east-1:123456789012:log-group:/ftm"
+    subnet_ids         = ["subnet-1", "subnet-2"]
+    security_group_id  = "sg-1"
+    bucket             = "ftm-test"
+    database           = { identifier = "ftm-test", arn = "arn:aws:rds:us-east-1:123456789012:db:ftm-test", host = "ftm-test.rds", secret_arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:rds!db-1" }
+  }
+
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement :
+      statement.Resource != "*" || endswith(statement.Sid, "WhichKnowsNoResource")
+    ])
+    error_message = "Only what AWS cannot restrict is allowed for everything."
+  }
+  assert {
+    condition = alltrue([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement : can(statement.Condition)
+      if can(regex("ec2:(Run|Terminate|Create)|iam:", join(" ", flatten([statement.Action]))))
+    ])
+    error_message = "What makes or ends something is bound to the template, our tags or one service."
+  }
+  assert {
+    condition     = !can(regex("\\*|Delete|Modify|Attach|:Put(Role|User|Group)", join(" ", flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Action]))))
+    error_message = "People who launch a quarter delete nothing, and give themselves no rights."
   }
 }
 

@@ -1,0 +1,1 @@
+output "policy_arn" { value = aws_iam_policy.operator.arn }
