@@ -52,7 +52,7 @@ demo-simulated:
 	$(BIN)/ftm themes 2024Q1 --examples 0
 
 test: .venv/installed check
-	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+	$(BIN)/pytest $(if $(filter yes,$(COVERAGE)),--cov --cov-report=term) --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout=900 -v

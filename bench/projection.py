@@ -55,6 +55,7 @@ ASSUMPTIONS = (
     "the publisher's rates on a V100: 14,200 sentences/s of all-MiniLM-L6-v2, 2,800 of all-mpnet-base-v2",
     "clustering into themes uses up to 8 cores; half of its CPU time is on one",
     "boot, installation and the first load of the model: 180 s",
+    "not in it: the search index, which the database builds after the themes (bench.index), and the database's price",
     "dollars an hour, spot and list: T4 .30 and .752, H200 box 3.00 and 10.00",
 )
 BUSY, THEME_THREADS, ON_ONE_CORE, START_S = 0.9, 8, 0.5, 180.0

@@ -62,6 +62,7 @@ module "operators" {
   account            = data.aws_caller_identity.current.account_id
   tags               = local.tags
   launch_template_id = module.compute.launch_template_id
+  instance_types     = var.instance_types
   box_role_arn       = module.compute.role_arn
   log_group_arn      = module.compute.log_group_arn
   subnet_ids         = module.networking.public_subnet_ids

@@ -167,6 +167,7 @@ run "people_launch_our_box_and_nothing_else" {
     account            = "123456789012"
     tags               = { Project = "ftm", Environment = "test" }
     launch_template_id = "lt-1"
+    instance_types     = ["g4dn.2xlarge"]
     box_role_arn       = "arn:aws:iam::123456789012:role/ftm"
     log_group_arn      = "arn:aws:logs:us-east-1:123456789012:log-group:/ftm"
     subnet_ids         = ["subnet-1", "subnet-2"]
@@ -178,20 +179,29 @@ run "people_launch_our_box_and_nothing_else" {
   assert {
     condition = alltrue([
       for statement in jsondecode(aws_iam_policy.operator.policy).Statement :
-      statement.Resource != "*" || endswith(statement.Sid, "WhichKnowsNoResource")
+      !contains(flatten([statement.Resource]), "*") || endswith(statement.Sid, "WhichKnowsNoResource")
     ])
     error_message = "Only what AWS cannot restrict is allowed for everything."
   }
   assert {
     condition = alltrue([
-      for statement in jsondecode(aws_iam_policy.operator.policy).Statement : can(statement.Condition)
-      if can(regex("ec2:(Run|Terminate|Create)|iam:", join(" ", flatten([statement.Action]))))
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement :
+      try(endswith(statement.Condition.ArnLike["ec2:LaunchTemplate"], ":launch-template/lt-1"), false)
+      if contains(flatten([statement.Action]), "ec2:RunInstances") && statement.Sid != "AndASpotRequest"
     ])
-    error_message = "What makes or ends something is bound to the template, our tags or one service."
+    error_message = "A box comes from our template."
   }
   assert {
-    condition     = !can(regex("\\*|Delete|Modify|Attach|:Put(Role|User|Group)", join(" ", flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Action]))))
-    error_message = "People who launch a quarter delete nothing, and give themselves no rights."
+    condition = alltrue([
+      for statement in jsondecode(aws_iam_policy.operator.policy).Statement :
+      try(statement.Condition.StringEquals["aws:ResourceTag/Project"] == "ftm" && statement.Condition.StringEquals["aws:ResourceTag/Environment"] == "test", false)
+      if contains(["EndTheBox", "ReachTheBox"], statement.Sid)
+    ])
+    error_message = "No box but ours is ended or entered."
+  }
+  assert {
+    condition     = !can(regex("[*]|Delete|Modify|Attach|:Put(Role|User|Group)", join(" ", flatten([for statement in jsondecode(aws_iam_policy.operator.policy).Statement : statement.Action]))))
+    error_message = "People who launch a quarter have no call of AWS that deletes, and none that gives rights."
   }
 }
 

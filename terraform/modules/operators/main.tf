@@ -2,8 +2,11 @@
 # Terraform holds needs an administrator's rights instead.
 
 locals {
-  ec2  = "arn:aws:ec2:${var.region}:${var.account}"
-  ours = { "aws:ResourceTag/Project" = var.tags.Project, "aws:ResourceTag/Environment" = var.tags.Environment }
+  ec2           = "arn:aws:ec2:${var.region}:${var.account}"
+  session       = "arn:aws:ssm:${var.region}:${var.account}:session/*"
+  template      = "${local.ec2}:launch-template/${var.launch_template_id}"
+  from_template = { ArnLike = { "ec2:LaunchTemplate" = local.template } }
+  ours          = { "aws:ResourceTag/Project" = var.tags.Project, "aws:ResourceTag/Environment" = var.tags.Environment }
 }
 
 # A policy of its own that hangs on nobody: who the people are is not for this code to know.
@@ -22,18 +25,48 @@ resource "aws_iam_policy" "operator" {
         Action   = ["ec2:DescribeInstances", "ec2:DescribeSpotPriceHistory", "ce:GetCostAndUsage"]
         Resource = "*"
       },
+      # EC2 asks for a right to each thing that a request makes or uses, and all must be given.
       {
-        # Nothing but the box: another template, subnet or security group is refused.
-        Sid    = "RequestTheBox"
-        Effect = "Allow"
-        Action = "ec2:RunInstances"
-        Resource = concat(
-          [for kind in ["instance", "volume", "network-interface", "spot-instances-request"] : "${local.ec2}:${kind}/*"],
-          [for id in var.subnet_ids : "${local.ec2}:subnet/${id}"],
-          ["${local.ec2}:security-group/${var.security_group_id}", "arn:aws:ec2:${var.region}::image/*"],
-          ["${local.ec2}:launch-template/${var.launch_template_id}"],
-        )
-        Condition = { ArnLike = { "ec2:LaunchTemplate" = "${local.ec2}:launch-template/${var.launch_template_id}" } }
+        Sid       = "RequestTheBoxOfTheTemplate"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Resource  = concat([for id in var.subnet_ids : "${local.ec2}:subnet/${id}"], [local.template, "${local.ec2}:network-interface/*"])
+        Condition = local.from_template
+      },
+      {
+        Sid       = "WithItsImageAndSecurityGroup"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Resource  = ["arn:aws:ec2:${var.region}::image/*", "${local.ec2}:security-group/${var.security_group_id}"]
+        Condition = merge(local.from_template, { Bool = { "ec2:IsLaunchTemplateResource" = "true" } })
+      },
+      {
+        Sid      = "OfOneOfOurSizesOnSpotWithOurTags"
+        Effect   = "Allow"
+        Action   = "ec2:RunInstances"
+        Resource = "${local.ec2}:instance/*"
+        Condition = merge(local.from_template, {
+          StringEquals = {
+            "ec2:InstanceType"           = var.instance_types
+            "ec2:InstanceMarketType"     = "spot"
+            "aws:RequestTag/Project"     = var.tags.Project
+            "aws:RequestTag/Environment" = var.tags.Environment
+          }
+        })
+      },
+      {
+        Sid       = "WithADiskNoLargerThanItsOwn"
+        Effect    = "Allow"
+        Action    = "ec2:RunInstances"
+        Resource  = "${local.ec2}:volume/*"
+        Condition = merge(local.from_template, { NumericLessThanEquals = { "ec2:VolumeSize" = "100" } })
+      },
+      {
+        # AWS documents no condition for it; without the rights above it is worth nothing.
+        Sid      = "AndASpotRequest"
+        Effect   = "Allow"
+        Action   = "ec2:RunInstances"
+        Resource = "${local.ec2}:spot-instances-request/*"
       },
       {
         # Tags come with the request, and cannot be changed afterwards.
@@ -110,11 +143,17 @@ resource "aws_iam_policy" "operator" {
         ]
       },
       {
-        Sid    = "EndSessionsOfOnesOwn"
-        Effect = "Allow"
-        Action = ["ssm:ResumeSession", "ssm:TerminateSession"]
-        # Named after a user of IAM, or after whoever has taken a role.
-        Resource = [for who in ["username", "userid"] : "arn:aws:ssm:${var.region}:${var.account}:session/$${aws:${who}}-*"]
+        Sid      = "TalkInASession"
+        Effect   = "Allow"
+        Action   = "ssmmessages:OpenDataChannel"
+        Resource = local.session
+      },
+      {
+        Sid       = "EndSessionsOfOnesOwn"
+        Effect    = "Allow"
+        Action    = ["ssm:ResumeSession", "ssm:TerminateSession"]
+        Resource  = local.session
+        Condition = { StringLike = { "ssm:resourceTag/aws:ssmmessages:session-id" = "$${aws:userid}" } }
       },
       {
         Sid      = "ReadPasswordOfDatabase"
