@@ -7,7 +7,7 @@ PIP_ARGS ?=
 LLM ?=
 SIMULATED_PORT ?= 8123
 SIMULATED := FTM_LLM_BASE_URL=http://127.0.0.1:$(SIMULATED_PORT)/v1 FTM_LLM_MODEL=simulated-1 FTM_LLM_API_KEY=none
-# make test COVERAGE=yes, as CI has it, also fails below 85 %; counting lines takes a third more time.
+# make test COVERAGE=yes, as CI has it, also fails below 85 %; counting lines takes a fifth more time.
 COVERAGE ?=
 BIN := .venv/bin
 CHECKS := ruff-check mypy imports
