@@ -9,6 +9,9 @@ SIMULATED_PORT ?= 8123
 SIMULATED := FTM_LLM_BASE_URL=http://127.0.0.1:$(SIMULATED_PORT)/v1 FTM_LLM_MODEL=simulated-1 FTM_LLM_API_KEY=none
 # make test COVERAGE=yes, as CI has it, also fails below 85 %; counting lines takes a fifth more time.
 COVERAGE ?=
+ifneq ($(filter-out yes,$(COVERAGE)),)
+$(error COVERAGE=$(COVERAGE) is not known; COVERAGE=yes is)
+endif
 BIN := .venv/bin
 CHECKS := ruff-check mypy imports
 
@@ -52,7 +55,7 @@ demo-simulated:
 	$(BIN)/ftm themes 2024Q1 --examples 0
 
 test: .venv/installed check
-	$(BIN)/pytest $(if $(filter yes,$(COVERAGE)),--cov --cov-report=term) --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) --numprocesses=3 --dist=loadscope --no-loadscope-reorder
 
 test-slow: .venv/installed
 	$(BIN)/pytest -m slow --timeout=900 -v

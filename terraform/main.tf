@@ -63,6 +63,7 @@ module "operators" {
   tags               = local.tags
   launch_template_id = module.compute.launch_template_id
   instance_types     = var.instance_types
+  disk_gb            = module.compute.disk_gb
   box_role_arn       = module.compute.role_arn
   log_group_arn      = module.compute.log_group_arn
   subnet_ids         = module.networking.public_subnet_ids

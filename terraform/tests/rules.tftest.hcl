@@ -168,6 +168,7 @@ run "people_launch_our_box_and_nothing_else" {
     tags               = { Project = "ftm", Environment = "test" }
     launch_template_id = "lt-1"
     instance_types     = ["g4dn.2xlarge"]
+    disk_gb            = 100
     box_role_arn       = "arn:aws:iam::123456789012:role/ftm"
     log_group_arn      = "arn:aws:logs:us-east-1:123456789012:log-group:/ftm"
     subnet_ids         = ["subnet-1", "subnet-2"]
@@ -187,7 +188,7 @@ run "people_launch_our_box_and_nothing_else" {
     condition = alltrue([
       for statement in jsondecode(aws_iam_policy.operator.policy).Statement :
       try(endswith(statement.Condition.ArnLike["ec2:LaunchTemplate"], ":launch-template/lt-1"), false)
-      if contains(flatten([statement.Action]), "ec2:RunInstances") && statement.Sid != "AndASpotRequest"
+      if contains(flatten([statement.Action]), "ec2:RunInstances") && !strcontains(jsonencode(statement.Resource), ":spot-instances-request/")
     ])
     error_message = "A box comes from our template."
   }
@@ -195,7 +196,7 @@ run "people_launch_our_box_and_nothing_else" {
     condition = alltrue([
       for statement in jsondecode(aws_iam_policy.operator.policy).Statement :
       try(statement.Condition.StringEquals["aws:ResourceTag/Project"] == "ftm" && statement.Condition.StringEquals["aws:ResourceTag/Environment"] == "test", false)
-      if contains(["EndTheBox", "ReachTheBox"], statement.Sid)
+      if contains(flatten([statement.Action]), "ec2:TerminateInstances") || contains(flatten([statement.Action]), "ssm:StartSession") && strcontains(jsonencode(statement.Resource), ":instance/")
     ])
     error_message = "No box but ours is ended or entered."
   }

@@ -5,6 +5,7 @@ locals {
   key_parameter = "/${var.name}/llm-api-key"
   bucket_arn    = "arn:aws:s3:::${var.bucket}"
   boot          = "${path.module}/boot"
+  disk_gb       = 100
 
   # Read by the programs of boot/. Names only: secrets are fetched where they are used.
   box_env = <<-EOT
@@ -196,7 +197,7 @@ resource "aws_launch_template" "box" {
     device_name = "/dev/sda1"
     ebs {
       volume_type           = "gp3"
-      volume_size           = 100
+      volume_size           = local.disk_gb
       encrypted             = true
       delete_on_termination = true
     }

@@ -59,7 +59,7 @@ resource "aws_iam_policy" "operator" {
         Effect    = "Allow"
         Action    = "ec2:RunInstances"
         Resource  = "${local.ec2}:volume/*"
-        Condition = merge(local.from_template, { NumericLessThanEquals = { "ec2:VolumeSize" = "100" } })
+        Condition = merge(local.from_template, { NumericLessThanEquals = { "ec2:VolumeSize" = tostring(var.disk_gb) } })
       },
       {
         # AWS documents no condition for it; without the rights above it is worth nothing.
