@@ -1,7 +1,8 @@
-"""How long questions take at full size: python -m bench.queries [--quarter 2021Q4] [--times 100]
+"""How long questions take at full size: python -m bench.queries [--quarter 2021Q4 ...] [--times 100]
 
-On the quarter that `python -m bench.scale` fills, through the query functions that the commands use; every question is
-about another theme, topic, firm, sentence or vector. Three ways:
+On the quarters that `python -m bench.scale` fills, through the query functions that the commands use; every question is
+about another theme, topic, firm, sentence or vector. The first quarter is asked about; of several, sentences are also
+searched in all at once. Three ways:
 
 - warm: asked before; what is read is in memory
 - beyond memory: Postgres has 128 MB of buffers, and before each question the system forgets all of the database's
@@ -52,9 +53,9 @@ Ask = Callable[[Connection], Sequence[object]]
 
 @dataclass(frozen=True)
 class Known:
-    """What there is to ask about, drawn at random."""
+    """What there is to ask about, drawn at random from the first of the quarters."""
 
-    quarter: str
+    quarters: Sequence[str]
     themes: list[str]
     topics: list[tuple[int, int]]
     firms: list[int]
@@ -62,9 +63,9 @@ class Known:
     vectors: np.ndarray
 
     @classmethod
-    def of(cls, connection: Connection, quarter: str, vectors: np.ndarray, seed: int = 1) -> "Known":
+    def of(cls, connection: Connection, quarters: Sequence[str], vectors: np.ndarray, seed: int = 1) -> "Known":
         """As many of each as there are vectors."""
-        draw, n = random.Random(seed), len(vectors)
+        draw, n, quarter = random.Random(seed), len(vectors), quarters[0]
 
         def some(statement: str) -> list[Any]:
             rows = connection.execute(sa.text(statement), {"quarter": quarter}).all()
@@ -77,7 +78,7 @@ class Known:
             "SELECT sentence_id FROM topic_sentences WHERE quarter = :quarter AND rank = 1 ORDER BY sentence_id"
         )
         return cls(
-            quarter=quarter,
+            quarters=quarters,
             themes=[row[0] for row in themes],
             topics=[tuple(row) for row in topics],
             firms=[row[0] for row in firms],
@@ -87,8 +88,8 @@ class Known:
 
     def kinds(self) -> dict[str, Callable[[int], Ask]]:
         """Kind of question -> the n-th question of it."""
-        q = self.quarter
-        return {
+        q = self.quarters[0]
+        kinds: dict[str, Callable[[int], Ask]] = {
             "themes of the quarter": lambda _: lambda c: queries.themes_of_quarter(c, q),
             "theme -> topics": lambda n: lambda c: queries.topics_of_theme(c, self.themes[n]),
             "theme -> 50 topics": lambda n: lambda c: queries.topics_of_theme(c, self.themes[n], 50),
@@ -105,9 +106,15 @@ class Known:
             "  of a firm": lambda n: self._search(n, [Level.sentences], Where(company_id=self.firms[n])),
             "search all levels": lambda n: self._search(n, list(Level)),
         }
+        if len(self.quarters) > 1:
+            kinds[f"sentences of {len(self.quarters)} quarters"] = lambda n: self._search(
+                n, [Level.sentences], n_quarters=len(self.quarters)
+            )
+        return kinds
 
-    def _search(self, n: int, levels: Sequence[Level], where: Where = ANYWHERE) -> Ask:
-        return lambda c: queries.search(c, {self.quarter: self.vectors[n]}, levels, where).hits
+    def _search(self, n: int, levels: Sequence[Level], where: Where = ANYWHERE, n_quarters: int = 1) -> Ask:
+        vectors = dict.fromkeys(self.quarters[:n_quarters], self.vectors[n])
+        return lambda c: queries.search(c, vectors, levels, where).hits
 
 
 @dataclass(frozen=True)
@@ -341,7 +348,7 @@ def parser() -> argparse.ArgumentParser:
     """What may be said on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--home", type=Path, default=HOME, help="of the database that bench.scale has filled")
-    parser.add_argument("--quarter", default="2021Q4")
+    parser.add_argument("--quarter", nargs="+", default=["2021Q4"])
     parser.add_argument("--times", type=int, default=100, help="questions of each kind, warm")
     parser.add_argument("--beyond", type=int, default=20, help="questions of each kind beyond memory; 0: none")
     parser.add_argument("--cold", type=int, default=5, help="restarts for each kind; 0: none")
@@ -358,26 +365,32 @@ def main() -> None:
     console = Console(width=max(Console().width, 140))
     database = Database(Settings(home=chosen.home))
     settings = SearchIndexSettings(m=chosen.m, ef_construction=chosen.ef_construction)
-    for index in build_search_index(database, chosen.quarter, settings, lambda said: console.print(str(said))):
-        if index.built:
-            console.print(
-                f"{index.level}: {index.n_rows:,} rows, {index.total_s:.0f} s, {index.n_bytes / 2**20:,.0f} MB"
-            )
+    for each in chosen.quarter:
+        for index in build_search_index(database, each, settings, lambda said: console.print(str(said))):
+            if index.built:
+                console.print(
+                    f"{each} {index.level}: {index.n_rows:,} rows, {index.total_s:.0f} s, "
+                    f"{index.n_bytes / 2**20:,.0f} MB"
+                )
+    quarter = chosen.quarter[0]
     with database.transaction() as connection:
         n_firms = connection.execute(
-            sa.text("SELECT count(*) FROM firm_quarters WHERE quarter = :q"), {"q": chosen.quarter}
+            sa.text("SELECT count(*) FROM firm_quarters WHERE quarter = :q"), {"q": quarter}
         ).scalar_one()
-        n_sentences = connection.execute(sa.text(f"SELECT count(*) FROM {leaf(chosen.quarter)}")).scalar_one()
-        market = Market(Shape(firms=n_firms), chosen.quarter)
+        n_sentences = [
+            connection.execute(sa.text(f"SELECT count(*) FROM {leaf(each)}")).scalar_one() for each in chosen.quarter
+        ]
+        market = Market(Shape(firms=n_firms), quarter)
         known = Known.of(connection, chosen.quarter, market.query_vectors(chosen.times))
-        size = sizes(connection, chosen.quarter)
-        states = index_states(connection, chosen.quarter)
+        size = sizes(connection, quarter)
+        states = [state for each in chosen.quarter for state in index_states(connection, each)]
     console.print(
-        f"{n_firms:,} firms, {n_sentences:,} sentences, indexes: {', '.join(f'{s.name} {s.state}' for s in states)}"
+        f"{n_firms:,} firms, {' + '.join(f'{n:,}' for n in n_sentences)} sentences, "
+        f"indexes: {', '.join(f'{state.name} {state.state}' for state in states)}"
     )
-    console.print(table_of_sizes(size, n_sentences))
-    exact = exact_cosines(database, chosen.quarter, known.vectors)
-    console.print(table_of_recalls(recalls(database, chosen.quarter, known.vectors, exact, chosen.ef_search)))
+    console.print(table_of_sizes(size, n_sentences[0]))
+    exact = exact_cosines(database, quarter, known.vectors)
+    console.print(table_of_recalls(recalls(database, quarter, known.vectors, exact, chosen.ef_search)))
     found = warm(database, known, chosen.times)
     if chosen.beyond:
         found += beyond_memory(database, known, min(chosen.beyond, chosen.times))

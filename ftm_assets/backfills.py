@@ -234,12 +234,13 @@ def n_firms(instance: dg.DagsterInstance, backfill_id: str) -> int:
 def watch(instance: dg.DagsterInstance, backfill_id: str, quarter: str) -> Iterator[BackfillProgress]:
     """The progress of a backfill every second, the last time when it is over. raises: DaemonGone"""
     total = n_firms(instance, backfill_id)
+    # Counted, not read: a backfill of thousands of firms is megabytes while Dagster makes its runs.
+    requested = BulkActionsFilter(backfill_ids=[backfill_id], statuses=[BulkActionStatus.REQUESTED])
     while True:
-        backfill = instance.get_backfill(backfill_id)
         n_succeeded = _count(instance, backfill_id, [dg.DagsterRunStatus.SUCCESS])
         n_failed = _count(instance, backfill_id, _FAILED)
         # Dagster takes half a minute more to find out that all went well.
-        is_over = n_succeeded >= total or backfill is None or backfill.status is not BulkActionStatus.REQUESTED
+        is_over = n_succeeded >= total or not instance.get_backfills_count(requested)
         yield BackfillProgress(n_succeeded, n_failed, is_over)
         if is_over:
             return

@@ -30,6 +30,7 @@ from ftm_assets.storage.transcripts import IngestCounts, firm_keys, limit_waitin
 
 FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
 SUMMARY_ASSETS = FIRM_ASSETS[-1:]
+_CHUNK = "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"
 # An in-process run is created, started and ended by one process, so also one that never started is an orphan.
 _UNFINISHED = [
     dg.DagsterRunStatus.NOT_STARTED,
@@ -110,6 +111,9 @@ def dagster_environment(database: Database) -> dict[str, str]:
         "FTM_HOME": str(database.settings.home),
         "FTM_DAGSTER_URL": database.dagster_url(),
         "FTM_RUN_STORAGE": str(database.settings.home / "dagster"),
+        # How many runs of a backfill Dagster makes before it notes, with all that are still to be made, how far it is,
+        # and looks whether it was canceled. Its own 25 make the notes of 3,000 firms a third of the daemon's work.
+        _CHUNK: os.environ.get(_CHUNK, "100"),
     }
 
 

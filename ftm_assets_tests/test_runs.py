@@ -5,6 +5,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+from dagster._core.execution.asset_backfill import get_asset_backfill_run_chunk_size
 from dagster._utils.interrupts import capture_interrupts
 
 from ftm_assets import runs
@@ -22,6 +23,7 @@ from ftm_assets_tests.fakes import FailingEncoder, HashEncoder
 from ftm_assets_tests.sources import six_firms
 
 QUARTER = "2021Q4"
+CHUNK = "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"
 KEYS = ["ACME-7", "CRN-9", "DUNE-10", "ELM-11", "FIR-12", "NA-8"]
 
 
@@ -275,3 +277,15 @@ def test_dagster_yaml_must_be_there(database: Database, tmp_path: Path, monkeypa
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     with pytest.raises(runs.NotFound, match=r"no dagster.yaml in"):
         runs.dagster_environment(database)
+
+
+@pytest.mark.usefixtures("instance")
+def test_dagster_notes_a_backfill_after_a_hundred_runs_or_as_it_was_told(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(CHUNK)
+    for name, value in runs.dagster_environment(database).items():
+        monkeypatch.setenv(name, value)
+    assert get_asset_backfill_run_chunk_size() == 100  # type: ignore[no-untyped-call]
+    monkeypatch.setenv(CHUNK, "7")
+    assert runs.dagster_environment(database)[CHUNK] == "7"

@@ -14,7 +14,7 @@ from ftm_assets.analysis.themes import (
     ThemeSettings,
 )
 from ftm_assets.storage import tables as t
-from ftm_assets.storage.copy import copy_rows
+from ftm_assets.storage.copy import analyze, copy_rows
 from ftm_assets.storage.funnel import Funnel, count_funnel
 from ftm_assets.storage.stages import link_topics, lock
 
@@ -288,6 +288,7 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
         "quarter company_id topic_number topic_label theme_number similarity".split(),
         ((quarter, m.company_id, m.topic_number, m.topic_label, m.theme_number, m.similarity) for m in themes.members),
     )
+    analyze(connection, t.Theme, t.ThemeTopic)
 
 
 def _count_sentences(connection: Connection, quarter: str) -> None:

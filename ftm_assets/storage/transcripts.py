@@ -26,7 +26,7 @@ from ftm_assets.analysis.transcripts import (
 )
 from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
-from ftm_assets.storage.copy import copy_rows
+from ftm_assets.storage.copy import analyze, copy_rows
 from ftm_assets.storage.incoming import Rejects, discard, firms_of_source, gather, sift, write_rejects
 from ftm_assets.storage.stages import STAGES, TRANSCRIPTS, clear, record
 
@@ -153,6 +153,8 @@ def ingest(
         counts += count_calls(decisions)
     write_rejects(connection, rejects)
     discard(connection)
+    if changed:
+        analyze(connection, t.FirmQuarter, t.Call, t.Component)
     return Ingested(
         firm_keys=tuple(firm_keys(connection, quarter)),
         changed_firms=tuple(changed),

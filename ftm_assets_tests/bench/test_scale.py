@@ -100,7 +100,7 @@ def test_a_quarter_fills_every_table_and_is_complete(quarter: tuple[Database, Fi
 def test_every_kind_of_question_is_answered(quarter: tuple[Database, Filled], market: Market) -> None:
     database, _ = quarter
     with database.transaction() as connection:
-        known = Known.of(connection, QUARTER, market.query_vectors(1))
+        known = Known.of(connection, [QUARTER, "2021Q3"], market.query_vectors(1))
     with database.engine.connect() as connection:
         assert all(ask(connection, nth(0))[1] for nth in known.kinds().values())
 

@@ -65,3 +65,21 @@ def test_what_is_known_of_the_catalog_is_not_asked_again_and_a_connection_in_use
 
         assert any("pg_catalog" in statement for statement in ask())
         assert len(ask()) == 2, "the two questions themselves"
+
+
+def test_a_run_is_parsed_once_and_again_after_each_change(instance: dg.DagsterInstance) -> None:
+    run_id = instance.add_run(dg.DagsterRun(job_name="job", status=dg.DagsterRunStatus.STARTED)).run_id
+
+    def read() -> dg.DagsterRun:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        return run
+
+    first = read()
+    assert first.tags is read().tags
+    instance.add_run_tags(run_id, {"colour": "red"})
+    assert read().tags == {"colour": "red"}
+    assert first.tags == {}
+    instance.report_run_canceled(read())
+    assert read().status is dg.DagsterRunStatus.CANCELED
+    assert first.status is dg.DagsterRunStatus.STARTED
