@@ -22,6 +22,7 @@ from ftm_assets.analysis.themes import (
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
 from ftm_assets.analysis.words import name_tokens, terms
 from ftm_assets.storage import tables as t
+from ftm_assets.storage.copy import analyze
 from ftm_assets.storage.stages import Archived, binary, vectors_of
 from ftm_assets.storage.themes import current_run, current_summaries, n_expected
 
@@ -33,6 +34,8 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
 
     raises: Archived
     """
+    # The last firm may have been written a second ago.
+    analyze(connection, t.Topic, t.TopicSummary, t.TopicSentence)
     firms = current_summaries(connection, quarter)
     rows = connection.execute(
         sa.select(

@@ -12,7 +12,7 @@ from ftm_assets.storage.database import Database
 from ftm_assets.storage.tables import Call
 from ftm_assets_tests.fakes import component
 from ftm_assets_tests.storage.builders import firms, put_themes, themes_of
-from ftm_assets_tests.storage.rows import QUARTER, load_all, one
+from ftm_assets_tests.storage.rows import load_all, one
 
 N_FIRMS, N_TURNS = 60, 5
 NEXT_QUARTER = "2022Q1"
@@ -47,11 +47,12 @@ def test_a_second_quarter_is_known_as_soon_as_it_is_loaded(database: Database) -
     assert {table: believed(database, table, NEXT_QUARTER) for table in expected} == pytest.approx(expected, rel=0.2)
 
 
-def test_themes_are_known_as_soon_as_they_are_published(database: Database) -> None:
+@pytest.mark.parametrize("table", ["topics", "topic_summaries", "topic_sentences", "themes", "theme_topics"])
+def test_what_themes_are_made_from_and_they_themselves_are_known_at_once(database: Database, table: str) -> None:
     firms(database, 7, 8)
     put_themes(database, themes_of(database))
-    (n,) = one(database, f"SELECT count(*) FROM theme_topics WHERE quarter = '{QUARTER}'")
-    assert one(database, "SELECT reltuples::int FROM pg_class WHERE relname = 'theme_topics'") == [n]
+    (n,) = one(database, f"SELECT count(*) FROM {table}")
+    assert one(database, f"SELECT reltuples::int FROM pg_class WHERE relname = '{table}'") == [n]
 
 
 def test_a_table_that_is_in_other_hands_is_not_waited_for(database: Database) -> None:
