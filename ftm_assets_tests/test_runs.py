@@ -283,7 +283,7 @@ def test_dagster_yaml_must_be_there(database: Database, tmp_path: Path, monkeypa
 def test_dagster_notes_a_backfill_after_a_hundred_runs_or_as_it_was_told(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv(CHUNK)
+    monkeypatch.setenv(CHUNK, "")
     for name, value in runs.dagster_environment(database).items():
         monkeypatch.setenv(name, value)
     assert get_asset_backfill_run_chunk_size() == 100  # type: ignore[no-untyped-call]

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from bench.scale.market import Market
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
-from ftm_assets.storage.quarter_topics import read_quarter_topics
+from ftm_assets.storage.quarter_topics import look_at_topics, read_quarter_topics
 from ftm_assets.storage.themes import publish
 from ftm_assets.storage.transcripts import create_quarter, ingest
 
@@ -65,6 +65,8 @@ def fill(database: Database, market: Market) -> Filled:
         filled.n_sentences += len(sentences)
         filled.n_topics += len(topics.topics)
         themes |= {(firm.company_id, number): theme for number, theme in enumerate(firm.theme_of.tolist())}
+    with filled.timed("looking at topics"), database.transaction() as connection:
+        look_at_topics(connection)
     with filled.timed("reading topics"), database.transaction() as connection:
         of_quarter = read_quarter_topics(connection, quarter)
     found = market.themes_of(of_quarter, themes)

@@ -96,7 +96,7 @@ def _once(question: Callable[..., bool]) -> Callable[..., bool]:
 
 @lru_cache(maxsize=_N_RUNS)
 def _run_of(body: str) -> DagsterRun:
-    """A run of its serialized form; nothing of it can be changed, so all who ask may have the same one."""
+    """A run of its serialized form. Dagster changes none of it; who changes its tags changes them for all who ask."""
     return deserialize_value(body, DagsterRun)
 
 

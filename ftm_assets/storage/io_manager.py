@@ -14,7 +14,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage import stages
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.funnel import Funnel
-from ftm_assets.storage.quarter_topics import read_quarter_topics
+from ftm_assets.storage.quarter_topics import look_at_topics, read_quarter_topics
 from ftm_assets.storage.themes import publish
 
 _FIRM_READERS = {
@@ -65,6 +65,9 @@ class PgVectorIOManager(dg.IOManager):
         """The part of the upstream asset that the running partition needs, as its annotated type."""
         self._begin(context)
         wanted = context.dagster_type.typing_type
+        if wanted is QuarterTopics:
+            with self._database.transaction() as connection:
+                look_at_topics(connection)
         with self._database.transaction() as connection:
             # Of one moment: were calls replaced between two queries, old rows would pass for made from the new ones.
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))

@@ -27,6 +27,14 @@ from ftm_assets.storage.stages import Archived, binary, vectors_of
 from ftm_assets.storage.themes import current_run, current_summaries, n_expected
 
 
+def look_at_topics(connection: Connection) -> None:
+    """Let Postgres know what `read_quarter_topics` will find: the last firm may have been written a second ago.
+
+    In a transaction of its own: until its end others can neither do the same nor create a quarter.
+    """
+    analyze(connection, t.Stage, t.Topic, t.TopicSummary, t.TopicSentence)
+
+
 def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
     """All that the themes of a quarter are made from, firms in order of company id; of a firm that is behind, nothing.
 
@@ -34,8 +42,6 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
 
     raises: Archived
     """
-    # The last firm may have been written a second ago.
-    analyze(connection, t.Topic, t.TopicSummary, t.TopicSentence)
     firms = current_summaries(connection, quarter)
     rows = connection.execute(
         sa.select(

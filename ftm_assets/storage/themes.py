@@ -211,6 +211,7 @@ def publish(
         _replace_themes(connection, themes, number)
     if not same or _inputs(connection, quarter) != themes.firm_hashes:
         _replace_inputs(connection, themes, number)
+        analyze(connection, t.ThemeInput, t.Theme, t.ThemeTopic)
     link_topics(connection, quarter)
     _count_sentences(connection, quarter)
     return Published(not same, _record_funnel(connection, quarter, number))
@@ -288,7 +289,6 @@ def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> 
         "quarter company_id topic_number topic_label theme_number similarity".split(),
         ((quarter, m.company_id, m.topic_number, m.topic_label, m.theme_number, m.similarity) for m in themes.members),
     )
-    analyze(connection, t.Theme, t.ThemeTopic)
 
 
 def _count_sentences(connection: Connection, quarter: str) -> None:

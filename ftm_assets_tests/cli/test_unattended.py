@@ -35,7 +35,7 @@ def test_migrate_makes_both_databases_and_may_be_repeated(
     url = server.url("unattended")
     monkeypatch.setenv("FTM_DATABASE_URL", url)
     monkeypatch.setenv("FTM_DAGSTER_DATABASE_URL", server.url("unattended_dagster"))
-    for name in ("FTM_DAGSTER_URL", "FTM_RUN_STORAGE"):
+    for name in ("FTM_DAGSTER_URL", "FTM_RUN_STORAGE", "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"):
         monkeypatch.setenv(name, "")  # Put back afterwards: the command sets them.
 
     for _ in range(2):

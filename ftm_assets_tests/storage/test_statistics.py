@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from ftm_assets.analysis.transcripts import Component
 from ftm_assets.storage.copy import analyze
 from ftm_assets.storage.database import Database
+from ftm_assets.storage.quarter_topics import look_at_topics
 from ftm_assets.storage.tables import Call
 from ftm_assets_tests.fakes import component
 from ftm_assets_tests.storage.builders import firms, put_themes, themes_of
@@ -47,9 +48,13 @@ def test_a_second_quarter_is_known_as_soon_as_it_is_loaded(database: Database) -
     assert {table: believed(database, table, NEXT_QUARTER) for table in expected} == pytest.approx(expected, rel=0.2)
 
 
-@pytest.mark.parametrize("table", ["topics", "topic_summaries", "topic_sentences", "themes", "theme_topics"])
+@pytest.mark.parametrize(
+    "table", ["stages", "topics", "topic_summaries", "topic_sentences", "themes", "theme_topics", "theme_inputs"]
+)
 def test_what_themes_are_made_from_and_they_themselves_are_known_at_once(database: Database, table: str) -> None:
     firms(database, 7, 8)
+    with database.transaction() as connection:
+        look_at_topics(connection)
     put_themes(database, themes_of(database))
     (n,) = one(database, f"SELECT count(*) FROM {table}")
     assert one(database, f"SELECT reltuples::int FROM pg_class WHERE relname = '{table}'") == [n]
@@ -60,3 +65,9 @@ def test_a_table_that_is_in_other_hands_is_not_waited_for(database: Database) ->
         other.execute(sa.text("LOCK TABLE calls IN SHARE UPDATE EXCLUSIVE MODE"))  # As whoever builds an index does.
         connection.execute(sa.text("SET LOCAL lock_timeout = '1s'"))
         analyze(connection, Call)
+
+
+def test_autovacuum_keeps_up_with_a_quarter_among_many(database: Database) -> None:
+    tables = one(database, "SELECT relname FROM pg_class WHERE 'autovacuum_analyze_scale_factor=0' = ANY(reloptions)")
+    by_firm = {"firm_quarters", "calls", "components", "stages", "topics", "topic_summaries", "topic_sentences"}
+    assert set(tables) == by_firm

@@ -1,8 +1,8 @@
-"""What Postgres knows of topics keeps up with a quarter while its firms are made, however many quarters there are.
+"""What Postgres knows keeps up with a quarter while its firms are made, however many quarters there are.
 
 Autovacuum looks at a table again when a tenth of it is new, which a quarter beyond the tenth is not. Until then
-Postgres believes that the quarter has no rows, and reads all of them for each firm. What a hundred firms write is
-enough.
+Postgres believes that the quarter has no rows, and reads all of them for each firm. What some hundred firms write
+is enough.
 """
 
 from alembic import op
@@ -12,7 +12,15 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-ROWS = {"topics": 3_000, "topic_summaries": 3_000, "topic_sentences": 30_000}
+ROWS = {
+    "firm_quarters": 300,
+    "calls": 300,
+    "components": 30_000,
+    "stages": 1_000,
+    "topics": 3_000,
+    "topic_summaries": 3_000,
+    "topic_sentences": 30_000,
+}
 
 
 def upgrade() -> None:
