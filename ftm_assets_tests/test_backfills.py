@@ -71,6 +71,13 @@ def test_it_is_looked_on_until_every_firm_has_gone_well(instance: dg.DagsterInst
     assert seen == [(0, 0, False), (1, 1, False), (2, 2, False), (3, 3, True)]
 
 
+def test_one_that_ends_before_every_firm_has_is_looked_on_no_longer(instance: dg.DagsterInstance, begun: str) -> None:
+    say_that_a_daemon_lives(instance)
+    run(instance, begun, "ACME-7", dg.DagsterRunStatus.SUCCESS)
+    set_status(instance, begun, BulkActionStatus.CANCELED)
+    assert list(backfills.watch(instance, begun, QUARTER)) == [backfills.BackfillProgress(1, 0, True)]
+
+
 def test_what_failed_and_was_not_made_good_is_named_with_the_reason(instance: dg.DagsterInstance, begun: str) -> None:
     run(instance, begun, "ACME-7", dg.DagsterRunStatus.FAILURE)
     run(instance, begun, "ACME-7", dg.DagsterRunStatus.SUCCESS)

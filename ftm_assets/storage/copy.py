@@ -1,7 +1,4 @@
-"""Rows into a table by binary COPY, the fast way in: text costs 15 KB and 0.3 ms for a row with a vector.
-
-And what Postgres then knows of them.
-"""
+"""Rows into a table by binary COPY, the fast way in: text costs 15 KB and 0.3 ms for a row with a vector."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -12,7 +9,6 @@ from pgvector import HalfVector
 from pgvector.sqlalchemy import HALFVEC, Vector
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import DeclarativeBase
 
 _POSTGRES_TYPES: tuple[tuple[type[Any], str], ...] = (
     # Subclasses stand before their bases.
@@ -55,16 +51,6 @@ def copy_rows(connection: Connection, table: sa.Table, columns: Sequence[str], r
             copy.write_row(values)
             n_rows += 1
     return n_rows
-
-
-def analyze(connection: Connection, *tables: type[DeclarativeBase]) -> None:
-    """Let Postgres look at what these tables hold now, inside the connection's transaction.
-
-    Of a quarter that came since it last looked Postgres believes that it has no rows, and reads all of it for each
-    firm or topic. By itself it looks a minute later, if a tenth of the table is new, which the eleventh quarter is not.
-    A table that is being looked at already, or gets an index, is passed over: to wait for that could be in vain.
-    """
-    connection.execute(sa.text(f"ANALYZE (SKIP_LOCKED) {', '.join(table.__tablename__ for table in tables)}"))
 
 
 def _postgres_type(column_type: sa.types.TypeEngine[Any]) -> str:

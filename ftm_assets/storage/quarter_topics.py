@@ -22,8 +22,8 @@ from ftm_assets.analysis.themes import (
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
 from ftm_assets.analysis.words import name_tokens, terms
 from ftm_assets.storage import tables as t
-from ftm_assets.storage.copy import analyze
 from ftm_assets.storage.stages import Archived, binary, vectors_of
+from ftm_assets.storage.statistics import analyze
 from ftm_assets.storage.themes import current_run, current_summaries, n_expected
 
 

@@ -14,9 +14,10 @@ from ftm_assets.analysis.themes import (
     ThemeSettings,
 )
 from ftm_assets.storage import tables as t
-from ftm_assets.storage.copy import analyze, copy_rows
+from ftm_assets.storage.copy import copy_rows
 from ftm_assets.storage.funnel import Funnel, count_funnel
 from ftm_assets.storage.stages import link_topics, lock
+from ftm_assets.storage.statistics import analyze
 
 # Firms whose stages all rest on one another, with the hash of their summaries.
 _COMPLETE = """

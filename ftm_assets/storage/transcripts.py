@@ -26,9 +26,10 @@ from ftm_assets.analysis.transcripts import (
 )
 from ftm_assets.errors import FtmError
 from ftm_assets.storage import tables as t
-from ftm_assets.storage.copy import analyze, copy_rows
+from ftm_assets.storage.copy import copy_rows
 from ftm_assets.storage.incoming import Rejects, discard, firms_of_source, gather, sift, write_rejects
 from ftm_assets.storage.stages import STAGES, TRANSCRIPTS, clear, record
+from ftm_assets.storage.statistics import analyze
 
 LOCK_TIMEOUT_MS = 5_000
 _INGEST_LOCK = 4_061_978  # Any constant does, as long as every process takes the same one.

@@ -18,7 +18,7 @@ from ftm_assets.storage.embedded import EmbeddedServer
 from ftm_assets.storage.queries import quarter_status
 from ftm_assets_tests.storage.rows import ask as rows_of
 
-QUARTER = "2021Q4"
+QUARTER, OTHER_QUARTER = "2021Q4", "2021Q3"
 FEW = Shape(firms=6, themes=4)
 
 
@@ -100,9 +100,18 @@ def test_a_quarter_fills_every_table_and_is_complete(quarter: tuple[Database, Fi
 def test_every_kind_of_question_is_answered(quarter: tuple[Database, Filled], market: Market) -> None:
     database, _ = quarter
     with database.transaction() as connection:
-        known = Known.of(connection, [QUARTER, "2021Q3"], market.query_vectors(1))
+        known = Known.of(connection, [QUARTER], market.query_vectors(1))
     with database.engine.connect() as connection:
         assert all(ask(connection, nth(0))[1] for nth in known.kinds().values())
+
+
+def test_several_quarters_are_searched_at_once(quarter: tuple[Database, Filled], market: Market) -> None:
+    database, _ = quarter
+    fill(database, Market(FEW, OTHER_QUARTER))
+    with database.transaction() as connection:
+        known = Known.of(connection, [QUARTER, OTHER_QUARTER], market.query_vectors(1))
+        found = known.kinds()["sentences of 2 quarters"](0)(connection)
+    assert {hit.quarter for hit in found} == {QUARTER, OTHER_QUARTER}  # type: ignore[attr-defined]
 
 
 def test_the_exact_ten_are_the_nearest_of_all(quarter: tuple[Database, Filled], market: Market) -> None:

@@ -7,9 +7,9 @@ import pytest
 import sqlalchemy as sa
 
 from ftm_assets.analysis.transcripts import Component
-from ftm_assets.storage.copy import analyze
 from ftm_assets.storage.database import Database
 from ftm_assets.storage.quarter_topics import look_at_topics
+from ftm_assets.storage.statistics import analyze
 from ftm_assets.storage.tables import Call
 from ftm_assets_tests.fakes import component
 from ftm_assets_tests.storage.builders import firms, put_themes, themes_of
