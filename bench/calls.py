@@ -6,7 +6,7 @@ from datetime import date
 
 from ftm_assets.analysis.sentences import CallDay, FirmTurns, Turn
 from ftm_assets.analysis.transcripts import Component, calendar_quarter
-from ftm_assets.resources.csv_source import CsvSource
+from ftm_assets.sources.csv.source import CsvSource
 
 
 def firm_turns(source: CsvSource, quarters: Iterable[str], last_day: date = date.max) -> list[FirmTurns]:
@@ -35,5 +35,5 @@ def _turns(rows: list[Component]) -> FirmTurns:
             Turn(row.transcript_id, row.component_order, row.type_name, row.speaker_type, row.person, row.text)
             for row in ordered
         ),
-        built_from="",
+        input_hash="",
     )

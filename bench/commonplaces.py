@@ -13,10 +13,10 @@ import numpy as np
 
 import ftm_assets.analysis
 from bench.calls import firm_turns, quarters_until
-from ftm_assets.analysis.commonplaces import RUNS_FILE, find_runs
+from ftm_assets.analysis.boilerplate.baseline import RUNS_FILE, find_runs
 from ftm_assets.analysis.sentences import SentenceSettings, split_turns
 from ftm_assets.analysis.words import COMMON_WORDS_FILE, all_terms
-from ftm_assets.resources.csv_source import CsvSource
+from ftm_assets.sources.csv.source import CsvSource
 
 LAST_DAY = date(2020, 2, 29)  # Before the pandemic.
 MIN_SENTENCES = 250
@@ -28,7 +28,7 @@ Firm = tuple[frozenset[str], list[str]]
 
 
 def firms_until(files: list[Path], last_day: date = LAST_DAY) -> list[Firm]:
-    """Names and sentences of each firm that said enough up to that day."""
+    """NameBlocklist and sentences of each firm that said enough up to that day."""
     names: defaultdict[int, frozenset[str]] = defaultdict(frozenset)
     sentences: defaultdict[int, list[str]] = defaultdict(list)
     for source in map(CsvSource, files):

@@ -34,8 +34,8 @@ from rich.table import Table
 from bench.calls import firm_turns
 from bench.quality.__main__ import SAMPLE
 from ftm_assets.analysis.sentences import split_turns
-from ftm_assets.resources.csv_source import CsvSource
-from ftm_assets.resources.encoder import batches, folder_of
+from ftm_assets.encoder import batches, folder_of
+from ftm_assets.sources.csv.source import CsvSource
 
 
 @dataclass(frozen=True)

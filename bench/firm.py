@@ -29,25 +29,25 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from bench.apart import apart, peak_bytes
+from bench.in_subprocess import apart, peak_bytes
 from bench.launcher import Cost, postgres_cpu_seconds
 from bench.quality.corpus import Corpus, FirmCorpus, read_corpus
-from bench.quality.found import at_least_two
 from bench.quality.measures import Coherence, survival, words_of
+from bench.quality.metrics import at_least_two
 from bench.quality.models import MIN_SENTENCES
-from ftm_assets.analysis.clustering import telling_terms
+from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
+from ftm_assets.analysis.clustering import find_keywords
 from ftm_assets.analysis.communities import CommunityModel, warm_up
-from ftm_assets.analysis.platitudes import platitudes
-from ftm_assets.analysis.sentences import Sentences, measure_platitudes, split_turns
-from ftm_assets.analysis.summaries import Summaries, evidence_of, keyword_summary
+from ftm_assets.analysis.sentences import Sentences, measure_boilerplate, split_turns
+from ftm_assets.analysis.topic_summaries import Summaries, evidence_of, keyword_summary
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.analysis.words import terms
 from ftm_assets.assets.transcripts import TranscriptSettings, load_quarter
-from ftm_assets.resources.encoder import encode_once, folder_of, open_encoder
+from ftm_assets.encoder import encode_once, folder_of, open_encoder
 from ftm_assets.settings import Settings, read_settings
-from ftm_assets.storage import stages
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import firms
+from ftm_assets.storage.read.queries import firms
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import stages
 
 MODEL = "all-MiniLM-L6-v2"
 CLUSTERING = ("reduce", "cluster", "label", "exemplars")
@@ -81,7 +81,7 @@ def measure_ours(file: Path, corpus: Corpus, seeds: Sequence[int], n_encoded: in
     found = Measured()
     warm_up()
     encoder = open_encoder(MODEL, "cpu")
-    of_platitudes = encode_once(encoder, platitudes())
+    of_seeds = encode_once(encoder, boilerplate_seeds())
     known = (encoder.name, encoder.revision)
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(1):
         database = Database(Settings(home=Path(folder)))
@@ -100,7 +100,7 @@ def measure_ours(file: Path, corpus: Corpus, seeds: Sequence[int], n_encoded: in
                     with found.clock("encode"):
                         encoder.encode([row.text for row in rows])
                 with found.clock("flag"):
-                    flagged = measure_platitudes(rows, vectors, of_platitudes)
+                    flagged = measure_boilerplate(rows, vectors, of_seeds)
                     sentences = Sentences.of(turns, flagged, vectors, known)
                 topics = _fit(found, sentences, seeds[0])
                 summaries = [keyword_summary(evidence) for evidence in evidence_of(topics, sentences)]
@@ -135,7 +135,7 @@ def _fit(found: Measured, sentences: Sentences, seed: int) -> Any:
         if topics.topics:
             CommunityModel(settings, settings.min_topic_size).fit_transform(said, modelled.embeddings)
     with found.clock("keywords"):
-        telling_terms(said, assignments, settings.n_keywords, settings.keyword_support)
+        find_keywords(said, assignments, settings.n_keywords, settings.keyword_support)
     of_terms, fit, keywords = (found.cpu_s[part][-1] for part in ("terms", "cluster and label", "keywords"))
     found.cpu_s["cluster"].append(fit - keywords)
     found.cpu_s["label"].append(of_terms + keywords)

@@ -17,11 +17,11 @@ from rich.table import Table
 
 from bench.queries import Recall, exact_cosines, recalls
 from bench.scale.__main__ import HOME
-from bench.scale.market import Market, Shape
+from bench.scale.synthetic_calls import Market, Shape
 from bench.statistics import percentiles
 from ftm_assets.settings import Settings
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.search_index import Level, SearchIndexSettings, build_search_index
+from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index
+from ftm_assets.storage.server.database import Database
 
 
 @dataclass(frozen=True)

@@ -28,17 +28,17 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from ftm_assets.analysis.language import Answer, Message, Question
-from ftm_assets.resources.asking import Caps
-from ftm_assets.resources.chat import Chat
-from ftm_assets.resources.language_model import Limits, OpenAILanguageModel
-from ftm_assets.resources.llm_prices import Price
+from ftm_assets.llm.client import Caps
+from ftm_assets.llm.language_model import Limits, OpenAILanguageModel
+from ftm_assets.llm.postgres_ledger import PostgresLedger
+from ftm_assets.llm.prices import Price
+from ftm_assets.llm.protocol import Answer, Message, Question
+from ftm_assets.llm.transport import Chat
 from ftm_assets.settings import Settings
 from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
 from ftm_assets.simulated.server import running
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.embedded import EmbeddedServer
-from ftm_assets.storage.ledger import PostgresLedger
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.server.embedded import EmbeddedServer
 
 RPM, TPM = 600, 120_000
 FAULTS = 0.3

@@ -40,15 +40,15 @@ from rich.table import Table
 
 from bench.language import counts, served
 from ftm_assets.analysis.sentences import Sentences, SentenceSettings, split_turns
-from ftm_assets.analysis.summaries import evidence_of, keyword_summary
+from ftm_assets.analysis.topic_summaries import evidence_of, keyword_summary
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
-from ftm_assets.resources.encoder import open_encoder
-from ftm_assets.services import processes_of
+from ftm_assets.encoder import open_encoder
+from ftm_assets.operations.services import processes_of
 from ftm_assets.settings import Settings, with_database
 from ftm_assets.simulated.behaviour import MODEL, Behaviour
-from ftm_assets.storage import stages
-from ftm_assets.storage.database import Database
-from ftm_assets_tests.live import answers, ask, free_port, read_proc, wait_for
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import stages
+from ftm_assets_tests.processes_of_tests import answers, ask, free_port, read_proc, wait_for
 
 ROOT = Path(__file__).parents[1]
 FTM = str(Path(sys.executable).parent / "ftm")

@@ -23,22 +23,22 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Connection
 
-from bench.scale.market import Market, Shape
+from bench.scale.synthetic_calls import Market, Shape
 from bench.statistics import Summary, percentiles
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.settings import Settings
-from ftm_assets.storage import stages
-from ftm_assets.storage import tables as t
-from ftm_assets.storage.copy import copy_rows
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.stages import FirmQuarter
-from ftm_assets.storage.transcripts import create_quarter, ingest, leaf
+from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import stages
+from ftm_assets.storage.write.calls import create_quarter, ingest, leaf
+from ftm_assets.storage.write.copy import copy_rows
+from ftm_assets.storage.write.stages import FirmQuarter
 
 QUARTER = "2021Q4"
 COLUMNS = (
     "quarter company_id sentence_id transcript_id component_order position start_char end_char "
-    "role section exchange boilerplate platitude text embedding"
+    "role section exchange boilerplate boilerplate_similarity text embedding"
 ).split()
 SLOW_ROWS = 2_000  # Of ways that are so slow that all rows would take minutes.
 HNSW = f"USING hnsw ((embedding::halfvec({DIMENSIONS})) halfvec_cosine_ops)"
@@ -105,7 +105,17 @@ def rows_of(where: FirmQuarter, sentences: Sentences) -> list[Row]:
     return [
         (
             *(where.quarter, where.company_id, s.sentence_id, s.transcript_id, s.component_order, s.position),
-            *(s.start_char, s.end_char, s.role, s.section, s.exchange, s.boilerplate, s.platitude, s.text, vector),
+            *(
+                s.start_char,
+                s.end_char,
+                s.role,
+                s.section,
+                s.exchange,
+                s.boilerplate,
+                s.boilerplate_similarity,
+                s.text,
+                vector,
+            ),
         )
         for s, vector in zip(sentences.rows, sentences.embeddings, strict=True)
     ]
@@ -186,7 +196,7 @@ def written_before(database: Database, *, index: bool) -> Iterator[None]:
     """Sentences count as made from something else, so that they are written anew; beside a vector index or not."""
     with database.transaction() as connection:
         connection.execute(sa.text("DROP INDEX IF EXISTS hnsw"))
-        connection.execute(sa.text("UPDATE stages SET content_hash = 'other' WHERE stage = 'firm_sentences'"))
+        connection.execute(sa.text("UPDATE materializations SET content_hash = 'other' WHERE stage = 'firm_sentences'"))
         if index:
             connection.execute(sa.text(f"CREATE INDEX hnsw ON {leaf(QUARTER)} {HNSW}"))
     yield

@@ -28,7 +28,7 @@ from rich.table import Table
 from bench.launcher import FTM, write_calls
 from ftm_assets.partitions import FIRM
 from ftm_assets.settings import with_database
-from ftm_assets_tests.live import browsing, free_port
+from ftm_assets_tests.processes_of_tests import browsing, free_port
 
 FIRST_YEAR = 2015
 SHARE = 0.75

@@ -22,11 +22,11 @@ from rich.table import Table
 from sklearn.metrics import adjusted_rand_score
 
 from bench.quality.corpus import Corpus, FirmCorpus, read_corpus
-from bench.quality.found import Found, at_least_two, find
 from bench.quality.measures import survival
+from bench.quality.metrics import Found, at_least_two, find
 from bench.quality.models import ours
 from bench.statistics import percentiles
-from ftm_assets.resources.encoder import open_encoder
+from ftm_assets.encoder import open_encoder
 from ftm_assets.settings import read_settings
 
 SAMPLE = Path("sample/earnings_calls.csv")

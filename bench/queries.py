@@ -32,15 +32,21 @@ from rich.table import Table
 from sqlalchemy.engine import Connection
 
 from bench.scale.__main__ import HOME
-from bench.scale.market import Market, Shape
+from bench.scale.synthetic_calls import Market, Shape
 from bench.statistics import nearness_recall, percentiles
 from ftm_assets.settings import Settings
-from ftm_assets.storage import queries
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import Where
-from ftm_assets.storage.search_index import MODELLED, Level, SearchIndexSettings, build_search_index, index_states
-from ftm_assets.storage.stages import vectors_of
-from ftm_assets.storage.transcripts import leaf
+from ftm_assets.storage.maintain.search_index import (
+    MODELLED,
+    Level,
+    SearchIndexSettings,
+    build_search_index,
+    index_states,
+)
+from ftm_assets.storage.read import queries
+from ftm_assets.storage.read.queries import Where
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.calls import leaf
+from ftm_assets.storage.write.stages import vectors_of
 
 CHUNK = 20_000
 TOLERANCE = 1e-3

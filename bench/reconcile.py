@@ -30,7 +30,7 @@ from rich.table import Table
 from bench.launcher import Home, cpu_seconds, peak_bytes
 from ftm_assets.analysis.transcripts import calendar_quarter
 from ftm_assets.settings import with_database
-from ftm_assets.storage.stages import STAGES
+from ftm_assets.storage.write.stages import STAGES
 
 ONE = 1e-3  # How far from one the length of a vector may be.
 # What is asked of each quarter, twice: two answers that must be equal.
@@ -61,14 +61,14 @@ PAIRS = {
     ),
     "firms = firms with every stage": (
         "SELECT count(*) FROM firm_quarters WHERE quarter = %(q)s",
-        "SELECT count(*) FROM (SELECT company_id FROM stages WHERE quarter = %(q)s AND stage = ANY(%(stages)s)"
-        " GROUP BY 1 HAVING count(*) = 3) AS complete",
+        "SELECT count(*) FROM (SELECT company_id FROM materializations WHERE quarter = %(q)s"
+        " AND stage = ANY(%(stages)s) GROUP BY 1 HAVING count(*) = 3) AS complete",
     ),
     "stages = stages made from what is there": (
-        "SELECT count(*) FROM stages WHERE quarter = %(q)s AND stage = ANY(%(stages)s)",
-        "SELECT count(*) FROM stages AS s JOIN stages AS b USING (quarter, company_id) WHERE quarter = %(q)s"
-        " AND b.content_hash = s.built_from AND (s.stage, b.stage) IN (('firm_sentences', 'transcripts'),"
-        " ('firm_topics', 'firm_sentences'), ('topic_summaries', 'firm_topics'))",
+        "SELECT count(*) FROM materializations WHERE quarter = %(q)s AND stage = ANY(%(stages)s)",
+        "SELECT count(*) FROM materializations AS s JOIN materializations AS b USING (quarter, company_id)"
+        " WHERE quarter = %(q)s AND b.content_hash = s.input_hash AND (s.stage, b.stage) IN"
+        " (('firm_sentences', 'transcripts'), ('firm_topics', 'firm_sentences'), ('topic_summaries', 'firm_topics'))",
     ),
     "vectors = vectors of length one": (
         "SELECT count(*) FROM sentences WHERE quarter = %(q)s",
@@ -80,7 +80,7 @@ PAIRS = {
     ),
     "firms = firms that the themes were made from": (
         "SELECT count(*) FROM firm_quarters WHERE quarter = %(q)s",
-        "SELECT count(*) FROM theme_inputs AS i JOIN stages USING (quarter, company_id) WHERE quarter = %(q)s"
+        "SELECT count(*) FROM theme_inputs AS i JOIN materializations USING (quarter, company_id) WHERE quarter = %(q)s"
         " AND stage = 'topic_summaries' AND stages.content_hash = i.content_hash",
     ),
     "topics of themes, as counted by each theme = members": (
@@ -98,7 +98,7 @@ PAIRS = {
         "SELECT count(*) FROM (SELECT DISTINCT theme_number, company_id FROM theme_topics WHERE quarter = %(q)s) AS m",
     ),
     "sentences in themes, as published = as they are": (
-        "SELECT (funnel->'all'->>'n_in_themes')::int FROM theme_runs WHERE quarter = %(q)s"
+        "SELECT (attrition->'all'->>'n_in_themes')::int FROM theme_runs WHERE quarter = %(q)s"
         " ORDER BY run_number DESC LIMIT 1",
         "SELECT count(*) FROM topic_sentences AS a JOIN theme_topics AS m ON (m.quarter, m.company_id,"
         " m.live_topic_number) = (a.quarter, a.company_id, a.topic_number) WHERE a.quarter = %(q)s",

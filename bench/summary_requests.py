@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from rich.console import Console
 from rich.table import Table
 
-from ftm_assets.analysis.model_summaries import SummarySettings, inquiries
-from ftm_assets.analysis.prompts import compact
-from ftm_assets.analysis.prompts.topic_summaries import PROMPT, SCHEMA
-from ftm_assets.analysis.summaries import TopicEvidence
+from ftm_assets.analysis.topic_summaries import TopicEvidence
+from ftm_assets.llm.prompts import compact
+from ftm_assets.llm.prompts.topic_summaries import PROMPT, SCHEMA
+from ftm_assets.llm.topic_summaries import SummarySettings, inquiries
 from ftm_assets.settings import read_settings
 from ftm_assets.simulated.replies import count_tokens, reply_to
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.evidence import evidence_of_quarter
+from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter
+from ftm_assets.storage.server.database import Database
 
 SIZES = (1, 2, 4, 6, 8, 10, 12, 15, 20, 30)
 N_TOPICS = 90_000

@@ -20,12 +20,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.apart import apart, peak_bytes
+from bench.in_subprocess import apart, peak_bytes
 from bench.quality.corpus import read_corpus
 from bench.quality.models import Topic, ours, quarter_of, stock
 from ftm_assets.analysis.themes import ThemeSettings, find_themes
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.resources.encoder import open_encoder
+from ftm_assets.encoder import open_encoder
 from ftm_assets.settings import read_settings
 
 TOPICS_A_FIRM, N_NEAR = 30, 10

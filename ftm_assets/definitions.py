@@ -5,8 +5,6 @@ transcripts -> firm_sentences -> firm_topics -> topic_summaries -> cross_firm_th
 
 import dagster as dg
 
-from ftm_assets.analysis.inquiries import NoLanguageModel
-from ftm_assets.analysis.language import LanguageModel
 from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_current
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.firm_sentences import firm_sentences
@@ -16,13 +14,15 @@ from ftm_assets.assets.search_index import search_index
 from ftm_assets.assets.sensors import complete_quarters, published_quarters
 from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
-from ftm_assets.launcher.encoding import ServedEncoder
-from ftm_assets.launcher.model_serving import find_language_model
-from ftm_assets.resources.encoder import Encoder, open_encoder
+from ftm_assets.encoder import Encoder, open_encoder
+from ftm_assets.launcher.encoder_server import RemoteEncoder
+from ftm_assets.llm.postgres_ledger import PostgresLedger
+from ftm_assets.llm.prompting import NoLanguageModel
+from ftm_assets.llm.protocol import LanguageModel
+from ftm_assets.llm.shared_client import find_language_model
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.io_manager import PgVectorIOManager
-from ftm_assets.storage.ledger import PostgresLedger
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.io_manager import PgVectorIOManager
 
 
 def build_definitions(
@@ -51,7 +51,7 @@ def build_definitions(
 
 settings = read_settings()
 encoder = (
-    ServedEncoder(settings.encoder_address)
+    RemoteEncoder(settings.encoder_address)
     if settings.encoder_address
     else open_encoder(settings.encoder, settings.device, settings.precision)
 )

@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from ftm_assets.encoder import Encoder, EncoderMissing, EncoderTooWide, open_encoder, same_weights
 from ftm_assets.errors import FtmError
-from ftm_assets.resources.encoder import Encoder, EncoderMissing, EncoderTooWide, open_encoder, same_weights
 from ftm_assets.settings import Settings
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import ANYWHERE, Found, QuarterEncoder, Where, encoders_of, search
-from ftm_assets.storage.search_index import Level
+from ftm_assets.storage.maintain.search_index import Level
+from ftm_assets.storage.read.queries import ANYWHERE, Found, QuarterEncoder, Where, encoders_of, search
+from ftm_assets.storage.server.database import Database
 
 
 class NothingAsked(FtmError):

@@ -59,7 +59,7 @@ class Settings(BaseSettings):
     )
     index_workers: int = Field(2, ge=0, description="processes that help to build a vector index; 0: none")
     event_days: int = Field(90, ge=0, description="days after which the worker thins out Dagster's event log; 0: never")
-    preload: str = Field("ftm_assets.warm", description="module that lanes are forked with")
+    preload: str = Field("ftm_assets.preload", description="module that lanes are forked with")
     encoder_address: str | None = Field(None, description="socket of the encoder process; the worker sets it for lanes")
 
     llm_model: str | None = Field(None, description="language model that writes summaries; empty: keywords do")

@@ -15,13 +15,13 @@ from pydantic import SecretStr
 
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.definitions import build_definitions
-from ftm_assets.runs import dagster_environment
+from ftm_assets.operations.in_process import dagster_environment
 from ftm_assets.settings import Settings, read_settings
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.embedded import EmbeddedServer
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.server.embedded import EmbeddedServer
 from ftm_assets_tests.buckets import Bucket, Gate
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder
-from ftm_assets_tests.sources import six_firms
+from ftm_assets_tests.six_firms import six_firms
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "sample" / "earnings_calls.csv"

@@ -26,10 +26,10 @@ from dagster_shared.yaml_utils import safe_load_yaml
 
 from ftm_assets.cli.main import app
 from ftm_assets.settings import Settings, parse_url, with_database
-from ftm_assets.storage import embedded
-from ftm_assets.storage.embedded import EmbeddedServer
+from ftm_assets.storage.server import embedded
+from ftm_assets.storage.server.embedded import EmbeddedServer
 from ftm_assets_tests.conftest import ROOT, SAMPLE
-from ftm_assets_tests.live import wait_for
+from ftm_assets_tests.processes_of_tests import wait_for
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"

@@ -21,20 +21,20 @@ from pydantic import SecretStr
 from typer.core import TyperGroup
 from typer.testing import CliRunner
 
-from ftm_assets import runs
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
-from ftm_assets.resources.csv_columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
-from ftm_assets.resources.transcripts import open_source, quarters_of
+from ftm_assets.operations import in_process as runs
 from ftm_assets.settings import Settings
-from ftm_assets.storage import embedded
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.embedded import EmbeddedServer
-from ftm_assets.storage.tables import Base
-from ftm_assets.storage.transcripts import create_quarter, ingest
+from ftm_assets.sources.csv.columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
+from ftm_assets.sources.transcript_source import open_source, quarters_of
+from ftm_assets.storage.schema.tables import Base
+from ftm_assets.storage.server import embedded
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.server.embedded import EmbeddedServer
+from ftm_assets.storage.write.calls import create_quarter, ingest
 from ftm_assets_tests.conftest import ROOT, SAMPLE
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.sources import calls_of
+from ftm_assets_tests.six_firms import calls_of
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]

@@ -17,9 +17,9 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from ftm_assets.settings import with_database
-from ftm_assets_tests import live
+from ftm_assets_tests import processes_of_tests as live
 from ftm_assets_tests.conftest import SAMPLE
-from ftm_assets_tests.live import browsing, digests, free_port, worker_child
+from ftm_assets_tests.processes_of_tests import browsing, digests, free_port, worker_child
 
 pytestmark = pytest.mark.slow
 
@@ -34,7 +34,7 @@ ROWS = {
     "components": "SELECT * FROM components",
     "themes": "SELECT * FROM themes",
     "theme_topics": "SELECT * FROM theme_topics",
-    "stages": "SELECT quarter, company_id, stage, content_hash, built_from, versions FROM stages",
+    "stages": "SELECT quarter, company_id, stage, content_hash, input_hash, provenance FROM materializations",
 }
 
 
@@ -149,18 +149,22 @@ def test_a_killed_backfill_goes_on_where_it_was(home: Home, tmp_path: Path) -> N
     other = Home(tmp_path / ".ftm")
     other.run("ingest", str(SAMPLE))
     backfill = other.start("backfill", QUARTER)
-    done = "SELECT count(*) FROM stages WHERE stage = 'topic_summaries'"
+    done = "SELECT count(*) FROM materializations WHERE stage = 'topic_summaries'"
     try:
         wait_for(lambda: other.query(done)[0][0] in range(3, 15), 120, "third firm")
     finally:
         backfill.send_signal(signal.SIGKILL)
         backfill.wait()
-    written = other.query("SELECT company_id, written_at FROM stages WHERE stage = 'topic_summaries' ORDER BY 1")
+    written = other.query(
+        "SELECT company_id, written_at FROM materializations WHERE stage = 'topic_summaries' ORDER BY 1"
+    )
     assert 0 < len(written) < 18
 
     other.run("backfill", QUARTER)
 
-    again = other.query("SELECT company_id, written_at FROM stages WHERE stage = 'topic_summaries' ORDER BY 1")
+    again = other.query(
+        "SELECT company_id, written_at FROM materializations WHERE stage = 'topic_summaries' ORDER BY 1"
+    )
     assert set(written) <= set(again), "finished firms were left alone"
     assert len(again) == 18
     assert other.digests() == home.digests(), "nothing lost, nothing twice"
@@ -329,7 +333,7 @@ def test_kills_in_mid_backfill_change_no_row_of_what_a_command_makes_in_its_own_
     home.run("drop", "2024Q2", "--yes")
     home.run("ingest", str(SAMPLE), "--quarter", "2024Q2")
     loads = home.worker("n_loads")
-    n_done = "SELECT count(*) FROM stages WHERE stage = 'topic_summaries' AND quarter = '2024Q2'"
+    n_done = "SELECT count(*) FROM materializations WHERE stage = 'topic_summaries' AND quarter = '2024Q2'"
     backfill = home.start("backfill", "2024Q2")
     try:
         wait_for(lambda: home.query(n_done)[0][0] in range(2, 10), 120, "second firm")

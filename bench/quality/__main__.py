@@ -25,11 +25,11 @@ from rich.console import Console
 from sklearn.metrics import adjusted_mutual_info_score
 
 from bench.quality.corpus import Corpus, read_corpus
-from bench.quality.found import Found, at_least_two, deletions, find, mean, table_of
 from bench.quality.measures import Coherence, diversity, survival, words_of
+from bench.quality.metrics import Found, at_least_two, deletions, find, mean, table_of
 from bench.quality.models import Model, Theme, ours, stock
 from ftm_assets.analysis.words import all_terms, common_words
-from ftm_assets.resources.encoder import open_encoder
+from ftm_assets.encoder import open_encoder
 from ftm_assets.settings import read_settings
 
 SAMPLE = Path("sample/earnings_calls.csv")

@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.calls import firm_turns, quarters_until
-from ftm_assets.analysis.boilerplate import boilerplate_reason, names_amount
-from ftm_assets.analysis.commonplaces import common_share, is_commonplace, shipped_runs
+from ftm_assets.analysis.boilerplate.baseline import common_share, is_baseline_phrase, shipped_runs
+from ftm_assets.analysis.boilerplate.rules import boilerplate_reason, names_amount
 from ftm_assets.analysis.sentences import SentenceSettings, split_turns
 from ftm_assets.analysis.words import terms
-from ftm_assets.resources.csv_source import CsvSource
+from ftm_assets.sources.csv.source import CsvSource
 
 LABELS = Path(__file__).with_name("labelled_sentences.csv")
 SETTINGS = SentenceSettings()
@@ -65,7 +65,7 @@ def by_phrases(sentence: Labelled) -> bool:
 
 def by_all(sentence: Labelled) -> bool:
     """As the package flags them."""
-    return by_rules(sentence) or is_commonplace(sentence.text, sentence.names, SETTINGS.max_commonplace or 1)
+    return by_rules(sentence) or is_baseline_phrase(sentence.text, sentence.names, SETTINGS.max_commonplace or 1)
 
 
 def main() -> None:

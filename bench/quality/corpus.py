@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 
 from bench.calls import firm_turns
+from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
 from ftm_assets.analysis.content import content_hash
-from ftm_assets.analysis.platitudes import platitudes
-from ftm_assets.analysis.sentences import FirmTurns, Sentences, measure_platitudes, split_turns
+from ftm_assets.analysis.sentences import FirmTurns, Sentences, measure_boilerplate, split_turns
 from ftm_assets.analysis.words import all_terms
-from ftm_assets.resources.csv_source import CsvSource
-from ftm_assets.resources.encoder import Encoder, encode_once
+from ftm_assets.encoder import Encoder, encode_once
 from ftm_assets.settings import read_settings
+from ftm_assets.sources.csv.source import CsvSource
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def read_corpus(file: Path, quarter: str, encoder: Encoder) -> Corpus:
 def _firm(turns: FirmTurns, encoder: Encoder) -> FirmCorpus:
     sentences = split_turns(turns.company_id, turns.turns, names=turns.names)
     vectors = _vectors([sentence.text for sentence in sentences], encoder)
-    measured = measure_platitudes(sentences, vectors, encode_once(encoder, platitudes()))
+    measured = measure_boilerplate(sentences, vectors, encode_once(encoder, boilerplate_seeds()))
     return FirmCorpus(turns, Sentences.of(turns, measured, vectors, (encoder.name, encoder.revision)), vectors)
 
 

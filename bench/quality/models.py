@@ -11,7 +11,7 @@ from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopic, Quar
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.analysis.words import terms
-from ftm_assets.resources.encoder import Encoder
+from ftm_assets.encoder import Encoder
 
 MIN_SENTENCES = 20
 
@@ -27,7 +27,7 @@ class Topic:
     vector: np.ndarray
     text: str
     terms: tuple[str, ...] = ()
-    platitude: float = 0.0
+    boilerplate_similarity: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,9 @@ def quarter_of(topics: Sequence[Topic]) -> QuarterTopics:
     """Topics as the theme stage takes them; their place is their number."""
     rows = unit_rows(np.array([topic.vector for topic in topics]))
     hashes = {topic.company_id: "" for topic in topics}
-    members = tuple(QuarterTopic(t.company_id, n, t.label, t.terms, t.platitude) for n, t in enumerate(topics))
+    members = tuple(
+        QuarterTopic(t.company_id, n, t.label, t.terms, t.boilerplate_similarity) for n, t in enumerate(topics)
+    )
     return QuarterTopics("", members, rows, rows, hashes, len(hashes), len(topics))
 
 
@@ -90,7 +92,7 @@ def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
         np.mean([rows[sentence_id][1] for sentence_id in best], axis=0),
         spoken[0].text,
         tuple(term for row in spoken for term in dict.fromkeys(terms(row.text, firm.sentences.names))),
-        fmean(row.platitude or 0.0 for row in spoken),
+        fmean(row.boilerplate_similarity or 0.0 for row in spoken),
     )
 
 

@@ -15,15 +15,15 @@ import numpy as np
 from rich.console import Console
 
 from bench.quality.corpus import Corpus, FirmCorpus, read_corpus
-from bench.quality.found import at_least_two, deletions, mean, table_of
 from bench.quality.measures import Coherence, diversity, survival, words_of
+from bench.quality.metrics import at_least_two, deletions, mean, table_of
 from bench.quality.models import Theme, Topic, ours
-from ftm_assets.analysis.language import Bill, LanguageModel
-from ftm_assets.analysis.model_summaries import summarize
-from ftm_assets.analysis.prose import Names
-from ftm_assets.analysis.summaries import TopicEvidence, TopicSummary, evidence_of, keyword_summary
+from ftm_assets.analysis.topic_summaries import TopicEvidence, TopicSummary, evidence_of, keyword_summary
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
-from ftm_assets.resources.encoder import Encoder, open_encoder
+from ftm_assets.encoder import Encoder, open_encoder
+from ftm_assets.llm.guardrails import NameBlocklist
+from ftm_assets.llm.protocol import Bill, LanguageModel
+from ftm_assets.llm.topic_summaries import summarize
 from ftm_assets.settings import read_settings
 
 KIND = "communities"
@@ -52,7 +52,7 @@ def by_model(corpus: Corpus, model: LanguageModel) -> tuple[Texts, Bill]:
     written: list[TopicSummary] = []
     bill = Bill()
     for firm in corpus.firms:
-        of_firm = summarize(evidence(firm), Names.of_firm(firm.sentences), model, corpus.quarter)
+        of_firm = summarize(evidence(firm), NameBlocklist.of_firm(firm.sentences), model, corpus.quarter)
         written += of_firm.summaries
         bill = bill.plus(of_firm.bill)
     if left := [summary.reason for summary in written if summary.source == "keywords"]:

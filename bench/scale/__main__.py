@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.scale.fill import Filled, fill, settle
-from bench.scale.market import Market, Shape
+from bench.scale.synthetic_calls import Market, Shape
 from ftm_assets.settings import Settings
-from ftm_assets.storage.database import Database
+from ftm_assets.storage.server.database import Database
 
 HOME = Path(".ftm/bench-scale")
 

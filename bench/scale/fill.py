@@ -9,12 +9,12 @@ from time import perf_counter
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bench.scale.market import Market
-from ftm_assets.storage import stages
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.quarter_topics import look_at_topics, read_quarter_topics
-from ftm_assets.storage.themes import publish
-from ftm_assets.storage.transcripts import create_quarter, ingest
+from bench.scale.synthetic_calls import Market
+from ftm_assets.storage.read.quarter_topics import analyze_topic_tables, read_quarter_topics
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import stages
+from ftm_assets.storage.write.calls import create_quarter, ingest
+from ftm_assets.storage.write.themes import publish
 
 
 @dataclass
@@ -66,7 +66,7 @@ def fill(database: Database, market: Market) -> Filled:
         filled.n_topics += len(topics.topics)
         themes |= {(firm.company_id, number): theme for number, theme in enumerate(firm.theme_of.tolist())}
     with filled.timed("looking at topics"), database.transaction() as connection:
-        look_at_topics(connection)
+        analyze_topic_tables(connection)
     with filled.timed("reading topics"), database.transaction() as connection:
         of_quarter = read_quarter_topics(connection, quarter)
     found = market.themes_of(of_quarter, themes)

@@ -164,7 +164,7 @@ def _places(n: int) -> float:
     return 1e-7 / max(n, 1)
 
 
-def telling_terms(
+def find_keywords(
     documents: Sequence[Sequence[str]],
     assignments: np.ndarray,
     n_terms: int,

@@ -19,9 +19,9 @@ from ftm_assets.analysis.clustering import (
     MIN_DOCUMENTS,
     ClusterSettings,
     TopicModelResult,
+    find_keywords,
     nearest_neighbours,
     side_by_side,
-    telling_terms,
 )
 from ftm_assets.analysis.vectors import unit_rows
 
@@ -71,8 +71,8 @@ class CommunityModel:
             refits.append(np.where(kept, largest_first(again, self.min_size), LEFT_OUT))
         return TopicModelResult(
             assignments,
-            firmness(assignments, runs),
-            telling_terms(
+            membership_strength(assignments, runs),
+            find_keywords(
                 documents,
                 assignments,
                 settings.n_keywords,
@@ -158,7 +158,7 @@ def largest_first(found: np.ndarray, min_size: int) -> np.ndarray:
     return new[np.searchsorted(numbers, found)]
 
 
-def firmness(assignments: np.ndarray, runs: Sequence[np.ndarray]) -> np.ndarray:
+def membership_strength(assignments: np.ndarray, runs: Sequence[np.ndarray]) -> np.ndarray:
     """Share of the runs, of those that hold it, in which a row is where most of its cluster is; 0 for outliers.
 
     returns: (n,) float32

@@ -13,16 +13,16 @@ import numpy as np
 from pydantic import BaseModel, Field
 from sentencex import get_sentence_boundaries  # type: ignore[import-untyped]
 
-from ftm_assets.analysis.boilerplate import boilerplate_reason, names_amount
-from ftm_assets.analysis.commonplaces import is_commonplace
+from ftm_assets.analysis.boilerplate.baseline import is_baseline_phrase
+from ftm_assets.analysis.boilerplate.rules import boilerplate_reason, names_amount
+from ftm_assets.analysis.boilerplate.seeds import nearness
 from ftm_assets.analysis.content import content_hash
-from ftm_assets.analysis.platitudes import nearness
 from ftm_assets.analysis.vectors import in_half_precision
 from ftm_assets.analysis.words import name_tokens
 
 Role = Literal["executive", "analyst", "unknown"]
 Section = Literal["prepared", "qa", "unknown"]
-Voice = Literal["remark", "answer", "question", "unknown"]
+UtteranceType = Literal["remark", "answer", "question", "unknown"]
 
 COMMONPLACE = "commonplace"
 PLATITUDE = "platitude"
@@ -53,7 +53,7 @@ class CallDay:
 class FirmTurns:
     """All turns of one firm's calls in one quarter, calls in order of their day.
 
-    built_from: content hash of the calls
+    input_hash: content hash of the calls
     reason:     why there is no turn, else None
     """
 
@@ -61,7 +61,7 @@ class FirmTurns:
     company_name: str
     calls: tuple[CallDay, ...]
     turns: tuple[Turn, ...]
-    built_from: str
+    input_hash: str
     reason: str | None = None
 
     @cached_property
@@ -82,7 +82,10 @@ class SentenceSettings(BaseModel, frozen=True):
         "no word of its own; empty: commonplaces are modelled",
     )
     max_platitude: float = Field(
-        0.55, ge=0, le=1, description="cosine to a platitude from which a sentence without an amount is one"
+        0.55,
+        ge=0,
+        le=1,
+        description="cosine to a boilerplate seed from which a sentence without an amount is boilerplate",
     )
     max_chars: int = Field(2000, ge=20, le=100_000, description="longest sentence; a longer one is cut at white space")
 
@@ -96,7 +99,7 @@ class Sentence:
 
     exchange:    number of the question with its answers, from 1 within the call; None outside of any
     boilerplate: why the sentence is not modelled ('greeting', 'too short', ...), None if it is
-    platitude:   cosine to the nearest platitude, None until it is measured
+    boilerplate_similarity:   cosine to the nearest boilerplate seed, None until it is measured
     """
 
     sentence_id: str
@@ -110,11 +113,11 @@ class Sentence:
     section: Section
     exchange: int | None
     boilerplate: str | None
-    platitude: float | None = None
+    boilerplate_similarity: float | None = None
 
     @property
-    def voice(self) -> Voice:
-        """What an executive prepared or answers, what an analyst asks; `sentences.voice` says the same in SQL."""
+    def utterance_type(self) -> UtteranceType:
+        """What an executive prepared or answers, what an analyst asks; the column of this name says the same."""
         match self.role, self.section:
             case "executive", "prepared":
                 return "remark"
@@ -133,7 +136,7 @@ class Sentences:
     embeddings: (n, d) float32, row i belongs to rows[i]
     names:      lower-case parts of the names of the firm and of everyone who speaks
     encoder:    name and revision of what made the vectors
-    built_from: content hash of the calls
+    input_hash: content hash of the calls
     reason:     why there is no sentence, else None
     company_name: as of that quarter, empty for a firm without a call
     raises:     ValueError if the embeddings have another shape or dtype
@@ -143,10 +146,10 @@ class Sentences:
     embeddings: np.ndarray
     names: frozenset[str] = frozenset()
     encoder: tuple[str, str] = ("", "")
-    built_from: str = ""
+    input_hash: str = ""
     reason: str | None = None
     calls: tuple[CallDay, ...] = ()
-    versions: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     company_name: str = ""
 
     def __post_init__(self) -> None:
@@ -167,16 +170,21 @@ class Sentences:
         """The sentences of these turns, with their provenance; vectors as they will be stored, in half precision."""
         silent = "its calls hold no sentence beside the operator's" if turns.calls else "none of its calls is modelled"
         reason = turns.reason or (None if rows else silent)
-        versions = {"splitter": SPLITTER, "encoder": list(encoder), "settings": settings.model_dump(), "reason": reason}
+        provenance = {
+            "splitter": SPLITTER,
+            "encoder": list(encoder),
+            "settings": settings.model_dump(),
+            "reason": reason,
+        }
         return cls(
             rows,
             in_half_precision(embeddings),
             turns.names,
             encoder,
-            turns.built_from,
+            turns.input_hash,
             reason,
             turns.calls,
-            versions,
+            provenance,
             turns.company_name,
         )
 
@@ -235,19 +243,22 @@ def split_turns(
     return tuple(sentences)
 
 
-def measure_platitudes(
-    rows: Sequence[Sentence], embeddings: np.ndarray, platitudes: np.ndarray, settings: SentenceSettings = DEFAULTS
+def measure_boilerplate(
+    rows: Sequence[Sentence],
+    embeddings: np.ndarray,
+    boilerplate_seeds: np.ndarray,
+    settings: SentenceSettings = DEFAULTS,
 ) -> tuple[Sentence, ...]:
-    """The sentences with their cosine to the nearest platitude; flagged where that is all they say.
+    """The sentences with their cosine to the nearest boilerplate seed; flagged where that is all they say.
 
-    Who carries another flag, or names an amount, is not flagged as a platitude.
+    Who carries another flag, or names an amount, is not flagged for its likeness to a seed.
 
-    embeddings: (n, d) float32, row i belongs to rows[i]    platitudes: (p, d) float32, by the same encoder
+    embeddings: (n, d) float32, row i belongs to rows[i]    boilerplate_seeds: (p, d) float32, by the same encoder
     """
     measured = []
-    for row, near in zip(rows, nearness(embeddings, platitudes).tolist(), strict=True):
+    for row, near in zip(rows, nearness(embeddings, boilerplate_seeds).tolist(), strict=True):
         is_one = near >= settings.max_platitude and row.boilerplate is None and not names_amount(row.text)
-        measured.append(replace(row, platitude=near, boilerplate=PLATITUDE if is_one else row.boilerplate))
+        measured.append(replace(row, boilerplate_similarity=near, boilerplate=PLATITUDE if is_one else row.boilerplate))
     return tuple(measured)
 
 
@@ -256,7 +267,7 @@ def _flag(text: str, settings: SentenceSettings, names: Collection[str]) -> str 
     if reason := boilerplate_reason(text, settings.min_words):
         return reason
     limit = settings.max_commonplace
-    return COMMONPLACE if limit is not None and is_commonplace(text, names, limit) else None
+    return COMMONPLACE if limit is not None and is_baseline_phrase(text, names, limit) else None
 
 
 @dataclass(slots=True)

@@ -15,10 +15,9 @@ from ftm_assets.analysis.bertopic_model import QUARTER, BERTopicModel
 from ftm_assets.analysis.clustering import MIN_DOCUMENTS, ClusterSettings, TopicModel, TopicModelResult, label
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.content import content_hash
-from ftm_assets.analysis.prose import Names
-from ftm_assets.analysis.summaries import Source
+from ftm_assets.analysis.topic_summaries import Source
 from ftm_assets.analysis.vectors import centroids, unit_rows
-from ftm_assets.analysis.words import baseline_shares
+from ftm_assets.analysis.words import baseline_shares, name_tokens
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
@@ -80,7 +79,7 @@ class ThemeSettings(ClusterSettings, frozen=True):
         0.38,
         ge=0,
         le=1,
-        description="cosine to the nearest platitude, averaged over its topics, from which a cluster is no theme",
+        description="cosine to the nearest seed sentence, averaged over its topics, from which a cluster is no theme",
     )
     min_keywords_said: float = Field(
         0.3,
@@ -115,7 +114,7 @@ class QuarterTopic:
     """One topic of the quarter, as it enters the themes.
 
     terms:     of its N_SPOKEN best sentences
-    platitude: cosine of these sentences to the nearest platitude, on average
+    boilerplate_similarity: cosine of these sentences to the nearest boilerplate seed, on average
     summary:   to read; nothing is clustered by it but its vector, and only if that is asked for
     """
 
@@ -123,7 +122,7 @@ class QuarterTopic:
     topic_number: int
     label: str
     terms: tuple[str, ...]
-    platitude: float
+    boilerplate_similarity: float
     summary: str = ""
 
 
@@ -161,6 +160,19 @@ class KnownThemes:
 
 
 @dataclass(frozen=True)
+class Speakers:
+    """The name of a firm, and of everyone who speaks in its modelled calls."""
+
+    company_name: str
+    persons: tuple[str, ...] = ()
+
+    @cached_property
+    def name_tokens(self) -> frozenset[str]:
+        """Lower-case parts of all these names, see `words.name_tokens`."""
+        return name_tokens(self.persons, self.company_name)
+
+
+@dataclass(frozen=True)
 class QuarterTopics:
     """Everything that the themes of a quarter are made from.
 
@@ -170,7 +182,7 @@ class QuarterTopics:
     n_by_keywords:        topics whose summary is made of keywords
     as_of:                when the last of the calls became available, None if no call tells
     encoder:              `name@revision` of what the vectors were made with, None for a quarter without any
-    names:                company id -> names that no text about the quarter may hold
+    speakers:             company id -> the firm's name, and everyone who speaks in its modelled calls
     """
 
     quarter: str
@@ -183,12 +195,12 @@ class QuarterTopics:
     as_of: datetime | None = None
     known: KnownThemes = KnownThemes()
     encoder: str | None = None
-    names: Mapping[int, Names] = field(default_factory=dict)
+    speakers: Mapping[int, Speakers] = field(default_factory=dict)
 
     @property
-    def inputs_hash(self) -> str:
+    def input_hash(self) -> str:
         """Hash of what went in, firm by firm."""
-        return inputs_hash(self.firm_hashes)
+        return input_hash(self.firm_hashes)
 
     def input_of(self, wanted: ThemeInput) -> ThemeInput:
         """What is clustered: what is wanted if all topics have it, since two kinds of text cannot be compared."""
@@ -200,7 +212,7 @@ class QuarterTopics:
         return self.known if self.known.encoder == self.encoder else KnownThemes(next_number=self.known.next_number)
 
 
-def inputs_hash(firm_hashes: Mapping[int, str]) -> str:
+def input_hash(firm_hashes: Mapping[int, str]) -> str:
     """Hash of the summaries of a quarter, whatever the order of its firms."""
     return content_hash(dict(firm_hashes))
 
@@ -243,7 +255,7 @@ class Themes:
     centroids: (k, d) float32, row i belongs to themes[i]
     rejected:  reason -> clusters that broke a rule of the settings
     n_noise:   topics in no cluster at all
-    versions:  settings, encoder and the kind of text that was clustered
+    provenance:  settings, encoder and the kind of text that was clustered
     descriptions, description_embeddings: of each theme in order, the second (k, d) float32 of unit length, zero for
                keywords; both empty until somebody has described them
     """
@@ -258,14 +270,14 @@ class Themes:
     n_expected: int
     n_topics: int
     as_of: datetime | None = None
-    versions: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     descriptions: tuple[ThemeDescription, ...] = ()
     description_embeddings: np.ndarray = field(default_factory=lambda: np.zeros((0, 1), np.float32))
 
     @property
-    def built_from(self) -> str:
+    def input_hash(self) -> str:
         """Hash of the summaries it was made from."""
-        return inputs_hash(self.firm_hashes)
+        return input_hash(self.firm_hashes)
 
     @cached_property
     def content_hash(self) -> str:
@@ -301,9 +313,9 @@ class Cluster:
         return Counter(topic.company_id for topic in self.topics)
 
     @property
-    def platitude(self) -> float:
-        """Cosine of its topics to the nearest platitude, on average."""
-        return math.fsum(topic.platitude for topic in self.topics) / len(self.topics)
+    def boilerplate_similarity(self) -> float:
+        """Cosine of its topics to the nearest boilerplate seed, on average."""
+        return math.fsum(topic.boilerplate_similarity for topic in self.topics) / len(self.topics)
 
     @property
     def keywords_said(self) -> float:
@@ -361,7 +373,7 @@ def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, mode
         n_expected=quarter.n_expected,
         n_topics=len(quarter.topics),
         as_of=quarter.as_of,
-        versions={"settings": settings.model_dump(), "encoder": quarter.encoder, "theme_input": theme_input},
+        provenance={"settings": settings.model_dump(), "encoder": quarter.encoder, "theme_input": theme_input},
     )
 
 
@@ -410,7 +422,7 @@ def rejection(cluster: Cluster, settings: ThemeSettings, n_firms: int) -> str | 
         return ONE_FIRM if len(counts) == 1 else f"fewer than {fewest} firms"
     if max(counts) / len(cluster.topics) > settings.max_firm_share:
         return DOMINATED
-    if cluster.platitude >= settings.max_platitude:
+    if cluster.boilerplate_similarity >= settings.max_platitude:
         return PLATITUDES
     return COMMONPLACE if cluster.keywords_said < settings.min_keywords_said else None
 

@@ -60,16 +60,16 @@ class Topics:
     """One firm-quarter's topics, largest first, and the assignment of every modelled sentence.
 
     centroids:  (k, d) float32 of unit length, row i belongs to topics[i]
-    built_from: content hash of the sentences
+    input_hash: content hash of the sentences
     reason:     why there is no topic, else None
     """
 
     topics: tuple[Topic, ...]
     members: tuple[TopicSentence, ...]
     centroids: np.ndarray
-    built_from: str
+    input_hash: str
     reason: str | None = None
-    versions: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @cached_property
     def content_hash(self) -> str:
@@ -136,9 +136,9 @@ def _topics(
             )
         ),
         centroids=centres,
-        built_from=sentences.content_hash,
+        input_hash=sentences.content_hash,
         reason=reason,
-        versions={"settings": settings.model_dump(), "reason": reason},
+        provenance={"settings": settings.model_dump(), "reason": reason},
     )
 
 

@@ -6,11 +6,11 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from itertools import pairwise
 
-from ftm_assets.analysis.boilerplate import without_marks
+from ftm_assets.analysis.boilerplate.rules import without_marks
 
 # Shorter ones ("Al", "Ed", "Bo") are too often words of their own.
 MIN_NAME_CHARS = 3
-COMMON_WORDS_FILE = "common_words.txt"
+COMMON_WORDS_FILE = "baseline_words.txt"
 
 # Words of grammar, verbs that mean little by themselves, and numerals. A list of our own, because the usual ones count
 # "interest", "mine", "system", "amount" and "fire" among them, and firms talk about just those.
@@ -90,7 +90,7 @@ def baseline_shares() -> Mapping[str, float]:
 
     See `commonplaces` for the baseline.
     """
-    lines = files("ftm_assets.analysis").joinpath(COMMON_WORDS_FILE).read_text("utf-8").splitlines()
+    lines = files("ftm_assets.analysis.boilerplate").joinpath(COMMON_WORDS_FILE).read_text("utf-8").splitlines()
     return {term: float(share) for term, _, share in (line.partition("\t") for line in lines)}
 
 

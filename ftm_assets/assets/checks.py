@@ -7,8 +7,8 @@ import dagster as dg
 
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.partitions import quarters
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.themes import theme_coverage, theme_settings, theme_state, themes_outside
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.themes import theme_coverage, theme_settings, theme_state, themes_outside
 
 N_SHOWN = 50
 

@@ -5,26 +5,26 @@ from dataclasses import replace
 
 import dagster as dg
 
-from ftm_assets.analysis.inquiries import kind_of
-from ftm_assets.analysis.language import LanguageModel
-from ftm_assets.analysis.prompts.theme_descriptions import PROMPT
-from ftm_assets.analysis.theme_descriptions import Described, describe, embed
 from ftm_assets.analysis.themes import QuarterTopics, Themes, ThemeSettings, find_themes
+from ftm_assets.analysis.topic_summaries import kind_of
 from ftm_assets.assets.metadata import (
     OWNERS,
     Materialized,
     Metadata,
     bill_metadata,
     column_schema,
-    hindsight_metadata,
     known,
+    look_ahead_metadata,
     markdown_table,
 )
+from ftm_assets.encoder import Encoder
+from ftm_assets.llm.prompts.theme_descriptions import PROMPT
+from ftm_assets.llm.protocol import LanguageModel
+from ftm_assets.llm.theme_descriptions import Described, describe, embed
 from ftm_assets.partitions import one_quarter, quarters
-from ftm_assets.resources.encoder import Encoder
-from ftm_assets.storage import tables
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.spending import first_call, hindsight_of
+from ftm_assets.storage.read.llm_spending import first_call, look_ahead_of
+from ftm_assets.storage.schema import tables
+from ftm_assets.storage.server.database import Database
 
 
 class ThemeConfig(ThemeSettings, dg.Config):
@@ -59,11 +59,11 @@ def cross_firm_themes(
     vectors = embed(described.descriptions, encoder.encode)
     themes = replace(themes, descriptions=described.descriptions, description_embeddings=vectors)
     with database.transaction() as connection:
-        knowing = hindsight_of(connection, described.keys, first_call(connection, topic_summaries.quarter))
+        knowing = look_ahead_of(connection, described.keys, first_call(connection, topic_summaries.quarter))
     return dg.MaterializeResult(
         value=themes,
         data_version=dg.DataVersion(themes.content_hash),
-        metadata={**themes_metadata(themes), **descriptions_metadata(described), **hindsight_metadata(knowing)},
+        metadata={**themes_metadata(themes), **descriptions_metadata(described), **look_ahead_metadata(knowing)},
     )
 
 
@@ -82,7 +82,7 @@ def themes_metadata(themes: Themes) -> Metadata:
         "topics in themes": len(themes.members),
         "topics in no cluster": themes.n_noise,
         "clusters rejected": dict(themes.rejected),
-        "clustered by": themes.versions["theme_input"],
+        "clustered by": themes.provenance["theme_input"],
         "themes": markdown_table(
             ["theme", "firms", "topics", "largest firm", "stability", "label", "title"],
             [

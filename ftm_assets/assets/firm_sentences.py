@@ -5,12 +5,12 @@ from collections import Counter
 import dagster as dg
 import numpy as np
 
-from ftm_assets.analysis.platitudes import platitudes
-from ftm_assets.analysis.sentences import FirmTurns, Sentences, SentenceSettings, measure_platitudes, split_turns
+from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
+from ftm_assets.analysis.sentences import FirmTurns, Sentences, SentenceSettings, measure_boilerplate, split_turns
 from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, known, markdown_table
+from ftm_assets.encoder import Encoder, encode_once
 from ftm_assets.partitions import firm_quarters, one_quarter
-from ftm_assets.resources.encoder import Encoder, encode_once
-from ftm_assets.storage import tables
+from ftm_assets.storage.schema import tables
 
 EMBEDDED = "every_sentence_embedded"
 N_SHOWN = 8
@@ -39,7 +39,7 @@ def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], t
     """
     rows = split_turns(transcripts.company_id, transcripts.turns, config, transcripts.names)
     vectors = encoder.encode([row.text for row in rows])
-    measured = measure_platitudes(rows, vectors, encode_once(encoder, platitudes()), config)
+    measured = measure_boilerplate(rows, vectors, encode_once(encoder, boilerplate_seeds()), config)
     sentences = Sentences.of(transcripts, measured, vectors, (encoder.name, encoder.revision), config)
     return dg.MaterializeResult(
         value=sentences,
@@ -50,7 +50,7 @@ def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], t
 
 
 def sentences_metadata(sentences: Sentences) -> Metadata:
-    """Counts as a whole, by call, role, section, voice and flag, and the first modelled sentences."""
+    """Counts as a whole, by call, role, section, utterance type and flag, and the first modelled sentences."""
     rows = sentences.rows
     return known(
         {
@@ -70,7 +70,7 @@ def sentences_metadata(sentences: Sentences) -> Metadata:
             ),
             "by role": dict(Counter(row.role for row in rows)),
             "by section": dict(Counter(row.section for row in rows)),
-            "by voice": dict(Counter(row.voice for row in rows)),
+            "by utterance type": dict(Counter(row.utterance_type for row in rows)),
             "n_exchanges": len({(row.transcript_id, row.exchange) for row in rows if row.exchange is not None}),
             "boilerplate": dict(Counter(row.boilerplate for row in rows if row.boilerplate)),
             "encoder": "@".join(sentences.encoder),

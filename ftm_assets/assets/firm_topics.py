@@ -6,7 +6,7 @@ from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, known, markdown_table
 from ftm_assets.partitions import firm_quarters
-from ftm_assets.storage import tables
+from ftm_assets.storage.schema import tables
 
 OUTLIERS = "outlier_share"
 MAX_OUTLIER_SHARE = 0.6

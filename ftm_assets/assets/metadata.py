@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ftm_assets.analysis.language import Bill
-from ftm_assets.storage import tables
-from ftm_assets.storage.spending import Hindsight
+from ftm_assets.llm.protocol import Bill
+from ftm_assets.storage.read.llm_spending import LookAhead
+from ftm_assets.storage.schema import tables
 
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[Any]
@@ -65,9 +65,9 @@ def bill_metadata(bill: Bill) -> Metadata:
     )
 
 
-def hindsight_metadata(knowing: Sequence[Hindsight]) -> Metadata:
+def look_ahead_metadata(knowing: Sequence[LookAhead]) -> Metadata:
     """What a language model may have known of the future; nothing where none was asked or nobody knows."""
-    return {"hindsight": "; ".join(map(str, knowing))} if knowing else {}
+    return {"look-ahead bias": "; ".join(map(str, knowing))} if knowing else {}
 
 
 def known(metadata: Metadata) -> Metadata:

@@ -4,15 +4,15 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from ftm_assets.analysis.themes import inputs_hash
+from ftm_assets.analysis.themes import input_hash
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.jobs import index_in_work, quarter_index, quarter_themes, themes_in_work
 from ftm_assets.assets.search_index import search_index
 from ftm_assets.partitions import quarters
 from ftm_assets.settings import Settings, read_settings
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.search_index import search_index_ready
-from ftm_assets.storage.themes import current_summaries, theme_counts
+from ftm_assets.storage.maintain.search_index import search_index_ready
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.themes import current_summaries, theme_counts
 
 
 def default_status(settings: Settings) -> dg.DefaultSensorStatus:
@@ -38,7 +38,7 @@ def complete_quarters(
     with database.transaction() as connection:
         counts = [each for each in theme_counts(connection) if each.quarter in shown]
         due = {
-            each.quarter: inputs_hash(current_summaries(connection, each.quarter))
+            each.quarter: input_hash(current_summaries(connection, each.quarter))
             for each in counts
             if each.due and not themes_in_work(context.instance, each.quarter)
         }

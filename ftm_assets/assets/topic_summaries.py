@@ -3,12 +3,8 @@
 import dagster as dg
 from pydantic import Field
 
-from ftm_assets.analysis.language import LanguageModel
-from ftm_assets.analysis.model_summaries import SummarySettings, Written, summarize
-from ftm_assets.analysis.prompts.topic_summaries import PROMPT
-from ftm_assets.analysis.prose import Names
 from ftm_assets.analysis.sentences import Sentences
-from ftm_assets.analysis.summaries import Summaries, evidence_of
+from ftm_assets.analysis.topic_summaries import Summaries, evidence_of
 from ftm_assets.analysis.topics import Topics
 from ftm_assets.assets.metadata import (
     OWNERS,
@@ -16,16 +12,20 @@ from ftm_assets.assets.metadata import (
     Metadata,
     bill_metadata,
     column_schema,
-    hindsight_metadata,
     known,
+    look_ahead_metadata,
     markdown_table,
 )
+from ftm_assets.encoder import Encoder
+from ftm_assets.llm.guardrails import NameBlocklist
+from ftm_assets.llm.prompts.topic_summaries import PROMPT
+from ftm_assets.llm.protocol import LanguageModel
+from ftm_assets.llm.topic_summaries import SummarySettings, Written, summarize
 from ftm_assets.partitions import firm_and_quarter, firm_quarters
-from ftm_assets.resources.encoder import Encoder
-from ftm_assets.storage import tables
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.spending import hindsight_of
-from ftm_assets.storage.stages import read_summaries
+from ftm_assets.storage.read.llm_spending import look_ahead_of
+from ftm_assets.storage.schema import tables
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.stages import read_summaries
 
 SUMMARIZED = "every_topic_summarized"
 
@@ -67,7 +67,7 @@ def topic_summaries(
     firm, quarter = firm_and_quarter(context.partition_key)
     with database.transaction() as connection:
         before = read_summaries(connection, quarter, firm, firm_topics.content_hash)
-    evidence, names = evidence_of(firm_topics, firm_sentences), Names.of_firm(firm_sentences)
+    evidence, names = evidence_of(firm_topics, firm_sentences), NameBlocklist.of_firm(firm_sentences)
     written = summarize(
         *(evidence, names, language_model, quarter, context.run.run_id, before, config),
         only_missing=config.only_missing,
@@ -79,11 +79,11 @@ def topic_summaries(
     summaries = Summaries.of(firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), settings)
     with database.transaction() as connection:
         first_call = min((call.call_date for call in firm_sentences.calls), default=None)
-        knowing = hindsight_of(connection, written.keys, first_call)
+        knowing = look_ahead_of(connection, written.keys, first_call)
     return dg.MaterializeResult(
         value=summaries,
         data_version=dg.DataVersion(summaries.content_hash),
-        metadata={**summaries_metadata(summaries, written), **hindsight_metadata(knowing)},
+        metadata={**summaries_metadata(summaries, written), **look_ahead_metadata(knowing)},
         check_results=[check_summarized(summaries, firm_topics)],
     )
 

@@ -12,12 +12,12 @@ from ftm_assets.analysis.transcripts import EARNINGS_CALLS
 from ftm_assets.assets.metadata import OWNERS, Materialized, column_schema, markdown_table
 from ftm_assets.errors import FtmError
 from ftm_assets.partitions import FIRM, quarters
-from ftm_assets.resources.transcripts import open_source
 from ftm_assets.settings import read_settings
-from ftm_assets.storage import tables
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.search_index import make_way
-from ftm_assets.storage.transcripts import Ingested, create_quarter, ingest
+from ftm_assets.sources.transcript_source import open_source
+from ftm_assets.storage.maintain.search_index import drop_index_for_bulk_write
+from ftm_assets.storage.schema import tables
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.calls import Ingested, create_quarter, ingest
 
 N_REJECTS_SHOWN = 20
 
@@ -88,7 +88,7 @@ def load_quarter(database: Database, quarter: str, config: TranscriptSettings) -
     _create_quarter(database, quarter)
     with database.transaction() as connection:
         ingested = ingest(connection, quarter, source.read(quarter), source.name, as_of)
-    make_way(database, quarter, len(ingested.changed_firms))
+    drop_index_for_bulk_write(database, quarter, len(ingested.changed_firms))
     return ingested
 
 

@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ftm_assets.analysis.summaries import NO_MODEL
+from ftm_assets.analysis.topic_summaries import NO_MODEL
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import bar, spinner, stoppable, tracked
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import RunQueue
 from ftm_assets.settings import read_settings
-from ftm_assets.storage import queries
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.lookup import find_firm_in, find_quarter
-from ftm_assets.storage.search_index import make_way
-from ftm_assets.storage.stages import Archived, archived
+from ftm_assets.storage.maintain.search_index import drop_index_for_bulk_write
+from ftm_assets.storage.read import queries
+from ftm_assets.storage.read.resolve import find_firm_in, find_quarter
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.stages import VectorsArchived, archived
 
 if TYPE_CHECKING:
     import dagster as dg
 
-    from ftm_assets import runs
+    from ftm_assets.operations import in_process as runs
 
 
 def backfill(
@@ -42,7 +42,8 @@ def backfill(
     While `ftm up` runs, Dagster carries it out and this command looks on: Ctrl-C ends only the looking. Without, firms
     are done one after another in this process. The same command goes on where it was in both cases.
     """
-    from ftm_assets import backfills, runs
+    from ftm_assets.operations import by_daemon as backfills
+    from ftm_assets.operations import in_process as runs
 
     if reencode and firm:
         raise FtmError("--reencode makes a whole quarter's vectors anew; leave out --firm")
@@ -53,7 +54,7 @@ def backfill(
         quarter = find_quarter(connection, quarter)
         chosen = [find_firm_in(connection, quarter, name).partition_key for name in firm or []]
         if (every or themes or upgrade) and not reencode and archived(connection, [quarter]):
-            raise Archived(quarter)
+            raise VectorsArchived(quarter)
     runs.check_is_shown(quarter)
     with open_instance(database) as (instance, defs):
         if cancel:
@@ -107,23 +108,23 @@ class Wanted:
 
     def keys(self, instance: "dg.DagsterInstance", database: Database) -> list[str]:
         """Keys of the firms that are to do."""
-        from ftm_assets import runs
+        from ftm_assets.operations import in_process as runs
 
         if self.upgrade:
             return runs.firms_to_upgrade(database, self.quarter, self.chosen)
         return runs.firms_to_run(instance, database, self.quarter, self.chosen, every=self.every)
 
-    def make_way(self, database: Database, keys: Sequence[str]) -> None:
+    def drop_index_for_bulk_write(self, database: Database, keys: Sequence[str]) -> None:
         """Drop the quarter's search index where it would hold up writing these firms; it is built anew at the end."""
         if not self.upgrade:
-            make_way(database, self.quarter, len(keys))
+            drop_index_for_bulk_write(database, self.quarter, len(keys))
 
 
 def _in_process(
     defs: "dg.Definitions", instance: "dg.DagsterInstance", database: Database, wanted: Wanted
 ) -> "list[runs.FirmRun]":
     """The firms' runs that failed, after all were executed here."""
-    from ftm_assets import runs
+    from ftm_assets.operations import in_process as runs
 
     quarter = wanted.quarter
     if wanted.reencode:
@@ -131,7 +132,7 @@ def _in_process(
     keys = wanted.keys(instance, database)
     if keys:
         runs.check_encoder(defs, database, quarter)
-        wanted.make_way(database, keys)
+        wanted.drop_index_for_bulk_write(database, keys)
     job = "firm_summaries" if wanted.upgrade else "firm_quarter"
     done = tracked(runs.run_firms(defs, instance, quarter, keys, job), len(keys), f"{quarter} firms")
     return [run for run in done if run.error]
@@ -141,8 +142,9 @@ def _by_daemon(
     defs: "dg.Definitions", instance: "dg.DagsterInstance", database: Database, wanted: Wanted
 ) -> "list[runs.FirmRun]":
     """The firms' runs that failed, after Dagster has executed all: of the backfill under way, or else of a new one."""
-    from ftm_assets import backfills, runs
     from ftm_assets.assets.jobs import ONLY_MISSING
+    from ftm_assets.operations import by_daemon as backfills
+    from ftm_assets.operations import in_process as runs
 
     quarter, queue = wanted.quarter, RunQueue(database.dagster_url())
     said = queue.said()[0] if queue.holder() else None
@@ -162,7 +164,7 @@ def _by_daemon(
         if not keys:
             return []
         backfills.check_encoder(database, quarter, said)
-        wanted.make_way(database, keys)
+        wanted.drop_index_for_bulk_write(database, keys)
         backfill_id = backfills.begin(defs, instance, quarter, keys, assets, config)
     elif missing := set(keys) - backfills.firms_of(instance, backfill_id):
         raise backfills.OtherBackfill(quarter, backfill_id, f"hold {min(missing)}")
@@ -181,7 +183,7 @@ def _by_daemon(
 
 def status(
     quarter: Annotated[
-        str | None, typer.Argument(help="One quarter, by voice and with its firms to do; without, all.")
+        str | None, typer.Argument(help="One quarter, by utterance type and with its firms to do; without, all.")
     ] = None,
     form: FormatOption = Format.table,
 ) -> None:
@@ -205,15 +207,15 @@ def show_status(database: Database, quarters: list[str], form: Format) -> None:
 
 
 def show_detail(database: Database, quarter: str, form: Format) -> None:
-    """Print how far a quarter is and what became of its sentences, by voice; in a table also its firms to do."""
+    """Print how far a quarter is and what became of its sentences; in a table also its firms to do."""
     with database.transaction() as connection:
         detail = queries.quarter_detail(connection, quarter)
     _show([detail], form)
     if form is not Format.table:
         return
-    columns = "voice n_sentences n_modelled modelled_share n_in_topics topic_share n_in_themes theme_share"
-    title = "sentences by voice; modelled of all, in topics and themes of the modelled"
-    show(detail.funnel.rows, headings(columns), form, title)
+    columns = "utterance_type n_sentences n_modelled modelled_share n_in_topics topic_share n_in_themes theme_share"
+    title = "sentences by utterance type; modelled of all, in topics and themes of the modelled"
+    show(detail.attrition.rows, headings(columns), form, title)
     if detail.sources:
         show(
             detail.sources, headings("what n source model reason"), form, "summaries of topics, descriptions of themes"
@@ -221,8 +223,8 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
     if detail.spending:
         columns = "model prompt n_requests n_of_no_use tokens_in tokens_cached tokens_out dollars n_price_unknown"
         show(detail.spending, headings(columns), form, "language model: what the quarter has paid for")
-    for knowing in detail.hindsight:
-        console.print(f"hindsight: {knowing}")
+    for knowing in detail.look_ahead:
+        console.print(f"look-ahead bias: {knowing}")
     if detail.themes.run_number is not None and not detail.indexed:
         title = f"search index: search compares all rows without it; build it with: ftm backfill {quarter}"
         show(detail.indexes, headings("level state n_bytes progress"), form, title)
@@ -236,8 +238,10 @@ def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
     if form is not Format.table:
         return
     for state in found:
-        if state.n_recipes > 1:
-            console.print(f"{state.quarter}: firms were made by {state.n_recipes} different versions or settings; make")
+        if state.n_configurations > 1:
+            console.print(
+                f"{state.quarter}: firms were made by {state.n_configurations} different versions or settings; make"
+            )
             console.print(f"  them alike with: ftm backfill {state.quarter} --all")
         if state.archived_at:
             console.print(f"{state.quarter}: archived on {state.archived_at:%Y-%m-%d}; its sentences have no vectors")
@@ -269,7 +273,7 @@ def _some(names: tuple[str, ...], n: int = 10) -> str:
 def open_instance(database: Database) -> Iterator[tuple["dg.DagsterInstance", "dg.Definitions"]]:
     """Dagster's instance on the database, and the graph."""
     from ftm_assets.definitions import defs
-    from ftm_assets.runs import dagster_instance
+    from ftm_assets.operations.in_process import dagster_instance
 
     with dagster_instance(database) as instance:
         yield instance, defs

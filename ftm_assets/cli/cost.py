@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ftm_assets.analysis import model_summaries, theme_descriptions
-from ftm_assets.analysis.costs import Estimate, Planned, Rates, estimate
-from ftm_assets.analysis.prose import Names
 from ftm_assets.cli.display import Format, FormatOption, console, headings, money, show
-from ftm_assets.resources.llm_prices import Price, PriceUnknown, read_prices
+from ftm_assets.llm import theme_descriptions
+from ftm_assets.llm import topic_summaries as model_summaries
+from ftm_assets.llm.cost_estimate import Estimate, Planned, Rates, estimate
+from ftm_assets.llm.guardrails import NameBlocklist
+from ftm_assets.llm.prices import Price, PriceUnknown, read_prices
 from ftm_assets.settings import Settings, read_settings
-from ftm_assets.storage import spending
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.evidence import evidence_of_quarter, published_themes
-from ftm_assets.storage.lookup import find_quarter
-from ftm_assets.storage.themes import theme_counts
+from ftm_assets.storage.read import llm_spending as spending
+from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter, published_themes
+from ftm_assets.storage.read.resolve import find_quarter
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.themes import theme_counts
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -95,7 +96,7 @@ def planned_topics(connection: "Connection", quarter: str) -> list[Planned]:
     return [
         Planned.of(inquiry)
         for firm in evidence_of_quarter(connection, quarter)
-        for inquiry in model_summaries.inquiries(firm, Names(), quarter)
+        for inquiry in model_summaries.inquiries(firm, NameBlocklist(), quarter)
     ]
 
 

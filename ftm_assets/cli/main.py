@@ -14,13 +14,13 @@ from ftm_assets.cli.display import Format, FormatOption, console, errors, headin
 from ftm_assets.cli.progress import stoppable, tracked
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
-from ftm_assets.storage import queries
-from ftm_assets.storage.archive import archive as archive_quarter
-from ftm_assets.storage.archive import bytes_of_sentences
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.lookup import Unknown, find_firm, find_firm_in, find_quarter, parse_quarter
-from ftm_assets.storage.removal import calls_to_forget, drop_quarter, firms_without_calls, forget
-from ftm_assets.storage.themes import theme_settings
+from ftm_assets.storage.maintain.archive import archive as archive_quarter
+from ftm_assets.storage.maintain.archive import bytes_of_sentences
+from ftm_assets.storage.maintain.deletion import calls_to_forget, drop_quarter, firms_without_calls, forget
+from ftm_assets.storage.read import queries
+from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, find_quarter, parse_quarter
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.themes import theme_settings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,15 +51,15 @@ def ingest(
     form: FormatOption = Format.table,
 ) -> None:
     """Load calls. Loading again replaces only calls that changed; calls that the source does not hold stay."""
-    from ftm_assets.resources.transcripts import open_source, quarters_of
-    from ftm_assets.runs import ingest_quarters
+    from ftm_assets.operations.in_process import ingest_quarters
+    from ftm_assets.sources.transcript_source import open_source, quarters_of
 
     columns = _column_map(column or [])
     there = quarters_of(open_source(source, columns=columns))
     wanted = [parse_quarter(name) for name in quarter or there]
     for name in wanted:
         if name not in there:
-            raise Unknown("quarter of the source", name, there)
+            raise NotFound("quarter of the source", name, there)
     config: dict[str, object] = {"source": source, "columns": columns}
     if as_of:
         config["as_of"] = as_of.date().isoformat()
@@ -261,7 +261,7 @@ def archive(
 
 
 def _unregister_firms_without_calls(database: Database) -> None:
-    from ftm_assets.runs import dagster_instance, unregister_firms
+    from ftm_assets.operations.in_process import dagster_instance, unregister_firms
 
     with database.transaction() as connection:
         gone = firms_without_calls(connection)
@@ -282,7 +282,7 @@ def env() -> None:
     """Print what Dagster's own tools need from the environment, passwords included: eval "$(ftm env)"."""
     import shlex
 
-    from ftm_assets.runs import dagster_environment
+    from ftm_assets.operations.in_process import dagster_environment
 
     for name, value in dagster_environment(_database()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")

@@ -8,9 +8,9 @@ import typer
 from ftm_assets.cli.display import console
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.lookup import find_quarter
-from ftm_assets.storage.report import read_report
+from ftm_assets.storage.read.report import read_report
+from ftm_assets.storage.read.resolve import find_quarter
+from ftm_assets.storage.server.database import Database
 
 
 class NotWritable(FtmError):

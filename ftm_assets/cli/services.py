@@ -9,10 +9,10 @@ import typer
 from ftm_assets.cli.display import console
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.database import Database
+from ftm_assets.storage.server.database import Database
 
 if TYPE_CHECKING:
-    from ftm_assets.services import Services
+    from ftm_assets.operations.services import Services
 
 daemon_app = typer.Typer(invoke_without_command=True, help="Be the daemon alone, or ask whether it lives.")
 
@@ -29,8 +29,8 @@ def up(
 
     Ctrl-C stops all but the first, once the runs in lanes have ended (FTM_GRACE); a second one hands them back at once.
     """
-    from ftm_assets.runs import dagster_environment
-    from ftm_assets.services import Services
+    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.services import Services
 
     database = Database(read_settings())
     settings = database.settings
@@ -40,8 +40,8 @@ def up(
 
 def webserver(port: PortOption = 3000, host: HostOption = "127.0.0.1") -> None:
     """Be the Dagster UI alone, and leave it to containers or systemd to keep it up; `ftm daemon` runs beside it."""
-    from ftm_assets.runs import dagster_environment
-    from ftm_assets.services import become_webserver
+    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.services import become_webserver
 
     become_webserver(dagster_environment(Database(read_settings())), host, port)
 
@@ -51,8 +51,8 @@ def daemon(context: typer.Context) -> None:
     """Be the daemon alone: start what is queued, look after runs, ask sensors. There is one for a database."""
     if context.invoked_subcommand is not None:
         return
-    from ftm_assets.runs import dagster_environment
-    from ftm_assets.services import Services
+    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.services import Services
 
     database = Database(read_settings())
     services = Services(database.settings.home, dagster_environment(database), "", 0, worker=False, webserver=False)
@@ -62,8 +62,8 @@ def daemon(context: typer.Context) -> None:
 @daemon_app.command()
 def status() -> None:
     """Whether a daemon has lately said that it lives; exit code 1 if not."""
-    from ftm_assets.backfills import DAEMON_TIMEOUT_S, daemon_is_up
-    from ftm_assets.runs import dagster_instance
+    from ftm_assets.operations.by_daemon import DAEMON_TIMEOUT_S, daemon_is_up
+    from ftm_assets.operations.in_process import dagster_instance
 
     with dagster_instance(Database(read_settings())) as instance:
         if not daemon_is_up(instance):
@@ -76,7 +76,7 @@ def status() -> None:
 
 def down() -> None:
     """Stop the services that `ftm up` started elsewhere, and the embedded database."""
-    from ftm_assets.services import stop_services
+    from ftm_assets.operations.services import stop_services
 
     database = Database(read_settings())
     if stop_services(database.settings.home, database.settings.grace):
@@ -89,16 +89,16 @@ def down() -> None:
 
 
 def _keep_up(database: Database, services: "Services", up: str) -> None:
-    from ftm_assets.launcher.lock import SoleRight
-    from ftm_assets.runs import dagster_instance
-    from ftm_assets.services import end_stuck_runs
+    from ftm_assets.launcher.advisory_lock import AdvisoryLock
+    from ftm_assets.operations.in_process import dagster_instance
+    from ftm_assets.operations.services import end_stuck_runs
 
     console.print(f"database: {database.location}", markup=False)
     me = f"process {os.getpid()} on {socket.gethostname()}"
     with (
         dagster_instance(database) as instance,
         # One daemon for a database: two would launch the same runs, and each would take the other's for abandoned.
-        SoleRight(database.dagster_url(), "ftm up", me) as right,
+        AdvisoryLock(database.dagster_url(), "ftm up", me) as right,
         services.running(instance) as running,
     ):
         console.print(f"{up}   (logs in {services.home / 'logs'}; Ctrl-C to stop)", markup=False)

@@ -4,12 +4,12 @@ import typer
 
 from ftm_assets.cli.display import console
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.database import Database
+from ftm_assets.storage.server.database import Database
 
 
 def migrate() -> None:
     """Create both databases if they are missing, and bring them to the newest schema. Safe to run twice."""
-    from ftm_assets.runs import dagster_instance
+    from ftm_assets.operations.in_process import dagster_instance
 
     database = Database(read_settings())
     with database.transaction(), dagster_instance(database) as instance:
@@ -19,12 +19,12 @@ def migrate() -> None:
 
 def idle() -> None:
     """Say what waits or runs, whoever asked for it; exit code 0 if nothing does and the machine may be switched off."""
-    from ftm_assets.backfills import work_left
-    from ftm_assets.runs import dagster_instance
+    from ftm_assets.operations.by_daemon import pending_work
+    from ftm_assets.operations.in_process import dagster_instance
 
     database = Database(read_settings())
     with dagster_instance(database) as instance:
-        left = work_left(instance)
+        left = pending_work(instance)
     if left.n_runs_waiting or left.n_runs_begun or left.n_backfills:
         console.print(
             f"{left.n_runs_waiting} runs wait, {left.n_runs_begun} go on, {left.n_backfills} backfills are under way"

@@ -14,7 +14,7 @@ from ftm_assets.cli.display import Format, FormatOption, console, headings, mone
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import Error, LaneReport, RunQueue, Waiting, WorkerReport
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.database import Database
+from ftm_assets.storage.server.database import Database
 
 app = typer.Typer(invoke_without_command=True, help="Be the GPU worker: execute runs, one model for all of them.")
 
@@ -31,7 +31,7 @@ def worker(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from ftm_assets.launcher.worker import work
-    from ftm_assets.runs import dagster_instance
+    from ftm_assets.operations.in_process import dagster_instance
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("ftm").setLevel(logging.INFO)
@@ -60,7 +60,7 @@ class LaneStatus:
 @app.command()
 def status(form: FormatOption = Format.table) -> None:
     """What each lane does, what waits and how long, the model, texts per second, and the last errors."""
-    from ftm_assets.backfills import differences
+    from ftm_assets.operations.by_daemon import differences
 
     settings = read_settings()
     queue = RunQueue(Database(settings).dagster_url())
@@ -82,7 +82,7 @@ def status(form: FormatOption = Format.table) -> None:
 
 
 def _show_waiting(waiting: Waiting) -> None:
-    console.print(f"waiting: {waiting.n_runs} runs, {waiting.n_clicked} of them clicked", markup=False)
+    console.print(f"waiting: {waiting.n_runs} runs, {waiting.n_interactive} of them clicked", markup=False)
     if waiting.n_runs:
         console.print(f"the oldest waits for {waiting.oldest_s:.0f} s")
 

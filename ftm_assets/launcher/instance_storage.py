@@ -27,7 +27,7 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import pg_url_from_config, set_pg_statement_timeout
 
-from ftm_assets.launcher.lock import PATIENCE
+from ftm_assets.launcher.advisory_lock import PATIENCE
 
 _SURE_S = 1.0
 # A quarter that waits, with some that have begun.

@@ -9,7 +9,6 @@ Parent and lanes end with the process that started them, because the kernel kill
 goes on with a run that somebody else may take up.
 """
 
-import ctypes
 import importlib
 import os
 import signal
@@ -18,7 +17,7 @@ import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
 
-_PR_SET_PDEATHSIG = 1
+from ftm_assets.processes.child import die_with
 
 
 @dataclass(frozen=True)
@@ -43,13 +42,6 @@ class Exited:
 
     number: int
     status: int
-
-
-def die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies. parent: the process that it should be a child of"""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It died before the kernel knew.
-        os._exit(1)
 
 
 def warm_parent(control: Connection, starter: int, address: str, preload: str) -> None:

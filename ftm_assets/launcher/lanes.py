@@ -6,16 +6,17 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TypeAlias, cast
+from typing import cast
 
 from ftm_assets.launcher.lane import Done, Exited, Ready, warm_parent
-from ftm_assets.launcher.pauses import Pauses
 from ftm_assets.launcher.queue import Launch
+from ftm_assets.processes.backoff import RestartBackoff
+from ftm_assets.processes.child import Waitable, ending, environment, receive
 
 _SPAWN = get_context("spawn")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -32,9 +33,6 @@ _WAITING_LANES = 16
 # Four times what a lane was seen to have for itself; see docs/language-model.md.
 _WAITING_LANE_BYTES = 512 << 20
 _LEAST_LANE_BYTES = 3 << 29
-
-
-Waitable: TypeAlias = Connection | socket.socket | int
 
 
 def fitting_lanes(n: int, growth_mb: int, n_cores: int, machine_bytes: int, *, waits: bool = False) -> tuple[int, int]:
@@ -117,7 +115,7 @@ class Lanes:
         self._listener.setblocking(False)
         self.lanes = [Lane(number) for number in range(1, n + 1)]
         self.complaints: deque[str] = deque()
-        self._pauses = Pauses()
+        self._pauses = RestartBackoff()
         self._start_parent()
 
     def _start_parent(self) -> None:
@@ -248,27 +246,3 @@ class Lanes:
         self._parent.kill()
         self._parent.join()
         self._listener.close()
-
-
-def receive(connection: Connection) -> object:
-    """The next message, None if there is none or the other end has gone."""
-    with suppress(OSError, EOFError):
-        return connection.recv() if connection.poll() else None
-    return None
-
-
-@contextmanager
-def environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """The variables for processes that are started in the block."""
-    before = dict(os.environ)
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        os.environ.clear()
-        os.environ.update(before)
-
-
-def ending(status: int) -> str:
-    """How a process ended. status: its exit code, or minus the signal that killed it"""
-    return f"killed by {signal.Signals(-status).name}" if status < 0 else f"exit code {status}"

@@ -44,7 +44,7 @@ def exposition(report: Report) -> str:
         ("encoding_seconds_total", "counter", "time spent encoding", [("", worker.encoding_s)]),
         ("gpu_memory_bytes", "gauge", "memory that the encoder holds on the GPU", [("", worker.gpu_bytes)]),
         ("waiting_runs", "gauge", "runs that no lane has taken", [("", waiting.n_runs)]),
-        ("waiting_clicked_runs", "gauge", "those of them outside of backfills", [("", waiting.n_clicked)]),
+        ("waiting_clicked_runs", "gauge", "those of them outside of backfills", [("", waiting.n_interactive)]),
         ("waiting_oldest_seconds", "gauge", "how long the oldest of them waits", [("", waiting.oldest_s)]),
         ("lane_busy", "gauge", "1 if the lane has a run", [(_of(lane), lane.run_id is not None) for lane in lanes]),
         ("lane_state_seconds", "gauge", "how long it has been busy, or idle",

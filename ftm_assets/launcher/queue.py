@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from ftm_assets.errors import FtmError
-from ftm_assets.launcher.lock import PATIENCE, SoleRight, holder_of, nobody_holds
+from ftm_assets.launcher.advisory_lock import PATIENCE, AdvisoryLock, holder_of, nobody_holds
 
 SCHEMA = "ftm_launcher"
 WORKER = "a GPU worker"
@@ -100,7 +100,7 @@ class Waiting:
     """What no lane has taken yet. `oldest_s` is 0 if nothing waits."""
 
     n_runs: int
-    n_clicked: int
+    n_interactive: int
     oldest_s: float
 
 
@@ -231,8 +231,8 @@ class RunQueue:
         oldest = sa.func.extract("epoch", sa.func.clock_timestamp() - sa.func.min(Launch.launched_at))
         counts = sa.select(sa.func.count(), sa.func.count().filter(Launch.clicked), sa.func.coalesce(oldest, 0.0))
         with self._session() as session:
-            n_runs, n_clicked, oldest_s = session.execute(counts.where(Launch.lane.is_(None))).one()
-        return Waiting(n_runs, n_clicked, float(oldest_s))
+            n_runs, n_interactive, oldest_s = session.execute(counts.where(Launch.lane.is_(None))).one()
+        return Waiting(n_runs, n_interactive, float(oldest_s))
 
     def say(self, worker: WorkerReport, lanes: Sequence[LaneReport]) -> None:
         """Replace what the worker says of itself."""
@@ -267,9 +267,9 @@ class RunQueue:
             found: str | None = connection.scalar(holder_of(WORKER))
         return found
 
-    def lock(self, holder: str) -> SoleRight:
-        """The sole right to work; `holder` names this worker to those who come later. raises: Taken"""
-        return SoleRight(self.url, WORKER, holder)
+    def lock(self, holder: str) -> AdvisoryLock:
+        """The sole right to work; `holder` names this worker to those who come later. raises: AlreadyHeld"""
+        return AdvisoryLock(self.url, WORKER, holder)
 
     def dispose(self) -> None:
         """Close what is open."""

@@ -30,18 +30,18 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster_postgres.utils import DagsterPostgresException
 
 import ftm_assets
+from ftm_assets.host import machine
 from ftm_assets.launcher import queue as q
-from ftm_assets.launcher.encoder_process import EncoderProcess
-from ftm_assets.launcher.kept_process import KeptProcess
+from ftm_assets.launcher.advisory_lock import AlreadyHeld
+from ftm_assets.launcher.encoder_supervisor import EncoderProcess
+from ftm_assets.launcher.event_log_pruning import prune
 from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
-from ftm_assets.launcher.lock import Taken
 from ftm_assets.launcher.metrics import Report, serving
-from ftm_assets.launcher.model_process import ModelProcess
-from ftm_assets.launcher.model_serving import socket_of
-from ftm_assets.launcher.retention import prune
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
-from ftm_assets.machine import machine
-from ftm_assets.resources.llm_prices import read_prices
+from ftm_assets.llm.client_supervisor import ModelProcess
+from ftm_assets.llm.prices import read_prices
+from ftm_assets.llm.shared_client import socket_of
+from ftm_assets.processes.supervised_process import SupervisedProcess
 from ftm_assets.settings import MODEL_KEYS, Settings
 
 MAX_ATTEMPTS = 3
@@ -58,7 +58,7 @@ log = logging.getLogger("ftm.worker")
 
 
 class Worker:
-    """One worker from its lock to its end. Not to be used twice. raises: Taken if there is one already"""
+    """One worker from its lock to its end. Not to be used twice. raises: AlreadyHeld if there is one already"""
 
     def __init__(self, queue: q.RunQueue, instance: DagsterInstance, settings: Settings, folder: Path) -> None:
         self.queue = queue
@@ -75,7 +75,7 @@ class Worker:
             self.model = ModelProcess(socket_of(settings.home) or str(folder / "model"))
             # Who asks the process needs no key.
             addresses |= {"FTM_LLM_ADDRESS": self.model.address, **dict.fromkeys(MODEL_KEYS, "")}
-        self.kept: list[KeptProcess] = [self.encoder, *([self.model] if self.model else [])]
+        self.kept: list[SupervisedProcess] = [self.encoder, *([self.model] if self.model else [])]
         n_lanes, lane_bytes = fitting_lanes(
             settings.lanes, settings.lane_memory, *machine(), waits=self.model is not None
         )
@@ -290,7 +290,7 @@ class Worker:
             self._keep_lock()
             self._settle()
             self.lock.release()
-        except (Taken, *_DATABASE_AWAY) as error:
+        except (AlreadyHeld, *_DATABASE_AWAY) as error:
             log.warning("the next worker takes up what was in lanes: %s", error)
 
 
@@ -298,7 +298,7 @@ def work(queue: q.RunQueue, instance: DagsterInstance, settings: Settings) -> bo
     """Be the worker until SIGTERM or SIGINT; returns whether to start over, because the code has changed.
 
     SIGTERM is the notice that a spot machine goes.
-    raises: Taken, PortTaken, BadPrices
+    raises: AlreadyHeld, PortTaken, BadPrices
     """
     read_prices(settings.llm_prices)  # Better now than in a process that ends over it again and again.
     with TemporaryDirectory(prefix="ftm-worker-") as folder:

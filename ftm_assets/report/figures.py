@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from ftm_assets.analysis.vectors import in_plane
-from ftm_assets.storage.funnel import Funnel
-from ftm_assets.storage.queries import ThemeRow
+from ftm_assets.storage.read.attrition import Attrition
+from ftm_assets.storage.read.queries import ThemeRow
 
 WIDTH = 980
 N_LARGEST = 20
@@ -20,14 +20,14 @@ MAP_WIDTH, MAP_HEIGHT, MAP_BUBBLE = 880, 500, 52  # Pixels; the last is the diam
 _Box = tuple[float, float, float, float]  # Left, lower, right, upper edge.
 
 INK, FAINT, RULE, GROUND = "#23282d", "#7c848c", "#e4e6e8", "#f8f9fa"
-VOICE_COLOURS = {"remark": "#31546b", "answer": "#7ea3b8", "question": "#d19a5b", "unknown": "#c4c8cc"}
+UTTERANCE_COLOURS = {"remark": "#31546b", "answer": "#7ea3b8", "question": "#d19a5b", "unknown": "#c4c8cc"}
 STABILITY_COLOURS = [(0.0, "#c8643c"), (0.5, "#e3c98f"), (1.0, "#2f6f62")]
 NOT_MEASURED = "#a9b4bd"
 
 
-def funnel_figure(funnel: Funnel) -> go.Figure:
-    """How many sentences come how far, one bar a step, each voice a part of it."""
-    whole = funnel.whole
+def funnel_figure(attrition: Attrition) -> go.Figure:
+    """How many sentences come how far, one bar a step, each utterance type a part of it."""
+    whole = attrition.whole
     steps = {
         "Sentences": ("n_sentences", ""),
         "Modelled": ("n_modelled", f"{whole.modelled_share:.0%} of the sentences"),
@@ -36,14 +36,14 @@ def funnel_figure(funnel: Funnel) -> go.Figure:
     }
     names = list(steps)
     figure = go.Figure()
-    for counts in funnel.by_voice:
+    for counts in attrition.by_utterance_type:
         if counts.n_sentences:
             figure.add_bar(
-                name=f"{counts.voice}s" if counts.voice != "unknown" else "unknown",
+                name=f"{counts.utterance_type}s" if counts.utterance_type != "unknown" else "unknown",
                 y=names,
                 x=[getattr(counts, count) for count, _ in steps.values()],
                 orientation="h",
-                marker_color=VOICE_COLOURS[counts.voice],
+                marker_color=UTTERANCE_COLOURS[counts.utterance_type],
                 hovertemplate="%{y}: %{x:,} %{fullData.name}<extra></extra>",
             )
     for name, (count, share) in steps.items():
@@ -172,7 +172,7 @@ def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figu
         y=rows,
         x=[theme.n_firms for theme in shown],
         orientation="h",
-        marker_color=VOICE_COLOURS["remark"],
+        marker_color=UTTERANCE_COLOURS["remark"],
         text=[theme.n_firms for theme in shown],
         textposition="outside",
         cliponaxis=False,
@@ -185,7 +185,7 @@ def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figu
         y=rows,
         x=[theme.top_firm_share for theme in shown],
         mode="markers",
-        marker={"color": VOICE_COLOURS["question"], "size": 9},
+        marker={"color": UTTERANCE_COLOURS["question"], "size": 9},
         hovertext=[
             f"largest firm {theme.top_firm_share:.0%}<br>Herfindahl index {theme.concentration:.2f}" for theme in shown
         ],

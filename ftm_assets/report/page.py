@@ -8,8 +8,8 @@ from plotly.offline import get_plotlyjs
 
 from ftm_assets.analysis.vectors import in_plane
 from ftm_assets.report.figures import N_LARGEST, funnel_figure, html_of, largest_figure, map_figure
-from ftm_assets.storage.queries import QuarterDetail
-from ftm_assets.storage.report import QuarterReport
+from ftm_assets.storage.read.queries import QuarterDetail
+from ftm_assets.storage.read.report import QuarterReport
 
 N_NAMED = 20
 SPEAKERS = {
@@ -33,7 +33,7 @@ def render(report: QuarterReport) -> str:
     environment.filters.update(commas=commas, percent=percent, pretty=pretty)
     themes = [theme.row for theme in report.themes]
     figures = {
-        "funnel": funnel_figure(report.funnel),
+        "attrition": funnel_figure(report.attrition),
         "map": map_figure(themes, report.centroids),
         "largest": largest_figure(themes, report.run.settings.max_firm_share),
     }
@@ -63,10 +63,10 @@ def warnings_of(report: QuarterReport) -> list[str]:
             f"{_firms(len(names))} of {status.n_expected} with a call in {quarter} are missing from the themes: "
             f"{_named(names)}"
         )
-    for stage, n_recipes in Counter(recipe.stage for recipe in report.recipes).items():
-        if n_recipes > 1:
+    for stage, n_configurations in Counter(configuration.stage for configuration in report.configurations).items():
+        if n_configurations > 1:
             found.append(
-                f"{stage} was made by {n_recipes} different versions or settings. Make its firms alike with: "
+                f"{stage} was made by {n_configurations} different versions or settings. Make its firms alike with: "
                 f"ftm backfill {quarter} --all"
             )
     rows = [theme.row for theme in report.themes]
@@ -74,10 +74,10 @@ def warnings_of(report: QuarterReport) -> list[str]:
         found.append(
             f"{len(below)} of {len(rows)} themes are not stable (below {run.settings.min_stability}): {_named(below)}"
         )
-    found += [f"Hindsight: {knowing}." for knowing in status.hindsight]
+    found += [f"Look-ahead bias: {knowing}." for knowing in status.look_ahead]
     if by_keywords := _by_keywords(status):
         found.append(by_keywords)
-    if run.funnel is None:
+    if run.attrition is None:
         found.append(
             "What became of the sentences when the themes were published is not known; it was counted for this page."
         )

@@ -6,9 +6,9 @@ from ftm_assets.analysis import clustering
 from ftm_assets.analysis.clustering import (
     ClusterSettings,
     TopicModelResult,
+    find_keywords,
     label,
     nearest_neighbours,
-    telling_terms,
 )
 from ftm_assets.analysis.themes import ThemeSettings
 from ftm_assets.analysis.topics import TopicSettings
@@ -80,7 +80,7 @@ def told(
 ) -> tuple[tuple[str, ...], ...]:
     """Telling terms of documents whose terms are separated by spaces; each speaks for itself unless told otherwise."""
     terms = [document.split() for document in documents]
-    return telling_terms(terms, np.array(clusters, np.int64), n_terms, support, groups or range(len(terms)))
+    return find_keywords(terms, np.array(clusters, np.int64), n_terms, support, groups or range(len(terms)))
 
 
 def test_what_only_one_cluster_says_tells_more_than_what_all_say() -> None:
@@ -113,9 +113,9 @@ def test_groups_of_other_clusters_lend_no_support() -> None:
 
 def test_of_equally_telling_terms_the_longer_one_comes_first_then_the_alphabet_decides() -> None:
     documents = [["zinc", "supply", "chain", "supply chain"]] * 2
-    found = telling_terms(documents, np.array([0, 0]), 10, 0, [1, 2])
+    found = find_keywords(documents, np.array([0, 0]), 10, 0, [1, 2])
     assert found == (("supply chain", "chain", "supply", "zinc"),)
-    assert telling_terms(documents, np.array([0, 0]), 2, 0, [1, 2]) == (("supply chain", "chain"),)
+    assert find_keywords(documents, np.array([0, 0]), 2, 0, [1, 2]) == (("supply chain", "chain"),)
 
 
 def test_a_cluster_without_words_has_no_terms() -> None:
@@ -126,7 +126,7 @@ def test_a_cluster_without_words_has_no_terms() -> None:
 
 def test_a_document_without_a_group_is_refused() -> None:
     with pytest.raises(ValueError, match="shorter"):
-        telling_terms([["freight"], ["wages"]], np.array([0, 0]), 3, 0, [1])
+        find_keywords([["freight"], ["wages"]], np.array([0, 0]), 3, 0, [1])
 
 
 # --- labels

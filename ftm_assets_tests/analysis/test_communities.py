@@ -15,8 +15,8 @@ from ftm_assets.analysis.communities import (
     N_PARTS,
     CommunityModel,
     agreed,
-    firmness,
     largest_first,
+    membership_strength,
     neighbour_graph,
     stability,
     warm_up,
@@ -137,14 +137,14 @@ def test_clusters_are_numbered_by_size_then_by_their_first_row_and_small_ones_ar
 
 def test_a_row_is_as_firm_as_the_runs_in_which_it_stays_with_its_cluster() -> None:
     clusters = np.array([0, 0, 0, -1])
-    held = firmness(clusters, runs_of([0, 0, 1, 1], [0, 0, 0, 0]))
+    held = membership_strength(clusters, runs_of([0, 0, 1, 1], [0, 0, 0, 0]))
     assert held.tolist() == [1, 1, 0.5, 0]
     assert held.dtype == np.float32
 
 
 def test_a_run_that_left_a_row_out_does_not_make_it_less_firm() -> None:
-    assert firmness(np.array([0, 0, 0]), runs_of([0, 0, -1], [1, 1, 1], [-1, -1, -1])).tolist() == [1, 1, 1]
-    assert firmness(np.array([0, 0]), runs_of([-1, 0])).tolist() == [0, 1]
+    assert membership_strength(np.array([0, 0, 0]), runs_of([0, 0, -1], [1, 1, 1], [-1, -1, -1])).tolist() == [1, 1, 1]
+    assert membership_strength(np.array([0, 0]), runs_of([-1, 0])).tolist() == [0, 1]
 
 
 # --- stability

@@ -20,14 +20,14 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_mutual_info_score
 
-from ftm_assets.analysis.platitudes import platitudes
+from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
 from ftm_assets.analysis.sentences import (
     CallDay,
     FirmTurns,
     Sentence,
     Sentences,
     Turn,
-    measure_platitudes,
+    measure_boilerplate,
     split_turns,
 )
 from ftm_assets.analysis.themes import (
@@ -42,7 +42,7 @@ from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.analysis.transcripts import calendar_quarter
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.analysis.words import terms
-from ftm_assets.resources.encoder import SentenceTransformerEncoder, encode_once
+from ftm_assets.encoder import SentenceTransformerEncoder, encode_once
 from ftm_assets_tests.conftest import SAMPLE
 
 pytestmark = pytest.mark.slow  # The sample is encoded, and two quarters are made under three seeds.
@@ -161,7 +161,7 @@ def encoded(firm: FirmTurns) -> Sentences:
     encoder = SentenceTransformerEncoder()
     rows = tuple(row for row in split_turns(firm.company_id, firm.turns) if row.boilerplate is None)
     vectors = encoder.encode([row.text for row in rows])
-    measured = measure_platitudes(rows, vectors, encode_once(encoder, platitudes()))
+    measured = measure_boilerplate(rows, vectors, encode_once(encoder, boilerplate_seeds()))
     return Sentences.of(firm, measured, vectors, (encoder.name, "")).modelled()
 
 
@@ -195,8 +195,8 @@ def themes_of_sentences(quarter: str, firms: Sequence[Sentences], seed: int) -> 
         for topic in found.topics:
             spoken = [by_id[sentence_id] for sentence_id in found.exemplars(topic.topic_number, N_SPOKEN)]
             said = tuple(term for row in spoken for term in dict.fromkeys(terms(row.text, sentences.names)))
-            platitude = fmean(row.platitude or 0.0 for row in spoken)
-            topics.append(QuarterTopic(company_id, topic.topic_number, topic.label, said, platitude))
+            boilerplate_similarity = fmean(row.boilerplate_similarity or 0.0 for row in spoken)
+            topics.append(QuarterTopic(company_id, topic.topic_number, topic.label, said, boilerplate_similarity))
             best = found.exemplars(topic.topic_number, N_EXEMPLARS)
             exemplars.append(np.mean([vectors[sentence_id] for sentence_id in best], axis=0))
         went += [(company_id, member.topic_number) for member in found.members]

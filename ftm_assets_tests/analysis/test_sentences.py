@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from ftm_assets.analysis.boilerplate import boilerplate_reason
+from ftm_assets.analysis.boilerplate.rules import boilerplate_reason
 from ftm_assets.analysis.sentences import (
     SPLITTER,
     CallDay,
@@ -223,7 +223,7 @@ def test_the_section_is_where_in_the_call(type_name: str, section: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("speaker_type", "type_name", "voice"),
+    ("speaker_type", "type_name", "utterance_type"),
     [
         ("Executives", "Presenter Speech", "remark"),
         ("Executives", "Answer", "answer"),
@@ -233,8 +233,11 @@ def test_the_section_is_where_in_the_call(type_name: str, section: str) -> None:
         ("Unknown", "Question", "unknown"),
     ],
 )
-def test_the_voice_is_who_speaks_where(speaker_type: str, type_name: str, voice: str) -> None:
-    assert split_turns(1, [turn("We grew.", speaker_type=speaker_type, type_name=type_name)])[0].voice == voice
+def test_the_voice_is_who_speaks_where(speaker_type: str, type_name: str, utterance_type: str) -> None:
+    assert (
+        split_turns(1, [turn("We grew.", speaker_type=speaker_type, type_name=type_name)])[0].utterance_type
+        == utterance_type
+    )
 
 
 SPOKEN = {
@@ -402,8 +405,8 @@ def test_sentences_know_where_they_come_from() -> None:
     rows = split_turns(1, spoken.turns)
     sentences = Sentences.of(spoken, rows, np.ones((1, 2), np.float32), ("model", "1"), SentenceSettings(min_words=3))
     assert (sentences.rows, sentences.names, sentences.calls) == (rows, spoken.names, spoken.calls)
-    assert (sentences.encoder, sentences.built_from, sentences.reason) == (("model", "1"), "hash of the calls", None)
-    assert sentences.versions == {
+    assert (sentences.encoder, sentences.input_hash, sentences.reason) == (("model", "1"), "hash of the calls", None)
+    assert sentences.provenance == {
         "splitter": SPLITTER,
         "encoder": ["model", "1"],
         "settings": {"min_words": 3, "max_commonplace": 0.8, "max_platitude": 0.55, "max_chars": 2000},
@@ -416,7 +419,7 @@ def test_without_sentences_there_is_a_reason() -> None:
     assert Sentences.of(firm_turns(reason="no call"), (), nothing, ("model", "1")).reason == "no call"
     silent = Sentences.of(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
     assert silent.reason == "its calls hold no sentence beside the operator's"
-    assert silent.versions["reason"] == silent.reason
+    assert silent.provenance["reason"] == silent.reason
     unknown = Sentences.of(replace(firm_turns(), calls=()), (), nothing, ("model", "1"))
     assert unknown.reason == "none of its calls is modelled"
 
@@ -438,7 +441,7 @@ def test_the_hash_of_sentences_covers_all_that_the_next_stage_reads() -> None:
 def test_the_hash_of_sentences_ignores_how_they_were_made() -> None:
     rows = split_turns(1, [turn("Our margins rose again.")])
     sentences = Sentences(rows, np.ones((1, 2), np.float32), frozenset({"ann", "lee"}))
-    again = replace(sentences, names=frozenset(["lee", "ann"]), built_from="x", versions={"splitter": "another"})
+    again = replace(sentences, names=frozenset(["lee", "ann"]), input_hash="x", provenance={"splitter": "another"})
     assert again.content_hash == sentences.content_hash
 
 

@@ -24,7 +24,7 @@ from ftm_assets.analysis.themes import (
     Themes,
     ThemeSettings,
     find_themes,
-    inputs_hash,
+    input_hash,
     match_themes,
     rejection,
     topic_model,
@@ -272,7 +272,7 @@ def test_running_twice_keeps_all_numbers_and_a_retired_one_is_not_given_again() 
 
 def test_vectors_of_another_encoder_are_not_compared() -> None:
     first = themes_of(QUARTER, encoder="hash@1")
-    assert first.versions["encoder"] == "hash@1"
+    assert first.provenance["encoder"] == "hash@1"
     numbers = tuple(theme.theme_number for theme in first.themes)
     before = KnownThemes(numbers, first.centroids, 7, encoder="hash@1")
 
@@ -321,7 +321,7 @@ def test_summaries_are_clustered_where_all_are_of_the_kind_that_is_wanted_else_e
     documents, vectors = model.asked
     assert np.array_equal(vectors, quarter.exemplars if used == "exemplars" else quarter.summaries)
     assert list(documents) == [topic.terms for topic in quarter.topics]
-    assert found.versions == {"settings": settings.model_dump(), "encoder": None, "theme_input": used}
+    assert found.provenance == {"settings": settings.model_dump(), "encoder": None, "theme_input": used}
 
 
 @pytest.mark.parametrize("n", range(5))
@@ -341,13 +341,13 @@ def test_themes_know_what_they_were_made_from() -> None:
     quarter = quarter_of(QUARTER, as_of=at)
     found = find_themes(quarter, SMALL, FIRST_WORD)
     assert found.as_of == at
-    assert found.built_from == quarter.inputs_hash == inputs_hash(found.firm_hashes)
+    assert found.input_hash == quarter.input_hash == input_hash(found.firm_hashes)
 
 
 def test_the_hash_of_the_inputs_depends_on_firms_and_contents_but_not_on_their_order() -> None:
     hashes: Mapping[int, str] = {1: "a", 2: "b"}
-    assert inputs_hash(hashes) == inputs_hash({2: "b", 1: "a"})
-    assert len({inputs_hash(x) for x in (hashes, {1: "b", 2: "a"}, {1: "a"}, {1: "a", 3: "b"})}) == 4
+    assert input_hash(hashes) == input_hash({2: "b", 1: "a"})
+    assert len({input_hash(x) for x in (hashes, {1: "b", 2: "a"}, {1: "a"}, {1: "a", 3: "b"})}) == 4
 
 
 def test_the_hash_of_themes_covers_what_is_stored() -> None:

@@ -120,8 +120,8 @@ def test_who_repeats_a_word_says_no_more() -> None:
 def test_topics_know_what_they_were_made_from() -> None:
     sentences = spoken(*SPOKEN)
     found = fit_topics(sentences, FEW, FirstWordModel())
-    assert found.built_from == sentences.content_hash
-    assert found.versions == {"settings": FEW.model_dump(), "reason": None}
+    assert found.input_hash == sentences.content_hash
+    assert found.provenance == {"settings": FEW.model_dump(), "reason": None}
 
 
 def test_the_hash_of_topics_covers_topics_members_and_centroids(topics: Topics) -> None:
@@ -131,7 +131,7 @@ def test_the_hash_of_topics_covers_topics_members_and_centroids(topics: Topics) 
         replace(topics, centroids=topics.centroids * 2),
     ]
     assert len({topics.content_hash, *(other.content_hash for other in others)}) == 4
-    assert replace(topics, versions={}, built_from="other sentences").content_hash == topics.content_hash
+    assert replace(topics, provenance={}, input_hash="other sentences").content_hash == topics.content_hash
 
 
 # --- firms that say little
@@ -144,7 +144,7 @@ def test_a_firm_that_says_little_has_no_topics_and_a_reason(n: int) -> None:
     assert found.topics == ()
     assert found.centroids.shape == (0, sentences.embeddings.shape[1])
     assert found.reason == f"{n} modelled sentences, 4 needed for topics"
-    assert found.versions["reason"] == found.reason
+    assert found.provenance["reason"] == found.reason
     assert [(m.raw_topic, m.topic_number, m.rank, m.probability) for m in found.members] == [(-1, None, None, 0)] * n
     assert found.outlier_share == (1 if n else 0)
 

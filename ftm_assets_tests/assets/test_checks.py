@@ -8,15 +8,15 @@ import pytest
 import sqlalchemy as sa
 
 from ftm_assets.analysis.sentences import Sentences
-from ftm_assets.analysis.summaries import Summaries
 from ftm_assets.analysis.themes import ThemeSettings
+from ftm_assets.analysis.topic_summaries import Summaries
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.assets.checks import quarter_coverage, theme_rules, themes_current
 from ftm_assets.assets.firm_sentences import check_embedded
 from ftm_assets.assets.firm_topics import check_outliers
 from ftm_assets.assets.topic_summaries import check_summarized
 from ftm_assets.partitions import quarters
-from ftm_assets.storage.database import Database
+from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import FirstWordModel
 from ftm_assets_tests.storage.builders import (
     TEXTS,
@@ -29,7 +29,7 @@ from ftm_assets_tests.storage.builders import (
     themes_of,
     topics_of,
 )
-from ftm_assets_tests.storage.rows import QUARTER
+from ftm_assets_tests.storage.sql import QUARTER
 
 ERROR, WARN = dg.AssetCheckSeverity.ERROR, dg.AssetCheckSeverity.WARN
 
@@ -187,7 +187,7 @@ def test_theme_rules_are_those_that_the_themes_were_made_with(database: Database
     firms(database, 7, 8)
     put_themes(database, themes_of(database))
     with database.transaction() as connection:
-        stricter = "UPDATE theme_runs SET versions = jsonb_set(versions, '{settings,max_firm_share}', '0.4')"
+        stricter = "UPDATE theme_runs SET provenance = jsonb_set(provenance, '{settings,max_firm_share}', '0.4')"
         connection.execute(sa.text(stricter))
     assert look(database, theme_rules)[2] == {"breaking the rules": ["theme_2021Q4_001", "theme_2021Q4_002"]}
 

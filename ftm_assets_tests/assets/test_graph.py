@@ -5,17 +5,17 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from ftm_assets import runs
 from ftm_assets.assets.sensors import complete_quarters, default_status
 from ftm_assets.assets.transcripts import NoSource, TranscriptSettings, load_quarter
 from ftm_assets.definitions import defs as shipped
 from ftm_assets.errors import FtmError
+from ftm_assets.operations import in_process as runs
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.settings import Settings
-from ftm_assets.storage import tables as t
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.removal import drop_quarter
-from ftm_assets_tests.sources import six_firms
+from ftm_assets.storage.maintain.deletion import drop_quarter
+from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.server.database import Database
+from ftm_assets_tests.six_firms import six_firms
 
 QUARTER = "2021Q4"
 ASSETS = ("transcripts", "firm_sentences", "firm_topics", "topic_summaries", "cross_firm_themes")
@@ -93,9 +93,11 @@ def test_settings_of_the_launchpad_are_recorded_with_what_they_made(
         run_config={"ops": {"firm_topics": {"config": {"min_topic_size": 9}}}},
     )
     with database.transaction() as connection:
-        versions = connection.scalar(sa.select(t.Stage.versions).where(t.Stage.stage == "firm_topics"))
-    assert versions is not None
-    assert (versions["code"], versions["settings"]["min_topic_size"]) == ("3", 9)
+        provenance = connection.scalar(
+            sa.select(t.Materialization.provenance).where(t.Materialization.stage == "firm_topics")
+        )
+    assert provenance is not None
+    assert (provenance["code"], provenance["settings"]["min_topic_size"]) == ("3", 9)
 
 
 def test_firm_checks_tell_what_was_found(defs: dg.Definitions, instance: dg.DagsterInstance, loaded: list[str]) -> None:
@@ -209,7 +211,9 @@ def test_data_versions_are_content_hashes(
 ) -> None:
     run(defs, instance, "firm_quarter", firm_quarter_key("ACME-7", QUARTER))
     with database.transaction() as connection:
-        stored = connection.scalar(sa.select(t.Stage.content_hash).where(t.Stage.stage == "firm_topics"))
+        stored = connection.scalar(
+            sa.select(t.Materialization.content_hash).where(t.Materialization.stage == "firm_topics")
+        )
     event = instance.get_latest_materialization_event(dg.AssetKey("firm_topics"))
     assert event is not None and event.asset_materialization is not None
     assert (event.asset_materialization.tags or {})["dagster/data_version"] == stored

@@ -9,20 +9,28 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 
-from ftm_assets import runs
-from ftm_assets.analysis.inquiries import NoLanguageModel
-from ftm_assets.analysis.language import LanguageModel, NoAnswer, Question
 from ftm_assets.definitions import build_definitions
+from ftm_assets.llm.prompting import NoLanguageModel
+from ftm_assets.llm.protocol import LanguageModel, NoAnswer, Question
+from ftm_assets.operations import in_process as runs
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.report.page import render, warnings_of
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import quarter_detail
-from ftm_assets.storage.report import read_report
-from ftm_assets.storage.spending import Density, Spending, densities, hindsight, hindsight_of, spending, stored
+from ftm_assets.storage.read.llm_spending import (
+    Density,
+    Spending,
+    densities,
+    look_ahead,
+    look_ahead_of,
+    spending,
+    stored,
+)
+from ftm_assets.storage.read.queries import quarter_detail
+from ftm_assets.storage.read.report import read_report
+from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.language_models import Document, Reply, Replying, document_of, good_reply
-from ftm_assets_tests.sources import six_firms
-from ftm_assets_tests.storage.rows import ask
+from ftm_assets_tests.llm.language_models import Document, Reply, Replying, document_of, good_reply
+from ftm_assets_tests.six_firms import six_firms
+from ftm_assets_tests.storage.sql import ask
 
 QUARTER = "2021Q4"
 MEMBERS = "SELECT company_id, topic_number, theme_number, similarity FROM theme_topics ORDER BY 1, 2"
@@ -118,7 +126,7 @@ def test_a_run_without_a_key_loses_nothing_that_was_paid(run: Run, database: Dat
 def test_topics_that_changed_have_no_summary_of_before(run: Run, database: Database) -> None:
     run(Replying())
     with database.transaction() as connection:
-        connection.execute(sa.text("UPDATE stages SET built_from = 'other' WHERE stage = 'topic_summaries'"))
+        connection.execute(sa.text("UPDATE materializations SET input_hash = 'other' WHERE stage = 'topic_summaries'"))
     run(NoLanguageModel(), jobs=("firm_quarter",))
     assert {row[4] for row in ask(database, SUMMARIES)} == {"keywords"}
 
@@ -174,16 +182,16 @@ def test_hindsight_is_told_where_the_model_has_read_what_came_later(run: Run, da
     paid(database, "2024-06-01")
     with database.transaction() as connection:
         detail = quarter_detail(connection, QUARTER)
-        [knowing] = detail.hindsight
+        [knowing] = detail.look_ahead
         assert str(knowing).startswith(
             "fake-1-dated was trained on texts until 2024-06-01, the first call is of 2021-11-02"
         )
-        assert hindsight_of(connection, {"k1", "k2"}, knowing.first_call) == [knowing]
+        assert look_ahead_of(connection, {"k1", "k2"}, knowing.first_call) == [knowing]
         connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = '2021-11-02'"))
-        assert hindsight(connection, QUARTER) == hindsight_of(connection, {"k1"}, knowing.first_call) == []
+        assert look_ahead(connection, QUARTER) == look_ahead_of(connection, {"k1"}, knowing.first_call) == []
         connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = NULL"))
-        [unknown] = hindsight(connection, QUARTER)
-        assert hindsight_of(connection, {"k1"}, knowing.first_call) == [unknown]
+        [unknown] = look_ahead(connection, QUARTER)
+        assert look_ahead_of(connection, {"k1"}, knowing.first_call) == [unknown]
         assert str(unknown).startswith("until when fake-1-dated has read is unknown, the first call is of 2021-11-02")
 
 

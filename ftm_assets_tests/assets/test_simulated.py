@@ -6,20 +6,20 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from ftm_assets import runs
-from ftm_assets.analysis.costs import Rates, estimate
 from ftm_assets.cli.cost import planned_topics
 from ftm_assets.definitions import build_definitions
+from ftm_assets.llm.client import Caps
+from ftm_assets.llm.cost_estimate import Rates, estimate
+from ftm_assets.operations import in_process as runs
 from ftm_assets.partitions import firm_quarter_key
-from ftm_assets.resources.asking import Caps
 from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
 from ftm_assets.simulated.server import SimulatedModel, running
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.spending import densities
+from ftm_assets.storage.read.llm_spending import densities
+from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.resources.asked import NO_CAPS, asking
-from ftm_assets_tests.sources import FIRMS, SUBJECTS, call, write_calls
-from ftm_assets_tests.storage.rows import ask
+from ftm_assets_tests.llm.llm_client import NO_CAPS, asking
+from ftm_assets_tests.six_firms import FIRMS, SUBJECTS, call, write_calls
+from ftm_assets_tests.storage.sql import ask
 
 QUARTER = "2021Q4"
 SOURCES = "SELECT source, split_part(reason, ':', 1), count(*) FROM topic_summaries GROUP BY 1, 2 ORDER BY 1, 2"
@@ -110,7 +110,7 @@ def test_a_cap_ends_it_and_themes_are_the_same(database: Database, provider: Sim
     with database.transaction() as connection:
         for table in ("llm_calls", "llm_spending"):
             connection.exec_driver_sql(f"TRUNCATE {table}")
-        connection.exec_driver_sql("UPDATE stages SET built_from = NULL WHERE stage = 'topic_summaries'")
+        connection.exec_driver_sql("UPDATE materializations SET input_hash = NULL WHERE stage = 'topic_summaries'")
     run(database, provider, source, caps=Caps(float("inf"), 6000.0))
     sources = {(by, why): n for by, why, n in ask(database, SOURCES)}
     assert sources.keys() == {("model", None), ("keywords", "budget")}

@@ -9,14 +9,14 @@ from pydantic import SecretStr
 
 from bench.queries import Known, ask, exact_cosines, sizes
 from bench.scale.fill import Filled, fill
-from bench.scale.likeness import local_dimension
-from bench.scale.market import Market, Shape
+from bench.scale.realism import local_dimension
+from bench.scale.synthetic_calls import Market, Shape
 from ftm_assets.analysis.vectors import centroids
 from ftm_assets.settings import Settings
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.embedded import EmbeddedServer
-from ftm_assets.storage.queries import quarter_status
-from ftm_assets_tests.storage.rows import ask as rows_of
+from ftm_assets.storage.read.queries import quarter_status
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.server.embedded import EmbeddedServer
+from ftm_assets_tests.storage.sql import ask as rows_of
 
 QUARTER, OTHER_QUARTER = "2021Q4", "2021Q3"
 FEW = Shape(firms=6, themes=4)

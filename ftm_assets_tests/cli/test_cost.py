@@ -6,22 +6,22 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from ftm_assets.analysis.costs import Planned, Rates, estimate
-from ftm_assets.analysis.language import CHARACTERS_OF_TOKEN, Message, Question
-from ftm_assets.analysis.prompts.topic_summaries import PROMPT
-from ftm_assets.analysis.prose import Names
-from ftm_assets.analysis.summaries import evidence_of
-from ftm_assets.analysis.theme_descriptions import inquiries
+from ftm_assets.analysis.topic_summaries import evidence_of
 from ftm_assets.cli.cost import planned_themes, planned_topics
 from ftm_assets.cli.display import money
+from ftm_assets.llm.cost_estimate import Planned, Rates, estimate
+from ftm_assets.llm.guardrails import NameBlocklist
+from ftm_assets.llm.prompts.topic_summaries import PROMPT
+from ftm_assets.llm.protocol import CHARACTERS_OF_TOKEN, Message, Question
+from ftm_assets.llm.theme_descriptions import blocklists, inquiries
 from ftm_assets.simulated.behaviour import MODEL as SIMULATED
-from ftm_assets.storage import stages
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.evidence import evidence_of_quarter
-from ftm_assets.storage.quarter_topics import read_quarter_topics
+from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter
+from ftm_assets.storage.read.quarter_topics import read_quarter_topics
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import stages
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.storage.builders import derive, firm, firms, put_themes, themes_of
-from ftm_assets_tests.storage.rows import QUARTER
+from ftm_assets_tests.storage.sql import QUARTER
 
 
 def planned(text: str, n_items: int = 2) -> Planned:
@@ -62,7 +62,7 @@ def test_the_planned_requests_are_those_that_would_be_sent(database: Database) -
         themes = themes_of(database)
         texts = {(topic.company_id, topic.topic_number): topic.summary for topic in topics.topics}
         keywords = {theme.theme_number: theme.keywords for theme in themes.themes}
-        sent = [each.question() for each in inquiries(QUARTER, keywords, themes.members, texts, topics.names)]
+        sent = [each.question() for each in inquiries(QUARTER, keywords, themes.members, texts, blocklists(topics))]
         assert [each.question.key("m") for each in planned_themes(connection, QUARTER)] == [q.key("m") for q in sent]
 
 
@@ -163,7 +163,9 @@ def test_names_are_no_part_of_a_question(database: Database) -> None:
     firms(database, 7)
     with database.transaction() as connection:
         [firm_topics] = evidence_of_quarter(connection, QUARTER)
-    from ftm_assets.analysis.model_summaries import inquiries as of_topics
+    from ftm_assets.llm.topic_summaries import inquiries as of_topics
 
-    one, other = (of_topics(firm_topics, names)[0].question() for names in (Names(), Names.of({"acme"}, "Acme")))
+    one, other = (
+        of_topics(firm_topics, names)[0].question() for names in (NameBlocklist(), NameBlocklist.of({"acme"}, "Acme"))
+    )
     assert one == other

@@ -14,18 +14,18 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 from typer.testing import CliRunner
 
-from ftm_assets import backfills
 from ftm_assets.assets.transcripts import TranscriptSettings, load_quarter
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
+from ftm_assets.encoder import Encoder, SentenceTransformerEncoder
 from ftm_assets.errors import FtmError
-from ftm_assets.resources.encoder import Encoder, SentenceTransformerEncoder
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.lookup import NoCall
-from ftm_assets.storage.stages import Archived
+from ftm_assets.operations import by_daemon as backfills
+from ftm_assets.storage.read.resolve import NoCall
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.stages import VectorsArchived
 from ftm_assets_tests.buckets import DENIED, Bucket, Fault
 from ftm_assets_tests.fakes import FailingEncoder, HashEncoder, InterruptedEncoder
-from ftm_assets_tests.sources import COLUMNS, six_firms, write_calls
+from ftm_assets_tests.six_firms import COLUMNS, six_firms, write_calls
 
 
 def ftm(*arguments: object, fails: bool = False) -> str:
@@ -81,10 +81,10 @@ def test_people_get_tables() -> None:
 @pytest.mark.usefixtures("done")
 def test_the_status_of_one_quarter_tells_what_became_of_each_voice() -> None:
     [status] = json.loads(ftm("status", "2021Q4", "-f", "json"))
-    whole, by_voice = status["funnel"]["whole"], status["funnel"]["by_voice"]
+    whole, by_utterance_type = status["attrition"]["whole"], status["attrition"]["by_utterance_type"]
     for count in ("n_sentences", "n_modelled", "n_in_topics"):
-        assert whole[count] == status[count] == sum(row[count] for row in by_voice)
-    assert [row["voice"] for row in by_voice if row["n_sentences"]] == ["remark"]
+        assert whole[count] == status[count] == sum(row[count] for row in by_utterance_type)
+    assert [row["utterance_type"] for row in by_utterance_type if row["n_sentences"]] == ["remark"]
     assert 0 < whole["n_in_themes"] <= whole["n_in_topics"]
 
     [row] = [line.split("│")[1:] for line in ftm("status", "2021Q4").splitlines() if "remark" in line]
@@ -216,7 +216,7 @@ def test_archive_drops_vectors_when_told_and_reencode_brings_them_back(monkeypat
     assert json.loads(ftm("status", "-f", "json"))[0]["archived_at"]
     before = ftm("themes", "2021Q4", "-f", "json")
     for option in ("--all", "--themes", "--upgrade-summaries"):
-        with pytest.raises(Archived, match=r"2021Q4 is archived: .* ftm backfill 2021Q4 --reencode"):
+        with pytest.raises(VectorsArchived, match=r"2021Q4 is archived: .* ftm backfill 2021Q4 --reencode"):
             ftm("backfill", "2021Q4", option)
     ftm("backfill", "2021Q4", "--reencode")
     assert ftm("themes", "2021Q4", "-f", "json") == before

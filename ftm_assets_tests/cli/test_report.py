@@ -6,10 +6,10 @@ import dagster as dg
 import pytest
 
 from ftm_assets.cli.report import NotWritable
-from ftm_assets.storage.lookup import Unknown
-from ftm_assets.storage.report import NoThemes
+from ftm_assets.storage.read.report import NoThemes
+from ftm_assets.storage.read.resolve import NotFound
 from ftm_assets_tests.cli.test_main import ftm
-from ftm_assets_tests.sources import six_firms
+from ftm_assets_tests.six_firms import six_firms
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def test_stages_of_a_backfill_are_measured(loaded: Path) -> None:
 
 
 def test_what_stands_in_the_way_of_a_report_is_one_clear_error(loaded: Path) -> None:
-    with pytest.raises(Unknown, match="unknown quarter '2021Q3'; did you mean 2021Q4"):
+    with pytest.raises(NotFound, match="unknown quarter '2021Q3'; did you mean 2021Q4"):
         ftm("report", "2021Q3")
     with pytest.raises(NoThemes, match="ftm backfill 2021Q4"):
         ftm("report", "2021Q4")

@@ -6,13 +6,13 @@ import sqlalchemy as sa
 
 from ftm_assets.errors import FtmError
 from ftm_assets.search import EncoderNotHere, NothingAsked, NothingThere, search_text
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.queries import NoVectors
-from ftm_assets.storage.search_index import SearchIndexSettings, build_search_index
+from ftm_assets.storage.maintain.search_index import SearchIndexSettings, build_search_index
+from ftm_assets.storage.read.queries import NoVectors
+from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder, component
 from ftm_assets_tests.storage.builders import TEXTS, derive, firm, firms, put_themes, themes_of, where_is
-from ftm_assets_tests.storage.rows import QUARTER, load
+from ftm_assets_tests.storage.sql import QUARTER, load
 
 FREIGHT, LATER = "theme_2021Q4_001", date(2022, 2, 1)
 OTHER_REVISION = HashEncoder(revision="2")

@@ -8,18 +8,19 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
-from ftm_assets import backfills, runs
-from ftm_assets.analysis.inquiries import NoLanguageModel
-from ftm_assets.analysis.language import LanguageModel, NoAnswer, Question
 from ftm_assets.assets.jobs import ONLY_MISSING
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
-from ftm_assets.resources.llm_prices import PriceUnknown
-from ftm_assets.storage.database import Database
+from ftm_assets.llm.prices import PriceUnknown
+from ftm_assets.llm.prompting import NoLanguageModel
+from ftm_assets.llm.protocol import LanguageModel, NoAnswer, Question
+from ftm_assets.operations import by_daemon as backfills
+from ftm_assets.operations import in_process as runs
+from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.language_models import Document, Reply, Replying, document_of, good_reply
-from ftm_assets_tests.storage.rows import ask
+from ftm_assets_tests.llm.language_models import Document, Reply, Replying, document_of, good_reply
+from ftm_assets_tests.storage.sql import ask
 
 SOURCES = "SELECT source, count(*) FROM topic_summaries GROUP BY source ORDER BY source"
 THEMES = "SELECT theme_number, description_source FROM themes ORDER BY theme_number"

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from ftm_assets.cli.main import app
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import RunQueue
-from ftm_assets.resources.asking import Progress
+from ftm_assets.llm.client import Progress
 from ftm_assets.settings import Settings
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.launcher.test_queue import lane, worker

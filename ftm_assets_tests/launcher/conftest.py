@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ftm_assets_tests.launcher.box import Box, running_box
+from ftm_assets_tests.launcher.stack import Box, running_box
 
 
 @pytest.fixture(scope="package")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.resources.encoder import EncoderMissing, batches
+from ftm_assets.encoder import EncoderMissing, batches
 from ftm_assets_tests.fakes import FailingEncoder, HashEncoder
 
 # The file, a line of JSON for each batch: the texts encoded together.

@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.launcher.orders import folder, obey
+from ftm_assets_tests.launcher.faults import folder, obey
 
 
 class ObedientEncoder:

@@ -12,7 +12,7 @@ from ftm_assets import definitions
 from ftm_assets.analysis.clustering import TopicModelResult
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets_tests.fakes import FirstWordModel
-from ftm_assets_tests.launcher.orders import obey
+from ftm_assets_tests.launcher.faults import obey
 
 
 class ObedientModel(FirstWordModel):

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 
-from ftm_assets_tests.launcher.box import MANY, N_MANY, Box
+from ftm_assets_tests.launcher.stack import MANY, N_MANY, Box
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 

@@ -4,7 +4,7 @@ import dagster as dg
 import psycopg
 import sqlalchemy as sa
 
-from ftm_assets.storage.database import Database
+from ftm_assets.storage.server.database import Database
 
 
 def each_connection(database: Database, what: str) -> list[tuple[object, ...]]:

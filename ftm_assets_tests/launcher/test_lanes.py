@@ -13,7 +13,7 @@ from dagster import DagsterRunStatus as Status
 
 from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
 from ftm_assets.launcher.queue import Launch
-from ftm_assets.services import MARK, processes_of
+from ftm_assets.operations.services import MARK, processes_of
 from ftm_assets_tests.launcher import jobs
 from ftm_assets_tests.launcher.jobs import new_run, status_of
 

@@ -9,9 +9,9 @@ import pytest
 
 from ftm_assets.launcher.metrics import PortTaken, Report, exposition, serving
 from ftm_assets.launcher.queue import Waiting
-from ftm_assets.resources.asking import Progress
+from ftm_assets.llm.client import Progress
 from ftm_assets_tests.launcher.test_queue import lane, worker
-from ftm_assets_tests.live import free_port
+from ftm_assets_tests.processes_of_tests import free_port
 
 NOW = datetime(2021, 11, 1, 12, tzinfo=UTC)
 

@@ -7,10 +7,10 @@ import dagster as dg
 import psycopg
 import pytest
 
-from ftm_assets.launcher.lock import Taken
+from ftm_assets.launcher.advisory_lock import AlreadyHeld
 from ftm_assets.launcher.queue import SCHEMA, LaneReport, Launch, OtherVersion, RunQueue, Waiting, WorkerReport
 from ftm_assets.settings import Settings
-from ftm_assets.storage.database import Database
+from ftm_assets.storage.server.database import Database
 
 QueueFactory = Callable[[], RunQueue]
 
@@ -190,7 +190,7 @@ def test_what_waits_is_counted_and_what_is_in_lanes_is_not(queue: RunQueue) -> N
     queue.take(1)
     queue.put("clicked", clicked=True, priority=0)
     waiting = queue.waiting()
-    assert (waiting.n_runs, waiting.n_clicked) == (2, 1)
+    assert (waiting.n_runs, waiting.n_interactive) == (2, 1)
     assert 0 < waiting.oldest_s < 60
 
 
@@ -201,7 +201,7 @@ def test_one_worker_has_the_lock_and_a_second_is_refused_by_its_name(queue: RunQ
     assert queue.holder() is None
     with queue.lock("process 1 on box"):
         assert new_queue().holder() == "process 1 on box"
-        with pytest.raises(Taken, match="a GPU worker is running already: process 1 on box; there can be one"):
+        with pytest.raises(AlreadyHeld, match="a GPU worker is running already: process 1 on box; there can be one"):
             new_queue().lock("process 2 on box")
         assert queue.holder() == "process 1 on box"
     assert queue.holder() is None
@@ -226,7 +226,7 @@ def test_the_lock_goes_with_the_connection_however_it_ends_and_is_taken_again_if
     assert (lock.is_in_doubt(), queue.holder()) == (False, "process 1 on box")
 
     end_connection()
-    with queue.lock("process 2 on box"), pytest.raises(Taken, match="process 2 on box"):
+    with queue.lock("process 2 on box"), pytest.raises(AlreadyHeld, match="process 2 on box"):
         lock.keep()
     assert lock.is_in_doubt()
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from ftm_assets.launcher.encoding import ServedEncoder
-from ftm_assets_tests.launcher.box import QUARTER, Box
-from ftm_assets_tests.live import wait_for
+from ftm_assets.launcher.encoder_server import RemoteEncoder
+from ftm_assets_tests.launcher.stack import QUARTER, Box
+from ftm_assets_tests.processes_of_tests import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -19,11 +19,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 def test_a_huge_request_does_not_keep_small_ones_waiting(box: Box) -> None:
     box.work()
     firms = box.firms(6)
-    encoder = ServedEncoder(box.encoder_address())
+    encoder = RemoteEncoder(box.encoder_address())
     texts = [f"Text number {number} of very many of them." for number in range(100_000)]
     shapes: list[tuple[int, ...]] = []
     huge = threading.Thread(target=lambda: shapes.append(encoder.encode(texts).shape))
-    small = ServedEncoder(box.encoder_address())
+    small = RemoteEncoder(box.encoder_address())
     huge.start()
     waited_s = []
     run_ids = box.launch(firms)

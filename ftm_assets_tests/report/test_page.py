@@ -10,14 +10,14 @@ import sqlalchemy as sa
 
 from ftm_assets.report.figures import MAP_BUBBLE, funnel_figure, html_of, largest_figure, map_figure, place_names
 from ftm_assets.report.page import percent, render, warnings_of
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.funnel import Funnel, FunnelCounts
-from ftm_assets.storage.queries import ThemeRow
-from ftm_assets.storage.report import QuarterReport, read_report
+from ftm_assets.storage.read.attrition import Attrition, AttritionCounts
+from ftm_assets.storage.read.queries import ThemeRow
+from ftm_assets.storage.read.report import QuarterReport, read_report
+from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.storage.builders import TEXTS, THEME_SETTINGS, firm, firms, put, put_themes, sentences_of
 from ftm_assets_tests.storage.builders import themes_of as found_now
-from ftm_assets_tests.storage.rows import QUARTER
+from ftm_assets_tests.storage.sql import QUARTER
 
 EVIL = "Freight <script>alert('x')</script> & \"costs\" rose a lot."
 
@@ -96,7 +96,7 @@ def test_a_page_needs_no_network_and_has_its_script_once(database: Database) -> 
     assert "@import" not in html.partition("<script>")[0] and "url(" not in html.partition("<script>")[0]
     assert html.count("plotly.js v") == 1
     assert [attributes["id"] for tag, attributes in page.tags if attributes.get("class") == "plotly-graph-div"] == [
-        "funnel",
+        "attrition",
         "map",
         "largest",
     ]
@@ -161,12 +161,12 @@ def test_stale_themes_missing_firms_several_recipes_and_unstable_themes_are_told
     where = firm(database, 10)
     put(database, where, sentences_of(database, where), code="2")
 
-    stale, missing, recipes, unstable = warnings_of(stable(database, 0.3, None))
+    stale, missing, configurations, unstable = warnings_of(stable(database, 0.3, None))
 
     assert "1 firm came, went or changed since (ACME-INC-7)" in stale and "ftm backfill 2021Q4" in stale
     assert "2 firms of 4 with a call in 2021Q4 are missing" in missing
     assert "Crane Works (CRANE-WORKS-9), Dune Group (DUNE-GROUP-10)" in missing
-    assert "firm_sentences was made by 2 different versions or settings" in recipes
+    assert "firm_sentences was made by 2 different versions or settings" in configurations
     assert "1 of 2 themes are not stable (below 0.5): theme_2021Q4_001" in unstable
 
 
@@ -174,7 +174,7 @@ def test_a_run_that_has_kept_no_funnel_says_so(database: Database) -> None:
     report = published(database)
     assert (
         "is not known; it was counted for this page"
-        in warnings_of(replace(report, run=replace(report.run, funnel=None)))[0]
+        in warnings_of(replace(report, run=replace(report.run, attrition=None)))[0]
     )
 
 
@@ -192,9 +192,9 @@ def theme(number: int = 1, n_firms: int = 3, stability: float | None = None) -> 
 
 
 def test_the_funnel_shows_each_voice_that_spoke_at_each_step() -> None:
-    remark, question = FunnelCounts("remark", 8, 6, 4, 2), FunnelCounts("question", 2, 2, 1, 1)
-    nobody = FunnelCounts("unknown", 0, 0, 0, 0)
-    figure = funnel_figure(Funnel(FunnelCounts("all", 10, 8, 5, 3), (remark, question, nobody)))
+    remark, question = AttritionCounts("remark", 8, 6, 4, 2), AttritionCounts("question", 2, 2, 1, 1)
+    nobody = AttritionCounts("unknown", 0, 0, 0, 0)
+    figure = funnel_figure(Attrition(AttritionCounts("all", 10, 8, 5, 3), (remark, question, nobody)))
     assert [(bar.name, list(bar.x)) for bar in figure.data] == [
         ("remarks", [8, 6, 4, 2]),
         ("questions", [2, 2, 1, 1]),

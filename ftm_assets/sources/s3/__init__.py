@@ -1,0 +1,1 @@
+"""Calls from files in an S3 bucket."""

@@ -1,0 +1,82 @@
+"""Where transcripts come from: CSVs in Capital IQ's columns on this machine or in S3, or a source of one's own."""
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Protocol, cast
+
+from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, SourceFirm, calendar_quarter
+from ftm_assets.errors import FtmError
+from ftm_assets.plugins import imported, is_import_path
+from ftm_assets.sources.csv.source import CsvSource
+from ftm_assets.sources.s3.source import S3Source
+
+
+class NoSuchSource(FtmError):
+    """No transcript source goes by this name."""
+
+
+class TranscriptSource(Protocol):
+    """Anything that knows which firms held calls, and can hand out the calls of a quarter."""
+
+    @property
+    def name(self) -> str:
+        """Where the calls come from, as it is recorded with them."""
+        ...
+
+    def firms(self, start: date, end: date) -> list[SourceFirm]:
+        """Firms with a call from `start` to `end`, both inclusive, by company id; with the dates of those calls."""
+        ...
+
+    def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
+        """The rows of a calendar quarter in any order, of all firms or of those named, in one pass."""
+        ...
+
+
+class NoCallsFound(FtmError):
+    """A transcript source holds nothing that could be loaded."""
+
+    def __init__(self, source: TranscriptSource) -> None:
+        of_csvs = source if isinstance(source, CsvSource | S3Source) else None
+        reason = of_csvs.why_no_calls() if of_csvs else "its `firms` names no firm with a call"
+        super().__init__(f"{source.name} holds no call that can be loaded: {reason}")
+
+
+def open_source(
+    spec: str, columns: Mapping[str, str] | None = None, event_types: Collection[str] = (EARNINGS_CALLS,)
+) -> TranscriptSource:
+    """The transcript source that a word names.
+
+    spec:    path of a CSV, s3://bucket/prefix, or `package.module:attribute`: a TranscriptSource, or what returns one
+             when called bare
+    columns, event_types: for CSVs; a source of one's own decides for itself
+    raises:  NoSuchSource, BadAddress. A CSV is not opened before it is read.
+    """
+    if not spec.strip():
+        raise NoSuchSource(
+            "no transcript source is named; give the path of a CSV, s3://bucket/prefix, or package.module:attribute"
+        )
+    if spec.startswith("s3://"):
+        return S3Source(spec, columns or {}, event_types)
+    if "://" in spec:
+        raise NoSuchSource(
+            f"transcript source {spec!r} is neither a file of this machine nor in S3; copy it here and give its path, "
+            "or write a TranscriptSource and name it as package.module:attribute"
+        )
+    if not is_import_path(spec):
+        return CsvSource(Path(spec).expanduser(), columns or {}, event_types)
+    if columns:
+        raise NoSuchSource(f"a column map is for CSV files; {spec!r} knows its own columns, so leave the map out")
+    return cast(TranscriptSource, imported(spec, "transcript source", TranscriptSource, NoSuchSource))
+
+
+def quarters_of(source: TranscriptSource) -> dict[str, int]:
+    """Calendar quarters that have calls, in order, with how many; a firm's transcripts of one day count once.
+
+    raises: NoCallsFound, and whatever reading the source raises
+    """
+    days = [day for firm in source.firms(date.min, date.max) for day in firm.call_dates]
+    if not days:
+        raise NoCallsFound(source)
+    return dict(sorted(Counter(map(calendar_quarter, days)).items()))

@@ -1,0 +1,1 @@
+"""Maintenance: search indexes, archiving, deletion."""

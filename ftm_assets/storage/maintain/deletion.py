@@ -1,0 +1,102 @@
+"""Rows taken out on purpose: a call, a firm, a quarter."""
+
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ftm_assets.storage.maintain.search_index import drop_search_index
+from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.write.calls import delete_call, leaf, raise_if_locked, set_lock_timeout
+from ftm_assets.storage.write.themes import delete_themes
+
+
+@dataclass(frozen=True)
+class CallToForget:
+    """A call that is taken out, with all that was made from it."""
+
+    quarter: str
+    company_id: int
+    firm_key: str
+    transcript_id: int
+    headline: str
+
+
+def calls_to_forget(
+    connection: Connection, quarter: str | None = None, company_id: int | None = None, transcript_id: int | None = None
+) -> list[CallToForget]:
+    """The calls that meet every condition given, and the versions that gave way to them; of none given, none."""
+    wanted = [
+        column == value
+        for column, value in (
+            (t.Call.quarter, quarter),
+            (t.Call.company_id, company_id),
+            (t.Call.transcript_id, transcript_id),
+        )
+        if value is not None
+    ]
+    if not wanted:
+        return []
+    chosen = sa.select(t.Call.transcript_id).where(*wanted)
+    found = connection.execute(
+        sa.select(t.Call.quarter, t.Call.company_id, t.Firm.partition_key, t.Call.transcript_id, t.Call.headline)
+        .join(t.Firm, t.Firm.company_id == t.Call.company_id)
+        .where(sa.or_(t.Call.transcript_id.in_(chosen), t.Call.superseded_by.in_(chosen)))
+        .order_by(t.Call.quarter, t.Firm.partition_key, t.Call.transcript_id)
+    )
+    return [CallToForget(*row) for row in found]
+
+
+def forget(connection: Connection, calls: list[CallToForget]) -> None:
+    """Delete the calls and what was derived from their firm-quarters.
+
+    Published themes stay, marked stale, until the quarter's themes are made anew.
+    """
+    for call in calls:
+        delete_call(connection, call.company_id, call.transcript_id)
+
+
+def firms_without_calls(connection: Connection) -> list[str]:
+    """Keys of firms that have no call left; they are kept, because a firm that comes back keeps its key."""
+    has_calls = sa.exists().where(t.FirmQuarter.company_id == t.Firm.company_id)
+    return list(connection.scalars(sa.select(t.Firm.partition_key).where(~has_calls).order_by(t.Firm.partition_key)))
+
+
+def drop_quarter(connection: Connection, quarter: str) -> int:
+    """Delete everything of a quarter, its leaf of `sentences` included; returns how many calls it held.
+
+    raises: QuarterInUse if others are in the way for longer than LOCK_TIMEOUT_MS
+    """
+    with raise_if_locked(quarter, "dropped"):
+        set_lock_timeout(connection)
+        # All at once and before all else: dropping the leaf drops triggers of these tables too, and whoever takes
+        # such locks one by one meets a deadlock.
+        connection.execute(
+            sa.text("LOCK TABLE firm_quarters, topic_sentences, components, topic_summaries, themes, ONLY sentences")
+        )
+    # Versions in other quarters that gave way to one of this quarter: nothing would be left of their event but them.
+    kept, gone = t.Call.__table__.alias(), t.Call.__table__
+    left_behind = connection.execute(
+        sa.select(kept.c.company_id, kept.c.transcript_id)
+        .join(gone, gone.c.transcript_id == kept.c.superseded_by)
+        .where(gone.c.quarter == quarter, kept.c.quarter != quarter)
+    ).all()
+    for company_id, transcript_id in left_behind:
+        delete_call(connection, company_id, transcript_id)
+    n_calls = connection.execute(
+        sa.select(sa.func.count()).select_from(t.Call).where(t.Call.quarter == quarter)
+    ).scalar_one()
+    drop_search_index(connection, quarter)
+    delete_themes(connection, quarter)
+    _delete(connection, quarter, t.TopicSummary, t.TopicSentence, t.Topic)
+    # A leaf under a foreign key cannot be dropped where it hangs.
+    if connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
+        connection.execute(sa.text(f"ALTER TABLE sentences DETACH PARTITION {leaf(quarter)}"))
+        connection.execute(sa.text(f"DROP TABLE {leaf(quarter)}"))
+    _delete(connection, quarter, t.Component, t.Call, t.Materialization, t.FirmQuarter, t.Quarter)
+    return n_calls
+
+
+def _delete(connection: Connection, quarter: str, *tables: type[t.Base]) -> None:
+    for table in tables:
+        connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))

@@ -1,0 +1,446 @@
+"""The search index of a quarter: one HNSW index for its themes, one for its topics, one for its sentences.
+
+An index holds vectors as `halfvec`, half as wide, without the zeros behind the encoder's own width, and finds nearly
+all of the nearest; what it finds is ranked by the whole vectors (see `queries.search`). It is built beside readers and
+writers, and lives outside of the migrations, like the leaves of `sentences`: it comes and goes with the quarter.
+"""
+
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from time import monotonic, sleep
+from typing import Any, cast
+
+import numpy as np
+import psycopg
+import sqlalchemy as sa
+from pydantic import BaseModel, Field
+from sqlalchemy.engine import Connection
+
+from ftm_assets.analysis.vectors import DIMENSIONS
+from ftm_assets.errors import FtmError
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, leaf
+from ftm_assets.storage.write.stages import archived, vectors_of
+
+POLL_S = 1.0
+_N_LOOKED_AT = 100
+# Sentences that are searched. The others are said by thousands in the same words: they take a quarter of an index, and
+# as many equal vectors fill each other's neighbourhoods, so that searches lose their way.
+MODELLED = "boilerplate IS NULL"
+CLEAN_UP_MS = 1_000
+# Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
+BULK_SHARE = 0.1
+PREFIX = "hnsw_"
+_SAFE_IN_PARALLEL = (0, 8, 3)
+# Graph of a build in memory, with some room: a row of 768 dimensions took 2,250 bytes at m = 16, and 2,762 at m = 32.
+_ROW_BYTES, _DIMENSION_BYTES, _NEIGHBOUR_BYTES = 214, 2, 40
+_MB = 2**20
+
+
+class Level(StrEnum):
+    """What is searched."""
+
+    themes = "themes"
+    topics = "topics"
+    sentences = "sentences"
+
+
+class State(StrEnum):
+    """How an index stands: `other` was built with other settings, `broken` was left by a build that ended half-way."""
+
+    ready = "ready"
+    building = "building"
+    missing = "missing"
+    other = "other"
+    broken = "broken"
+
+
+class SearchIndexSettings(BaseModel, frozen=True):
+    """How the graph of an index is built; a quarter whose index has another m or ef_construction is built anew."""
+
+    m: int = Field(16, ge=2, le=100, description="neighbours of a vector in the graph; more find more and take more")
+    ef_construction: int = Field(
+        64, ge=4, le=1000, description="candidates that its neighbours are chosen of, at least twice m"
+    )
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """The index of a level: its state, its size, and while it is built how far it is."""
+
+    quarter: str
+    level: Level
+    name: str
+    state: State
+    n_bytes: int
+    progress: str | None = None
+
+
+@dataclass(frozen=True)
+class BuildProgress:
+    """What a build does at this moment, as Postgres tells it.
+
+    n_done, n_total: rows in the graph, of those that the table holds
+    waits_for:       process id of the session that it waits for, None if for none
+    """
+
+    level: Level
+    phase: str
+    n_done: int
+    n_total: int
+    waits_for: int | None
+
+    def __str__(self) -> str:
+        told = f"{self.level}: {self.phase}"
+        if self.n_total and self.n_done:
+            told += f", {self.n_done:,} of {self.n_total:,} rows ({self.n_done / self.n_total:.0%})"
+        return told + (f", waits for process {self.waits_for} of the server" if self.waits_for else "")
+
+
+@dataclass(frozen=True)
+class LevelIndex:
+    """An index after `build_search_index`.
+
+    built:   False if it was there as it should be
+    seconds: for each phase that was seen, in order
+    notices: what Postgres remarked, such as a graph that has outgrown its memory
+    """
+
+    level: Level
+    built: bool
+    n_rows: int
+    n_bytes: int
+    memory_mb: int
+    n_workers: int
+    seconds: Mapping[str, float]
+    notices: tuple[str, ...]
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of all phases."""
+        return sum(self.seconds.values())
+
+
+class NoSharedMemory(FtmError):
+    """The server has not the shared memory that a parallel build needs."""
+
+    def __init__(self, name: str, memory_mb: int, reason: str) -> None:
+        super().__init__(
+            f"index {name} cannot be built in {memory_mb} MB of shared memory ({reason}); "
+            "lower FTM_INDEX_MEMORY, set FTM_INDEX_WORKERS=0, or give the server more (in Docker: shm_size)"
+        )
+
+
+class NoQuarter(FtmError):
+    """A quarter that has no table to index."""
+
+    def __init__(self, quarter: str) -> None:
+        super().__init__(f"no calls in {quarter}, so there is nothing to index; load some first: ftm ingest SOURCE")
+
+
+_Tell = Callable[[BuildProgress], None]
+
+
+def index_name(level: Level, quarter: str) -> str:
+    """The name of a quarter's index, `hnsw_sentences_2021q4`."""
+    return f"{PREFIX}{level}_{quarter.lower()}"
+
+
+def levels_of(connection: Connection, quarter: str) -> list[Level]:
+    """What can be searched of a quarter: all levels, without the sentences of one that is archived."""
+    gone = {Level.sentences} if archived(connection, [quarter]) else set()
+    return [level for level in Level if level not in gone]
+
+
+def indexed(vector: str, width: int) -> str:
+    """The expression that an index of that width holds; queries find the index by it alone."""
+    part = vector if width == DIMENSIONS else f"subvector({vector}, 1, {width})"
+    return f"{part}::halfvec({width})"
+
+
+def ready_levels(connection: Connection, quarters: Collection[str]) -> dict[tuple[str, Level], int]:
+    """Of these quarters, each level with an index that queries can use -> the dimensions that the index holds."""
+    names = {index_name(level, quarter): (quarter, level) for quarter in quarters for level in Level}
+    found = connection.execute(
+        sa.text(
+            """
+            SELECT name, atttypmod FROM unnest(CAST(:names AS text[])) AS wanted (name)
+            JOIN pg_index ON indexrelid = to_regclass(name)
+            JOIN pg_attribute ON (attrelid, attnum) = (indexrelid, 1) WHERE indisvalid
+            """
+        ),
+        {"names": list(names)},
+    )
+    return {names[name]: width for name, width in found}
+
+
+def index_states(connection: Connection, quarter: str, settings: SearchIndexSettings | None = None) -> list[IndexState]:
+    """How the indexes of a quarter stand, in order of levels.
+
+    settings: what they should be built with; None for any
+    """
+    names = {index_name(level, quarter): level for level in levels_of(connection, quarter)}
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT name, i.indisvalid, i.indpred IS NOT NULL AS is_partial, c.reloptions,
+                   coalesce(pg_relation_size(i.indexrelid), 0) AS n_bytes,
+                   p.phase, p.tuples_done
+            FROM unnest(CAST(:names AS text[])) WITH ORDINALITY AS wanted (name, place)
+            LEFT JOIN pg_index AS i ON i.indexrelid = to_regclass(name)
+            LEFT JOIN pg_class AS c ON c.oid = i.indexrelid
+            LEFT JOIN pg_stat_progress_create_index AS p ON p.index_relid = i.indexrelid
+            ORDER BY place
+            """
+        ),
+        {"names": list(names)},
+    )
+    found = []
+    for row in rows:
+        if row.phase is not None:
+            state = State.building
+        elif row.indisvalid is None:
+            state = State.missing
+        elif not row.indisvalid:
+            state = State.broken
+        else:
+            # Of the form that indexes had before: it is searched all the same.
+            is_former = names[row.name] is Level.sentences and not row.is_partial
+            built_so = settings is None or (_built_with(row.reloptions, settings) and not is_former)
+            state = State.ready if built_so else State.other
+        progress = f"{row.phase}, {row.tuples_done:,} rows" if row.phase else None
+        found.append(IndexState(quarter, names[row.name], row.name, state, row.n_bytes, progress))
+    return found
+
+
+def search_index_ready(connection: Connection, quarter: str) -> bool:
+    """Whether every level of the quarter that can be searched has an index that queries can use."""
+    return {(quarter, level) for level in levels_of(connection, quarter)} <= ready_levels(connection, [quarter]).keys()
+
+
+def build_search_index(
+    database: Database, quarter: str, settings: SearchIndexSettings, tell: _Tell = lambda _: None
+) -> list[LevelIndex]:
+    """Build what is missing, broken or built with other settings, the smallest level first; leave what is ready.
+
+    Waits for whoever builds the same already, and for transactions that began before. One that is stopped takes its
+    index away; one that is killed goes on in the server, or leaves a broken index, which the next one replaces.
+
+    tell:   called every second while something is built, by this process or by another
+    raises: NoQuarter, NoSharedMemory
+    """
+    with database.transaction() as connection:
+        if not connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
+            raise NoQuarter(quarter)
+    with _alone(database, quarter, tell) as connection:
+        levels = levels_of(connection, quarter)
+        return [_bring(database, connection, quarter, level, settings, tell) for level in levels]
+
+
+def drop_search_index(connection: Connection, quarter: str) -> None:
+    """Drop the indexes of a quarter in the connection's transaction, which keeps readers out until it ends."""
+    for level in Level:
+        connection.execute(sa.text(f"DROP INDEX IF EXISTS {index_name(level, quarter)}"))
+
+
+def drop_index_for_bulk_write(database: Database, quarter: str, n_firms: int) -> bool:
+    """Drop the quarter's indexes if so many of its firms are to be written that building them anew is cheaper.
+
+    Returns whether they are gone. Where somebody builds them at this moment, or reads and does not end, rows are
+    written beside them.
+    """
+    with database.transaction() as connection:
+        n_expected = connection.execute(
+            sa.text("SELECT count(*) FROM firm_quarters WHERE quarter = :quarter"), {"quarter": quarter}
+        ).scalar_one()
+        there = [index.name for index in index_states(connection, quarter) if index.state is not State.missing]
+    if not there or n_firms <= BULK_SHARE * n_expected:
+        return False
+    with _session(database) as connection:
+        if not _lock(connection, quarter):
+            return False
+        connection.execute(sa.text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
+        try:
+            for name in there:
+                _drop(connection, name)
+        except sa.exc.OperationalError as error:
+            if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+                return False
+            raise
+    return True
+
+
+@contextmanager
+def _session(database: Database) -> Iterator[Connection]:
+    """A connection on which each statement is a transaction, as building beside others demands; closed at the end."""
+    with database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        try:
+            yield connection
+        finally:
+            # Closed, not given back: it holds the lock, and settings of its own.
+            connection.invalidate()
+
+
+@contextmanager
+def _alone(database: Database, quarter: str, tell: _Tell) -> Iterator[Connection]:
+    """A session with the sole right to build or drop the quarter's indexes.
+
+    The session itself holds the right, so that a build goes on undisturbed when the process that asked for it dies.
+    """
+    with _session(database) as connection:
+        # Not waited for in the database: whoever waits there holds up what he waits for.
+        while not _lock(connection, quarter):
+            for progress in _progress(connection, quarter):
+                tell(progress)
+            sleep(POLL_S)
+        yield connection
+
+
+def alone_with_index(connection: Connection, quarter: str) -> bool:
+    """Take the sole right to build or drop the quarter's indexes until the transaction ends; False if others do."""
+    return _lock(connection, quarter, "pg_try_advisory_xact_lock")
+
+
+def _lock(connection: Connection, quarter: str, how: str = "pg_try_advisory_lock") -> bool:
+    key = {"key": f"ftm search index {quarter}"}
+    return bool(connection.scalar(sa.text(f"SELECT {how}(hashtextextended(:key, 0))"), key))
+
+
+def _bring(
+    database: Database, connection: Connection, quarter: str, level: Level, settings: SearchIndexSettings, tell: _Tell
+) -> LevelIndex:
+    [before] = [index for index in index_states(connection, quarter, settings) if index.level is level]
+    table, column, condition = _target(level, quarter)
+    n_rows: int = connection.execute(sa.text(f"SELECT count(*) FROM {table}{condition}")).scalar_one()  # noqa: S608  (names of ours)
+    if before.state is State.ready:
+        return LevelIndex(level, False, n_rows, before.n_bytes, 0, 0, {}, ())
+    if before.state is not State.missing:
+        _drop(connection, before.name)
+    n_workers = database.settings.index_workers if _pgvector(connection) >= _SAFE_IN_PARALLEL else 0
+    width = _width(connection, table, column, condition)
+    memory_mb = _memory(n_rows, width, settings.m, n_workers, database.settings.index_memory)
+    for setting, value in (
+        ("maintenance_work_mem", f"{memory_mb}MB"),
+        ("max_parallel_maintenance_workers", str(n_workers)),
+        ("lock_timeout", "0"),
+        ("statement_timeout", "0"),
+    ):
+        connection.execute(sa.text("SELECT set_config(:setting, :value, false)"), {"setting": setting, "value": value})
+    statement = (
+        f"CREATE INDEX CONCURRENTLY {before.name} ON {table} "
+        f"USING hnsw (({indexed(column, width)}) halfvec_cosine_ops) "
+        f"WITH (m = {settings.m}, ef_construction = {settings.ef_construction}){condition}"
+    )
+    try:
+        seconds, notices = _execute(database, connection, quarter, n_rows, statement, tell)
+    except BaseException as error:
+        # Where the server is gone, or somebody holds the table, it is left for the next build to find.
+        with suppress(sa.exc.DBAPIError):
+            connection.execute(sa.text(f"SET lock_timeout = {CLEAN_UP_MS}"))
+            _drop(connection, before.name)
+        if isinstance(error, sa.exc.OperationalError) and isinstance(error.orig, psycopg.errors.DiskFull):
+            raise NoSharedMemory(before.name, memory_mb, str(error.orig).partition("\n")[0]) from error
+        raise
+    [after] = [index for index in index_states(connection, quarter, settings) if index.level is level]
+    return LevelIndex(level, True, n_rows, after.n_bytes, memory_mb, n_workers, seconds, notices)
+
+
+def _execute(
+    database: Database, connection: Connection, quarter: str, n_rows: int, statement: str, tell: _Tell
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """Seconds of each phase of a build, and what Postgres remarked. Whoever is interrupted cancels the build."""
+    driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    seconds: dict[str, float] = {}
+    notices: list[str] = []
+    driver.add_notice_handler(lambda said: notices.append(str(said.message_primary)))
+    with ThreadPoolExecutor(1) as thread, database.engine.connect() as looking:
+        looking.execution_options(isolation_level="AUTOCOMMIT")
+        build: Future[object] = thread.submit(connection.exec_driver_sql, statement)
+        last, phase = monotonic(), "building"
+        try:
+            while not wait([build], timeout=POLL_S).done:
+                for progress in _progress(looking, quarter, n_rows):
+                    tell(progress)
+                    phase = progress.phase
+                now = monotonic()
+                seconds[phase] = seconds.get(phase, 0.0) + now - last
+                last = now
+        except BaseException:
+            driver.cancel()
+            wait([build])
+            raise
+        build.result()
+        seconds[phase] = seconds.get(phase, 0.0) + monotonic() - last
+    return seconds, tuple(notices)
+
+
+def _progress(connection: Connection, quarter: str, n_total: int = 0) -> list[BuildProgress]:
+    """What is built of the quarter at this moment, by whichever process."""
+    names = {index_name(level, quarter): level for level in Level}
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT c.relname, p.phase, p.tuples_done, greatest(p.tuples_total, :total) AS total,
+                   nullif(p.current_locker_pid, 0) AS waits_for
+            FROM pg_stat_progress_create_index AS p JOIN pg_class AS c ON c.oid = p.index_relid
+            WHERE c.relname = ANY(:names)
+            """
+        ),
+        {"names": list(names), "total": n_total},
+    )
+    return [BuildProgress(names[row[0]], *row[1:]) for row in rows]
+
+
+def _drop(connection: Connection, name: str) -> None:
+    connection.execute(sa.text(f"DROP INDEX CONCURRENTLY IF EXISTS {name}"))
+
+
+def _target(level: Level, quarter: str) -> tuple[str, str, str]:
+    """Table, column and condition of an index; only sentences have a table for each quarter."""
+    of_quarter = f" WHERE quarter = '{quarter}'"
+    match level:
+        case Level.themes:
+            return "themes", "centroid", of_quarter
+        case Level.topics:
+            return "topic_summaries", "embedding", of_quarter
+        case Level.sentences:
+            return leaf(quarter), "embedding", f" WHERE {MODELLED}"
+
+
+def _width(connection: Connection, table: str, column: str, condition: str) -> int:
+    """Dimensions before the zeros that pad every vector: told by some vectors, and then by all."""
+    vectors = connection.scalars(
+        sa.text(f"SELECT vector_send({column}::vector) FROM {table}{condition} LIMIT {_N_LOOKED_AT}")  # noqa: S608
+    )
+    used = np.flatnonzero(vectors_of(list(vectors)).any(axis=0))
+    width = int(used[-1]) + 1 if used.size else DIMENSIONS
+    if width == DIMENSIONS:
+        return width
+    rest = f"subvector({column}::vector, {width + 1}, {DIMENSIONS - width})"
+    wider = f"SELECT EXISTS (SELECT FROM {table}{condition} AND vector_norm({rest}) > 0)"  # noqa: S608
+    more = connection.scalar(sa.text(wider))
+    return DIMENSIONS if more else width
+
+
+def _built_with(reloptions: list[str] | None, settings: SearchIndexSettings) -> bool:
+    """Whether an index has these settings, which Postgres keeps as `m=16`, `ef_construction=64`."""
+    wanted = {"m": settings.m, "ef_construction": settings.ef_construction}
+    return {option.partition("=")[0]: int(option.partition("=")[2]) for option in reloptions or []} == wanted
+
+
+def _memory(n_rows: int, width: int, m: int, n_workers: int, most_mb: int) -> int:
+    """MB for a build: what its graph takes, at least the 32 a process that Postgres wants, at most the setting."""
+    graph = n_rows * (_ROW_BYTES + _DIMENSION_BYTES * width + _NEIGHBOUR_BYTES * m) // _MB + 1
+    return min(most_mb, max(graph, 32 * (n_workers + 1)))
+
+
+def _pgvector(connection: Connection) -> tuple[int, ...]:
+    version: str = connection.execute(
+        sa.text("SELECT extversion FROM pg_extension WHERE extname = 'vector'")
+    ).scalar_one()
+    return tuple(int(part) for part in re.findall(r"\d+", version))

@@ -1,0 +1,96 @@
+"""What was loaded: firms, their calls, and the rows of sources that were left out or repaired."""
+
+from dataclasses import dataclass
+from datetime import date, datetime
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ftm_assets.storage.schema import tables as t
+
+
+@dataclass(frozen=True)
+class FirmRow:
+    """A firm under its latest name."""
+
+    company_id: int
+    partition_key: str
+    name: str
+    ticker: str | None
+
+
+@dataclass(frozen=True)
+class CallRow:
+    """A call and how much of it went where."""
+
+    quarter: str
+    firm_key: str
+    transcript_id: int
+    call_date: date
+    call_at: datetime | None
+    headline: str
+    superseded_by: int | None
+    n_components: int
+    n_sentences: int
+    n_modelled: int
+    n_in_topics: int
+
+
+@dataclass(frozen=True)
+class RejectRow:
+    """A row of a source that was left out or repaired."""
+
+    source: str
+    row_number: int
+    column: str
+    value: str
+    reason: str
+    kept: bool
+
+
+def firms(connection: Connection) -> list[FirmRow]:
+    """Every firm, under the name of its latest quarter, by partition key."""
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT DISTINCT ON (partition_key) company_id, partition_key, name, ticker
+            FROM firms JOIN firm_quarters USING (company_id) ORDER BY partition_key, quarter DESC
+            """
+        )
+    )
+    return [FirmRow(*row) for row in rows]
+
+
+def calls(connection: Connection, quarter: str, company_id: int | None = None) -> list[CallRow]:
+    """Calls of a quarter, superseded versions included, each with its own counts."""
+    rows = connection.execute(
+        sa.text(
+            """
+            SELECT c.quarter, firms.partition_key, c.transcript_id, c.call_date, c.call_at, c.headline, c.superseded_by,
+                   (SELECT count(*) FROM components AS k
+                    WHERE (k.quarter, k.transcript_id) = (c.quarter, c.transcript_id)),
+                   count(s.sentence_id), count(s.sentence_id) FILTER (WHERE s.boilerplate IS NULL),
+                   count(a.topic_number)
+            FROM calls AS c
+            JOIN firms USING (company_id)
+            LEFT JOIN sentences AS s ON (s.quarter, s.transcript_id) = (c.quarter, c.transcript_id)
+            LEFT JOIN topic_sentences AS a ON (a.quarter, a.sentence_id) = (s.quarter, s.sentence_id)
+            WHERE c.quarter = :quarter AND (CAST(:company AS bigint) IS NULL OR c.company_id = :company)
+            GROUP BY c.quarter, firms.partition_key, c.transcript_id ORDER BY 2, 4, 3
+            """
+        ),
+        {"quarter": quarter, "company": company_id},
+    )
+    return [CallRow(*row) for row in rows]
+
+
+def rejects(connection: Connection, source: str | None = None) -> list[RejectRow]:
+    """Rows that were left out or repaired: all, or those of a source and of the files below it."""
+    found = sa.select(
+        t.Reject.source, t.Reject.row_number, t.Reject.column, t.Reject.value, t.Reject.reason, t.Reject.kept
+    )
+    if source is not None:
+        below = t.Reject.source.startswith(source.rstrip("/") + "/", autoescape=True)
+        found = found.where((t.Reject.source == source) | below)
+    in_order = found.order_by(t.Reject.source, t.Reject.row_number, t.Reject.reason)
+    return [RejectRow(*row) for row in connection.execute(in_order)]

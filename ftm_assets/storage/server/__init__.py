@@ -1,0 +1,1 @@
+"""The PostgreSQL server: embedded or your own, connections, locks, migrations."""

@@ -1,0 +1,29 @@
+"""Alembic's entry: runs on the connection that `storage.database.migrate` hands over."""
+
+from typing import Any
+
+from alembic import context
+
+from ftm_assets.storage.maintain.search_index import PREFIX
+from ftm_assets.storage.schema.tables import Base
+
+
+def include_name(name: str | None, kind: str, parents: object) -> bool:
+    """Leave the quarters' leaves of `sentences` and search indexes alone; they come and go with the data."""
+    of_quarters = {"table": "sentences_", "index": PREFIX}
+    return not (name is not None and kind in of_quarters and name.startswith(of_quarters[kind]))
+
+
+def include_object(thing: Any, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
+    """Leave the keys alone that Postgres adds where a leaf is referred to."""
+    return not (kind == "foreign_key_constraint" and thing.referred_table.name.startswith("sentences_"))
+
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=Base.metadata,
+    include_name=include_name,
+    include_object=include_object,
+)
+with context.begin_transaction():
+    context.run_migrations()

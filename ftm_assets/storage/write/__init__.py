@@ -1,0 +1,1 @@
+"""Writing: calls on ingest, the partitions of the firm assets, published themes."""

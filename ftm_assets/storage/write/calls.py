@@ -1,0 +1,531 @@
+"""Calls of a quarter into the database: only what changed is replaced, and what was derived from it is dropped."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass, replace
+from datetime import date
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import psycopg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.engine import Connection
+
+from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.transcripts import (
+    Call,
+    CallVersion,
+    Component,
+    Reject,
+    firm_key,
+    fiscal_period,
+    shingles,
+    superseded_versions,
+)
+from ftm_assets.errors import FtmError
+from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.server.table_stats import analyze
+from ftm_assets.storage.write.copy import copy_rows
+from ftm_assets.storage.write.stages import STAGES, TRANSCRIPTS, clear, record
+from ftm_assets.storage.write.staging import Rejects, discard, firms_of_source, gather, sift, write_rejects
+
+LOCK_TIMEOUT_MS = 5_000
+_INGEST_LOCK = 4_061_978  # Any constant does, as long as every process takes the same one.
+
+
+@dataclass(frozen=True)
+class IngestCounts:
+    """What became of a source's rows for a quarter; the counts of rows and of calls each add up.
+
+    rows:  n_rows = n_components + n_superseded_components + n_duplicates + n_rejected
+    calls: n_calls = n_new + n_changed + n_unchanged; among them n_superseded are not modelled, and of these n_not_known
+           because no version of their event was known by `as_of`
+    """
+
+    n_rows: int = 0
+    n_components: int = 0
+    n_superseded_components: int = 0
+    n_duplicates: int = 0
+    n_rejected: int = 0
+    n_repaired: int = 0
+    n_calls: int = 0
+    n_new: int = 0
+    n_changed: int = 0
+    n_unchanged: int = 0
+    n_superseded: int = 0
+    n_not_known: int = 0
+
+    def __add__(self, other: "IngestCounts") -> "IngestCounts":
+        return IngestCounts(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """A quarter after its source was read.
+
+    firm_keys:     all firms with a call in the quarter
+    changed_firms: those whose sentences must be made anew
+    content_hash:  of all calls that the quarter now holds
+    rejects:       rows that were left out or repaired, by row number; of repairs the first MAX_REJECTS
+    """
+
+    firm_keys: tuple[str, ...]
+    changed_firms: tuple[str, ...]
+    content_hash: str
+    counts: IngestCounts
+    rejects: tuple[Reject, ...]
+
+
+def create_quarter(connection: Connection, quarter: str) -> None:
+    """Register a quarter and create its leaf of `sentences`; a no-op on one that is there.
+
+    raises: OperationalError if others are in the way for longer than LOCK_TIMEOUT_MS; try again when they are done
+    """
+    set_lock_timeout(connection)
+    connection.execute(insert(t.Quarter).values(quarter=quarter).on_conflict_do_nothing())
+    if connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
+        return
+    # Attached, because PARTITION OF would lock everybody out of `sentences`. The tables that a leaf refers to are
+    # locked all the same, in the order in which `ingest` and firms write: a deadlock might cost one of those its work.
+    connection.execute(sa.text("LOCK TABLE firm_quarters, topic_sentences, components IN SHARE ROW EXCLUSIVE MODE"))
+    connection.execute(sa.text(f"CREATE TABLE {leaf(quarter)} (LIKE sentences INCLUDING ALL)"))
+    connection.execute(sa.text(f"ALTER TABLE sentences ATTACH PARTITION {leaf(quarter)} FOR VALUES IN ('{quarter}')"))
+
+
+class QuarterInUse(FtmError):
+    """Somebody else reads or writes a quarter, and does not end."""
+
+    def __init__(self, quarter: str, done: str) -> None:
+        super().__init__(
+            f"{quarter} cannot be {done} while others use it; stop what runs, close open transactions "
+            "(in DBeaver: commit), and try again"
+        )
+
+
+@contextmanager
+def raise_if_locked(quarter: str, done: str) -> Iterator[None]:
+    """Say so where others are in the way for longer than was to be waited. raises: QuarterInUse
+
+    done: what is done to the quarter, such as `dropped`
+    """
+    try:
+        yield
+    except sa.exc.OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise QuarterInUse(quarter, done) from error
+        raise
+
+
+def set_lock_timeout(connection: Connection) -> None:
+    """Let the rest of the transaction wait for no lock longer than LOCK_TIMEOUT_MS."""
+    connection.execute(sa.text(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}"))
+
+
+def leaf(quarter: str) -> str:
+    """The table that holds a quarter's sentences."""
+    return f"sentences_{quarter.lower()}"
+
+
+def ingest(
+    connection: Connection, quarter: str, rows: Iterable[Component | Reject], source: str, as_of: date | None = None
+) -> Ingested:
+    """Load a quarter's components inside the connection's transaction; calls that did not change stay as they are.
+
+    Calls that the source does not hold are left alone, unless another version takes their place. One version of each
+    event is modelled, whichever quarters its versions are dated in, or none: see `superseded_versions`. Of the others
+    only the call is kept, not its text.
+
+    raises: TooManyRejects, and whatever reading the source raises
+    """
+    rejects = Rejects(source)
+    counts = IngestCounts()
+    changed: list[str] = []
+    n_rows = gather(connection, quarter, rows, rejects)
+    # Sources are read side by side, but written one after another: they may share firms, transcripts and rejects.
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_INGEST_LOCK)))
+    n_duplicates = sift(connection, rejects)
+    for company_id, calls in firms_of_source(connection):
+        decisions = _decisions(connection, quarter, company_id, calls, as_of)
+        key = _register(connection, quarter, company_id, decisions)
+        if _carry_out(connection, quarter, company_id, decisions, source):
+            changed.append(key)
+        counts += count_calls(decisions)
+    write_rejects(connection, rejects)
+    discard(connection)
+    if changed:
+        analyze(connection, t.FirmQuarter, t.Call, t.Component)
+    return Ingested(
+        firm_keys=tuple(firm_keys(connection, quarter)),
+        changed_firms=tuple(changed),
+        content_hash=_quarter_hash(connection, quarter),
+        counts=replace(
+            counts,
+            n_rows=n_rows,
+            n_duplicates=n_duplicates,
+            n_rejected=rejects.n_rejected,
+            n_repaired=rejects.n_repaired,
+        ),
+        rejects=tuple(rejects.noted),
+    )
+
+
+def firm_keys(connection: Connection, quarter: str) -> list[str]:
+    """Partition keys of the firms with a call in the quarter, in order."""
+    return list(
+        connection.scalars(
+            sa.select(t.Firm.partition_key)
+            .join(t.FirmQuarter, t.FirmQuarter.company_id == t.Firm.company_id)
+            .where(t.FirmQuarter.quarter == quarter)
+            .order_by(t.Firm.partition_key)
+        )
+    )
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of one version of a call.
+
+    call:          as the source has it, None where only the database holds it
+    before:        its row of `calls`, None where it is new
+    superseded_by: the version that is modelled instead; itself where none is; None where this one is
+    """
+
+    quarter: str
+    transcript_id: int
+    call: Call | None
+    before: Any | None
+    superseded_by: int | None
+
+    @property
+    def changes(self) -> bool:
+        """Whether there is something to write."""
+        if self.before is None:
+            return True
+        content_hash = self.call.content_hash if self.call else self.before.content_hash
+        return bool((content_hash, self.superseded_by) != (self.before.content_hash, self.before.superseded_by))
+
+    @property
+    def modelled_before(self) -> str | None:
+        """Hash of its text if that was modelled."""
+        return self.before.text_hash if self.before and self.before.superseded_by is None else None
+
+    @property
+    def modelled_now(self) -> str | None:
+        """Hash of its text if that is to be modelled."""
+        if self.superseded_by is not None:
+            return None
+        return self.call.text_hash if self.call else self.modelled_before
+
+
+def decide(
+    quarter: str, stored: Mapping[int, Any], incoming: Mapping[int, Call], replaced: Mapping[int, int]
+) -> list[Decision]:
+    """What becomes of every version of a firm's calls: first those of the source, in its order, then the others.
+
+    stored:   rows of `calls` by transcript id: those of the quarter, and those of other quarters that share an event
+    incoming: calls of the source by transcript id, none of them stored in another quarter
+    replaced: see `superseded_versions`
+    """
+    of_source = [Decision(quarter, i, call, stored.get(i), replaced.get(i)) for i, call in incoming.items()]
+    others = []
+    for i, row in stored.items():
+        if i in incoming:
+            continue
+        if row.superseded_by is None:
+            # Only another version takes its place: that none was known on a day is said of the source's calls alone.
+            winner = replaced.get(i) if replaced.get(i) != i else None
+        else:
+            winner = replaced.get(row.superseded_by, row.superseded_by)
+        others.append(Decision(row.quarter, i, None, row, winner))
+    return of_source + others
+
+
+def count_calls(decisions: Iterable[Decision]) -> IngestCounts:
+    """The source's calls and their components by what becomes of them."""
+    counts = IngestCounts()
+    for decision in decisions:
+        if decision.call is None:
+            continue
+        superseded, n_components = decision.superseded_by is not None, len(decision.call.components)
+        counts += IngestCounts(
+            n_calls=1,
+            n_new=decision.before is None,
+            n_changed=decision.before is not None and decision.changes,
+            n_unchanged=not decision.changes,
+            n_superseded=superseded,
+            n_not_known=decision.superseded_by == decision.transcript_id,
+            n_components=0 if superseded else n_components,
+            n_superseded_components=n_components if superseded else 0,
+        )
+    return counts
+
+
+def _decisions(
+    connection: Connection, quarter: str, company_id: int, calls: Sequence[Call], as_of: date | None
+) -> list[Decision]:
+    incoming = {call.transcript_id: call for call in calls}
+    _leave_other_quarters(connection, quarter, incoming)
+    events = {call.head.event_id for call in calls} - {None}
+    stored = {
+        row.transcript_id: row
+        for row in connection.execute(
+            sa.select(t.Call)
+            .where(*_of_firm(company_id), sa.or_(t.Call.quarter == quarter, t.Call.event_id.in_(events)))
+            .order_by(t.Call.quarter, t.Call.transcript_id)
+        )
+    }
+    return decide(quarter, stored, incoming, _superseded(connection, stored, incoming, as_of))
+
+
+def _of_firm(company_id: int) -> tuple[sa.ColumnElement[bool], ...]:
+    """The firm's calls of all quarters; by its quarters, because the index on `calls` begins with the quarter."""
+    quarters = sa.select(t.FirmQuarter.quarter).where(t.FirmQuarter.company_id == company_id)
+    return t.Call.company_id == company_id, t.Call.quarter.in_(quarters)
+
+
+def _carry_out(
+    connection: Connection, quarter: str, company_id: int, decisions: Sequence[Decision], source: str
+) -> bool:
+    """Write what changes of a firm's calls; returns whether its sentences of the quarter must be made anew."""
+    stale = {decision.quarter for decision in decisions if decision.modelled_now != decision.modelled_before}
+    for where in sorted(stale):
+        clear(connection, where, company_id, STAGES[0])
+    for decision in decisions:
+        if decision.changes:
+            _write_decision(connection, decision, source)
+    for where in sorted(stale - {quarter}):
+        _record(connection, where, company_id)
+    return _record(connection, quarter, company_id)
+
+
+def _write_decision(connection: Connection, decision: Decision, source: str) -> None:
+    quarter, transcript_id, call = decision.quarter, decision.transcript_id, decision.call
+    if call is None:
+        _supersede(connection, quarter, transcript_id, decision.superseded_by)
+    else:
+        _write_call(connection, quarter, call, decision.superseded_by, source)
+    if decision.modelled_now != decision.modelled_before:
+        _delete_components(connection, quarter, [transcript_id])
+        if call and decision.modelled_now is not None:
+            _write_components(connection, quarter, call)
+    elif call and decision.modelled_now is not None:
+        _renumber_components(connection, quarter, call)
+
+
+def _register(connection: Connection, quarter: str, company_id: int, decisions: Sequence[Decision]) -> str:
+    """Make the firm known in the quarter, as the latest of its calls names it; returns its key."""
+    head = next(decision.call.head for decision in reversed(decisions) if decision.call)
+    others = [
+        decision.before
+        for decision in decisions
+        if decision.before and decision.call is None and decision.quarter == quarter
+    ]
+    key = firm_key(company_id, head.company_name, head.ticker)
+    connection.execute(insert(t.Firm).values(company_id=company_id, partition_key=key).on_conflict_do_nothing())
+    row = insert(t.FirmQuarter).values(
+        quarter=quarter,
+        company_id=company_id,
+        name=head.company_name,
+        ticker=head.ticker,
+        gvkey=head.gvkey,
+        permno=head.permno,
+    )
+    if all((other.call_date, other.transcript_id) < (head.call_date, head.transcript_id) for other in others):
+        # What the latest call leaves out, an earlier one may have told.
+        facts = {
+            name: sa.func.coalesce(row.excluded[name], getattr(t.FirmQuarter, name))
+            for name in ("name", "ticker", "gvkey", "permno")
+        }
+        row = row.on_conflict_do_update(
+            index_elements=["quarter", "company_id"],
+            set_=facts,
+            where=sa.or_(*(getattr(t.FirmQuarter, name).is_distinct_from(fact) for name, fact in facts.items())),
+        )
+    else:
+        row = row.on_conflict_do_nothing()
+    connection.execute(row)
+    stored: str = connection.execute(
+        sa.select(t.Firm.partition_key).where(t.Firm.company_id == company_id)
+    ).scalar_one()
+    return stored
+
+
+def _superseded(
+    connection: Connection, stored: dict[int, Any], incoming: dict[int, Call], as_of: date | None
+) -> dict[int, int]:
+    modelled = [row for key, row in stored.items() if key not in incoming and row.superseded_by is None]
+    if as_of is None and len(modelled) + len(incoming) < 2:
+        return {}
+    versions = [
+        CallVersion(
+            call.transcript_id,
+            call.head.event_id,
+            call.head.call_date,
+            call.available_at,
+            shingles(component.text for component in call.components),
+        )
+        for call in incoming.values()
+    ] + [
+        CallVersion(
+            row.transcript_id,
+            row.event_id,
+            row.call_date,
+            row.available_at,
+            shingles(
+                connection.scalars(
+                    sa.select(t.Component.text)
+                    .where(t.Component.quarter == row.quarter, t.Component.transcript_id == row.transcript_id)
+                    .order_by(t.Component.component_order)
+                )
+            ),
+        )
+        for row in modelled
+    ]
+    return superseded_versions(versions, as_of)
+
+
+def _write_call(connection: Connection, quarter: str, call: Call, superseded_by: int | None, source: str) -> None:
+    head = call.head
+    year, number = fiscal_period(head.headline) or (None, None)
+    row = insert(t.Call).values(
+        quarter=quarter,
+        transcript_id=call.transcript_id,
+        company_id=head.company_id,
+        call_date=head.call_date,
+        call_at=head.call_at,
+        available_at=call.available_at,
+        headline=head.headline,
+        fiscal_year=year,
+        fiscal_quarter=number,
+        event_id=head.event_id,
+        event_type=head.event_type,
+        collection_type=head.collection_type,
+        presentation_type=head.presentation_type,
+        superseded_by=superseded_by,
+        content_hash=call.content_hash,
+        text_hash=call.text_hash,
+        source=head.source or source,
+    )
+    facts = {c.name: row.excluded[c.name] for c in t.Call.__table__.c if not c.primary_key}
+    connection.execute(row.on_conflict_do_update(index_elements=["quarter", "transcript_id"], set_=facts))
+
+
+def _write_components(connection: Connection, quarter: str, call: Call) -> None:
+    columns = "component_order type_name speaker_type person component_id person_id text".split()
+    values = attrgetter(*columns)
+    copy_rows(
+        connection,
+        t.Component.__table__,  # type: ignore[arg-type]
+        ["quarter", "transcript_id", *columns],
+        ((quarter, call.transcript_id, *values(component)) for component in call.components),
+    )
+
+
+def _renumber_components(connection: Connection, quarter: str, call: Call) -> None:
+    """Take over the identifiers of components whose text did not change, sentences kept."""
+    connection.execute(
+        sa.text(
+            """
+            UPDATE components SET component_id = new.component_id, person_id = new.person_id FROM incoming AS new
+            WHERE components.quarter = :quarter AND components.transcript_id = :transcript_id
+              AND new.company_id = :company_id AND new.transcript_id = components.transcript_id
+              AND new.component_order = components.component_order
+            """
+        ),
+        {"quarter": quarter, "transcript_id": call.transcript_id, "company_id": call.head.company_id},
+    )
+
+
+def _supersede(connection: Connection, quarter: str, transcript_id: int, winner: int | None) -> None:
+    connection.execute(
+        sa.update(t.Call)
+        .where(t.Call.quarter == quarter, t.Call.transcript_id == transcript_id)
+        .values(superseded_by=winner)
+    )
+
+
+def _delete_components(connection: Connection, quarter: str, transcript_ids: Collection[int]) -> None:
+    connection.execute(
+        sa.delete(t.Component).where(t.Component.quarter == quarter, t.Component.transcript_id.in_(transcript_ids))
+    )
+
+
+def _leave_other_quarters(connection: Connection, quarter: str, incoming: Mapping[int, Call]) -> None:
+    """Take calls whose date was corrected across a quarter's edge out of the quarter they were in."""
+    moved = connection.execute(
+        sa.select(t.Call.quarter, t.Call.company_id, t.Call.transcript_id).where(
+            t.Call.transcript_id.in_(incoming), t.Call.quarter != quarter
+        )
+    ).all()
+    for old_quarter, company_id, transcript_id in moved:
+        versions = connection.scalars(
+            sa.select(t.Call.transcript_id).where(
+                t.Call.quarter == old_quarter,
+                t.Call.company_id == company_id,
+                sa.or_(t.Call.transcript_id == transcript_id, t.Call.superseded_by == transcript_id),
+            )
+        ).all()
+        _take_out(connection, old_quarter, company_id, versions)
+
+
+def delete_call(connection: Connection, company_id: int, transcript_id: int) -> None:
+    """Delete a call, the versions of any quarter that gave way to it, and what was derived from their firm-quarters.
+
+    A firm without any call left leaves the quarter.
+    """
+    versions = connection.execute(
+        sa.select(t.Call.quarter, t.Call.transcript_id)
+        .where(
+            *_of_firm(company_id), sa.or_(t.Call.transcript_id == transcript_id, t.Call.superseded_by == transcript_id)
+        )
+        .order_by(t.Call.quarter)
+    ).all()
+    for quarter, calls in groupby(versions, key=attrgetter("quarter")):
+        _take_out(connection, quarter, company_id, [call.transcript_id for call in calls])
+
+
+def _take_out(connection: Connection, quarter: str, company_id: int, transcript_ids: Sequence[int]) -> None:
+    of_firm = sa.select(t.Call).where(t.Call.quarter == quarter, t.Call.company_id == company_id)
+    gone = t.Call.transcript_id.in_(transcript_ids)
+    # Nothing was derived from versions that gave way.
+    if connection.scalar(sa.select(of_firm.where(gone, t.Call.superseded_by.is_(None)).exists())):
+        clear(connection, quarter, company_id, STAGES[0])
+        _delete_components(connection, quarter, transcript_ids)
+    connection.execute(sa.delete(t.Call).where(t.Call.quarter == quarter, gone))
+    if connection.scalar(sa.select(of_firm.exists())):
+        _record(connection, quarter, company_id)
+        return
+    for table in (t.Materialization, t.FirmQuarter):
+        connection.execute(sa.delete(table).where(table.quarter == quarter, table.company_id == company_id))
+
+
+def _record(connection: Connection, quarter: str, company_id: int) -> bool:
+    """Note the name and the texts that the firm's sentences are made from; returns whether they differ from before."""
+    firm = (t.FirmQuarter.quarter == quarter, t.FirmQuarter.company_id == company_id)
+    name = connection.scalar(sa.select(t.FirmQuarter.name).where(*firm))
+    calls = connection.execute(
+        sa.select(t.Call.transcript_id, t.Call.text_hash)
+        .where(t.Call.quarter == quarter, t.Call.company_id == company_id, t.Call.superseded_by.is_(None))
+        # As `read_turns` has them: topics depend on the order of their sentences.
+        .order_by(t.Call.call_date, t.Call.transcript_id)
+    )
+    stage = (
+        t.Materialization.quarter == quarter,
+        t.Materialization.company_id == company_id,
+        t.Materialization.stage == TRANSCRIPTS,
+    )
+    before = connection.scalar(sa.select(t.Materialization.content_hash).where(*stage))
+    now = content_hash(name, [tuple(call) for call in calls])
+    record(connection, quarter, company_id, TRANSCRIPTS, now, None, {})
+    return now != before
+
+
+def _quarter_hash(connection: Connection, quarter: str) -> str:
+    calls = connection.execute(
+        sa.select(t.Call.transcript_id, t.Call.content_hash, t.Call.superseded_by)
+        .where(t.Call.quarter == quarter)
+        .order_by(t.Call.transcript_id)
+    )
+    return content_hash([tuple(call) for call in calls])

@@ -1,0 +1,220 @@
+"""A source's rows on their way in: gathered in a temporary table, checked against each other, handed out firm by firm.
+
+Grouping them there takes no memory, and their order does not matter.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from itertools import groupby
+from operator import attrgetter
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ftm_assets.analysis.transcripts import Call, Component, Reject, quarter_dates
+from ftm_assets.errors import FtmError
+from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.write.copy import copy_rows
+
+MAX_REJECTS = 10_000
+_ROWS_AT_A_TIME = 500
+
+_incoming = sa.Table(
+    "incoming",
+    sa.MetaData(),
+    *(
+        sa.Column(name, kind)
+        for names, kind in (
+            ("row_number company_id transcript_id permno event_id component_id person_id", sa.BigInteger()),
+            ("component_order", sa.Integer()),
+            ("call_date", sa.Date()),
+            ("call_at created_at", sa.DateTime(timezone=True)),
+            ("company_name type_name speaker_type person text headline ticker gvkey", sa.Text()),
+            ("event_type collection_type presentation_type source", sa.Text()),
+        )
+        for name in names.split()
+    ),
+    prefixes=["TEMPORARY"],
+    postgresql_on_commit="DROP",
+)
+_COLUMNS = tuple(f.name for f in fields(Component))
+# Files in the order of their names whatever the database's language is, their rows as they stand.
+_IN_ORDER = 'source COLLATE "C", row_number'
+
+
+class TooManyRejects(FtmError):
+    """So many rows are unusable that the source is probably not what it should be."""
+
+    def __init__(self, source: str, last: Reject) -> None:
+        super().__init__(
+            f"{last.source or source}: more than {MAX_REJECTS:,} rows cannot be used, one is row {last.row_number} "
+            f"({last.column} {last.value!r}: {last.reason}); nothing was loaded. Check what its columns hold."
+        )
+
+
+@dataclass
+class Rejects:
+    """The rejects of a source as they come; of repairs only the first are noted, the rest are counted."""
+
+    source: str
+    noted: list[Reject] = field(default_factory=list)
+    n_rejected: int = 0
+    n_repaired: int = 0
+
+    def add(self, reject: Reject) -> None:
+        """Note a reject. raises: TooManyRejects"""
+        self.n_rejected += not reject.kept
+        self.n_repaired += reject.kept
+        if self.n_rejected > MAX_REJECTS:
+            raise TooManyRejects(self.source, reject)
+        # A file in another encoding is repaired in every row, and usable all the same.
+        if not reject.kept or self.n_repaired <= MAX_REJECTS:
+            self.noted.append(reject)
+
+
+def gather(connection: Connection, quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> int:
+    """Put all rows into the temporary table `incoming`, which goes with the transaction; returns how many came.
+
+    raises: TooManyRejects, and whatever reading the source raises
+    """
+    connection.execute(sa.schema.CreateTable(_incoming))
+    n_loaded = copy_rows(connection, _incoming, _COLUMNS, _loaded(quarter, rows, rejects))
+    connection.execute(sa.text("CREATE INDEX ON incoming (company_id, transcript_id, component_order, row_number)"))
+    connection.execute(sa.text("ANALYZE incoming"))
+    return n_loaded + rejects.n_rejected
+
+
+def sift(connection: Connection, rejects: Rejects) -> int:
+    """Take out rows of a second firm with the same transcript, and repeated components; returns how many were equal.
+
+    raises: TooManyRejects
+    """
+    _forget_rejects(connection, rejects)
+    _reject_second_firms(connection, rejects)
+    return _drop_duplicates(connection, rejects)
+
+
+def discard(connection: Connection) -> None:
+    """Drop what was gathered."""
+    connection.execute(sa.schema.DropTable(_incoming))
+
+
+def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> Iterator[tuple[object, ...]]:
+    values = attrgetter(*_COLUMNS)
+    first, last = quarter_dates(quarter)
+    for row in rows:
+        if isinstance(row, Reject):
+            rejects.add(row)
+        elif first <= row.call_date <= last:
+            yield values(row)
+        else:
+            reason = f"not a day of {quarter}; a source yields rows of the quarter it is asked for"
+            day = str(row.call_date)
+            rejects.add(
+                Reject(row.row_number, "mostimportantdateutc", day, reason, row.transcript_id, source=row.source)
+            )
+
+
+def _forget_rejects(connection: Connection, rejects: Rejects) -> None:
+    """Delete what an earlier reading has said of the rows that are read now."""
+    connection.execute(
+        sa.text(
+            """
+            DELETE FROM rejects WHERE (source, row_number) IN (
+                SELECT coalesce(nullif(source, ''), :source), row_number FROM incoming
+                UNION ALL
+                SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:rows AS bigint[]))
+            )
+            """
+        ),
+        {
+            "source": rejects.source,
+            "sources": [reject.source or rejects.source for reject in rejects.noted],
+            "rows": [reject.row_number for reject in rejects.noted],
+        },
+    )
+
+
+def _reject_second_firms(connection: Connection, rejects: Rejects) -> None:
+    # The first firm to claim a transcript keeps it, whether it came in this source or in an earlier one.
+    gone = connection.execute(
+        sa.text(
+            f"""
+            WITH claims AS (
+                SELECT transcript_id, company_id, true AS stored, '' AS source, 0 AS row_number FROM calls
+                WHERE transcript_id IN (SELECT transcript_id FROM incoming)
+                UNION ALL
+                SELECT transcript_id, company_id, false, source, row_number FROM incoming
+            ), owners AS (
+                SELECT DISTINCT ON (transcript_id) transcript_id, company_id FROM claims
+                ORDER BY transcript_id, stored DESC, {_IN_ORDER}, company_id
+            ), gone AS (
+                DELETE FROM incoming USING owners
+                WHERE incoming.transcript_id = owners.transcript_id AND incoming.company_id <> owners.company_id
+                RETURNING source, row_number, incoming.transcript_id, incoming.company_id, owners.company_id AS owner
+            )
+            SELECT * FROM gone ORDER BY {_IN_ORDER} LIMIT :most
+            """  # noqa: S608  (the text is a constant of this module)
+        ),
+        {"most": MAX_REJECTS + 1},
+    )
+    for source, row, transcript, company, owner in gone:
+        reason = f"transcript {transcript} already belongs to firm {owner}"
+        rejects.add(Reject(row, "companyid", str(company), reason, transcript, source=source))
+
+
+def _drop_duplicates(connection: Connection, rejects: Rejects) -> int:
+    """Keep the first of each component; returns how many later ones are the same, those with another text rejected."""
+    later = connection.execute(
+        sa.text(
+            f"""
+            WITH ranked AS (
+                SELECT ctid, row_number() OVER same AS rank, first_value(row_number) OVER same AS first_row,
+                       nullif(first_value(source) OVER same, source) AS first_source,
+                       text = first_value(text) OVER same AS same_text
+                FROM incoming
+                WINDOW same AS (PARTITION BY company_id, transcript_id, component_order ORDER BY {_IN_ORDER}, ctid)
+            ), gone AS (
+                DELETE FROM incoming USING ranked WHERE incoming.ctid = ranked.ctid AND rank > 1
+                RETURNING source, row_number, transcript_id, component_order, first_source, first_row, same_text
+            )
+            SELECT *, count(*) FILTER (WHERE same_text) OVER () AS n_same
+            FROM gone ORDER BY same_text, {_IN_ORDER} LIMIT :most
+            """  # noqa: S608  (the text is a constant of this module)
+        ),
+        {"most": MAX_REJECTS + 1},
+    ).all()
+    for row in later:
+        if not row.same_text:
+            first = f"row {row.first_row}" + (f" of {row.first_source}" if row.first_source else "")
+            reason = f"{first} has the same component with another text"
+            order = str(row.component_order)
+            rejects.add(Reject(row.row_number, "componentorder", order, reason, row.transcript_id, source=row.source))
+    return later[0].n_same if later else 0
+
+
+def firms_of_source(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
+    """The firms of the source, each with its calls in order of their day."""
+    in_order = sa.select(_incoming).order_by(
+        _incoming.c.company_id, _incoming.c.transcript_id, _incoming.c.component_order
+    )
+    # Streamed: the rows stay on the server.
+    options = {"stream_results": True, "max_row_buffer": _ROWS_AT_A_TIME}
+    with connection.execute(in_order, execution_options=options) as found:
+        components = (Component(**row) for row in found.mappings())
+        for company_id, firm in groupby(components, key=attrgetter("company_id")):
+            calls = [Call(tuple(group)) for _, group in groupby(firm, key=attrgetter("transcript_id"))]
+            yield company_id, sorted(calls, key=lambda call: (call.head.call_date, call.transcript_id))
+
+
+def write_rejects(connection: Connection, rejects: Rejects) -> None:
+    """Store what was noted, each row and reason once."""
+    columns = "row_number reason column value transcript_id kept".split()
+    values, row = attrgetter(*columns), attrgetter("source", "row_number", "reason")
+    rejects.noted.sort(key=row)
+    copy_rows(
+        connection,
+        t.Reject.__table__,  # type: ignore[arg-type]
+        ["source", *columns],
+        ((source or rejects.source, *values(next(same))) for (source, *_), same in groupby(rejects.noted, row)),
+    )

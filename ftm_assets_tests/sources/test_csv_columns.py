@@ -1,0 +1,68 @@
+from pathlib import Path
+
+import pytest
+
+from ftm_assets.sources.csv.columns import REQUIRED_COLUMNS, BadColumns, column_positions
+
+FILE = Path("calls.csv")
+
+
+def test_header_names_may_differ_in_case_and_outer_blanks() -> None:
+    header = [" CompanyId ", *REQUIRED_COLUMNS[1:], "comment", "TICKER\t"]
+    positions = column_positions(FILE, header, {})
+    assert list(positions) == [*REQUIRED_COLUMNS, "ticker"]
+    assert (positions["companyid"], positions["ticker"]) == (0, 9)
+
+
+@pytest.mark.parametrize("column", REQUIRED_COLUMNS)
+def test_a_missing_column_is_named_with_what_was_found_and_what_to_do(column: str) -> None:
+    header = [name if name != column else f"my_{column}" for name in REQUIRED_COLUMNS]
+    with pytest.raises(BadColumns) as error:
+        column_positions(FILE, header, {})
+    message = str(error.value)
+    assert f"{FILE} has no column {column!r} (nearest: 'my_{column}')" in message
+    assert all(name in message for name in header)
+    assert "column map" in message
+
+
+def test_all_missing_columns_are_told_at_once() -> None:
+    with pytest.raises(BadColumns, match=r"'companyid'.*'componenttext'"):
+        column_positions(FILE, ["a", "b"], {})
+
+
+def test_a_file_with_another_delimiter_is_told_of_commas() -> None:
+    with pytest.raises(BadColumns, match="Separate fields by commas"):
+        column_positions(FILE, [";".join(REQUIRED_COLUMNS)], {})
+
+
+def test_a_column_map_reads_a_column_by_the_name_it_has_here() -> None:
+    header = [*REQUIRED_COLUMNS[:-1], "Words", "Symbol"]
+    positions = column_positions(FILE, header, {"ComponentText": "words", "ticker": " Symbol"})
+    assert (positions["componenttext"], positions["ticker"]) == (7, 8)
+
+
+def test_a_mapped_column_wins_over_one_that_has_our_name() -> None:
+    assert column_positions(FILE, [*REQUIRED_COLUMNS, "ticker", "symbol"], {"ticker": "symbol"})["ticker"] == 9
+
+
+def test_one_column_may_serve_twice() -> None:
+    positions = column_positions(FILE, ["gvkey", *REQUIRED_COLUMNS[1:]], {"companyid": "gvkey"})
+    assert positions["companyid"] == positions["gvkey"] == 0
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"ticker": "simbol"}, r"no column 'simbol' \(nearest: 'symbol'\)"),
+        ({"tickr": "symbol"}, r"names 'tickr' \(nearest: 'ticker'\)"),
+    ],
+)
+def test_a_column_map_that_does_not_fit_is_an_error(columns: dict[str, str], message: str) -> None:
+    with pytest.raises(BadColumns, match=message):
+        column_positions(FILE, [*REQUIRED_COLUMNS, "symbol"], columns)
+
+
+def test_a_column_that_stands_twice_in_the_header_is_an_error_if_it_is_one_of_ours() -> None:
+    assert column_positions(FILE, [*REQUIRED_COLUMNS, "x", "x"], {})
+    with pytest.raises(BadColumns, match="2 columns 'componenttext'"):
+        column_positions(FILE, [*REQUIRED_COLUMNS, "ComponentText"], {})
