@@ -43,15 +43,15 @@ from ftm_assets.storage.maintain.search_index import (
     index_states,
 )
 from ftm_assets.storage.read import queries
-from ftm_assets.storage.read.queries import Where
+from ftm_assets.storage.read.queries import SearchFilter
+from ftm_assets.storage.schema.vectors import vectors_of
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import leaf
-from ftm_assets.storage.write.stages import vectors_of
 
 CHUNK = 20_000
 TOLERANCE = 1e-3
 N_NEAREST = 10
-ANYWHERE = Where()
+NO_FILTER = SearchFilter()
 MANY_QUARTERS = (20, 100)
 
 Ask = Callable[[Connection], Sequence[object]]
@@ -108,8 +108,8 @@ class Known:
             "search themes": lambda n: self._search(n, [Level.themes]),
             "search topics": lambda n: self._search(n, [Level.topics]),
             "search sentences": lambda n: self._search(n, [Level.sentences]),
-            "  of analysts": lambda n: self._search(n, [Level.sentences], Where(role="analyst")),
-            "  of a firm": lambda n: self._search(n, [Level.sentences], Where(company_id=self.firms[n])),
+            "  of analysts": lambda n: self._search(n, [Level.sentences], SearchFilter(role="analyst")),
+            "  of a firm": lambda n: self._search(n, [Level.sentences], SearchFilter(company_id=self.firms[n])),
             "search all levels": lambda n: self._search(n, list(Level)),
         }
         if len(self.quarters) > 1:
@@ -118,7 +118,7 @@ class Known:
             )
         return kinds
 
-    def _search(self, n: int, levels: Sequence[Level], where: Where = ANYWHERE, n_quarters: int = 1) -> Ask:
+    def _search(self, n: int, levels: Sequence[Level], where: SearchFilter = NO_FILTER, n_quarters: int = 1) -> Ask:
         vectors = dict.fromkeys(self.quarters[:n_quarters], self.vectors[n])
         return lambda c: queries.search(c, vectors, levels, where).hits
 

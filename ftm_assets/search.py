@@ -1,4 +1,4 @@
-"""Search by a text: encoded with each quarter's own encoder, then looked for among that quarter's vectors."""
+"""Search by a text: encoded with each quarter's own encoder, then compared with that quarter's vectors."""
 
 from collections.abc import Collection, Sequence
 
@@ -8,33 +8,33 @@ from ftm_assets.encoder import Encoder, EncoderMissing, EncoderTooWide, open_enc
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import Settings
 from ftm_assets.storage.maintain.search_index import Level
-from ftm_assets.storage.read.queries import ANYWHERE, Found, QuarterEncoder, Where, encoders_of, search
+from ftm_assets.storage.read.queries import NO_FILTER, QuarterEncoder, SearchFilter, SearchResult, encoders_of, search
 from ftm_assets.storage.server.database import Database
 
 
-class NothingAsked(FtmError):
-    """A search without words."""
+class EmptyQuery(FtmError):
+    """A search for an empty text."""
 
     def __init__(self) -> None:
-        super().__init__('nothing to search for; say it in words, such as: ftm search "tariff costs"')
+        super().__init__('the text to search for is empty; give one, such as: ftm search "tariff costs"')
 
 
-class NothingThere(FtmError):
-    """A search before anything is encoded."""
+class NothingEncoded(FtmError):
+    """A search before any quarter has vectors."""
 
     def __init__(self) -> None:
         super().__init__(
-            "no quarter has vectors yet; load calls and make them: ftm ingest SOURCE, ftm backfill QUARTER"
+            "no quarter has vectors yet; load calls and compute them: ftm ingest SOURCE, ftm backfill QUARTER"
         )
 
 
-class EncoderNotHere(FtmError):
-    """The encoder of a quarter's vectors is not to be had, and the vectors of another one cannot be compared."""
+class EncoderUnavailable(FtmError):
+    """The encoder of a quarter's vectors is not available, and vectors of another one cannot be compared with them."""
 
     def __init__(self, wanted: QuarterEncoder, reason: str) -> None:
         super().__init__(
-            f"{wanted.quarter} is encoded with {wanted.name}@{wanted.revision}, and so must be what is searched for, "
-            f"but {reason}; set FTM_ENCODER to that model, or search only other quarters with --quarter"
+            f"{wanted.quarter} is encoded with {wanted.name}@{wanted.revision}, and your text must be too, but {reason}"
+            "; set FTM_ENCODER to that model, or search only other quarters with --quarter"
         )
 
 
@@ -43,20 +43,20 @@ def search_text(
     text: str,
     quarters: Collection[str] | None = None,
     levels: Sequence[Level] = tuple(Level),
-    where: Where = ANYWHERE,
+    where: SearchFilter = NO_FILTER,
     limit: int = 10,
-) -> Found:
-    """The themes, topics and sentences that are nearest in meaning to a text, the `limit` nearest of each level.
+) -> SearchResult:
+    """The themes, topics and sentences nearest in meaning to a text: the `limit` nearest of each level.
 
     quarters: None for all that have vectors
-    raises:   NothingAsked, NothingThere, NoVectors, EncoderNotHere
+    raises:   EmptyQuery, NothingEncoded, NoVectors, EncoderUnavailable
     """
     if not text.strip():
-        raise NothingAsked
+        raise EmptyQuery
     with database.transaction() as connection:
         wanted = encoders_of(connection, quarters)
     if not wanted:
-        raise NothingThere
+        raise NothingEncoded
     # Outside of the transaction, because loading a model takes seconds.
     vectors = query_vectors(text, wanted, database.settings)
     with database.transaction() as connection:
@@ -64,7 +64,7 @@ def search_text(
 
 
 def query_vectors(text: str, wanted: Sequence[QuarterEncoder], settings: Settings) -> dict[str, np.ndarray]:
-    """Quarter -> the text's vector by the quarter's encoder, (768,) float32. raises: EncoderNotHere"""
+    """Quarter -> the text's vector by the quarter's encoder, (768,) float32. raises: EncoderUnavailable"""
     made: dict[tuple[str, str], np.ndarray] = {}
     for each in wanted:
         version = (each.name, each.revision)
@@ -74,15 +74,15 @@ def query_vectors(text: str, wanted: Sequence[QuarterEncoder], settings: Setting
 
 
 def _encoder(wanted: QuarterEncoder, settings: Settings) -> Encoder:
-    """The configured encoder if it is the quarter's, or else what goes by the recorded name."""
+    """The configured encoder if it is the quarter's, otherwise the one with the recorded name."""
     try:
         encoder = open_encoder(settings.encoder, settings.device, settings.precision)
         if encoder.name != wanted.name:
             encoder = open_encoder(wanted.name, settings.device, settings.precision)
         revision = encoder.revision
     except (EncoderMissing, EncoderTooWide) as error:
-        raise EncoderNotHere(wanted, str(error)) from error
-    # A vector in another precision points nearly the same way: what is found stays the same.
+        raise EncoderUnavailable(wanted, str(error)) from error
+    # A vector in another precision points nearly the same way, and finds the same.
     if encoder.name != wanted.name or not same_weights(revision, wanted.revision):
-        raise EncoderNotHere(wanted, f"what is here is {encoder.name}@{revision}")
+        raise EncoderUnavailable(wanted, f"this machine has {encoder.name}@{revision}")
     return encoder

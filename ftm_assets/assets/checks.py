@@ -7,8 +7,8 @@ import dagster as dg
 
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.partitions import quarters
+from ftm_assets.storage.read.theme_state import theme_coverage, theme_settings, theme_state, themes_breaking_rules
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.themes import theme_coverage, theme_settings, theme_state, themes_outside
 
 N_SHOWN = 50
 
@@ -58,5 +58,5 @@ def theme_rules(context: dg.AssetCheckExecutionContext, database: dg.ResourcePar
         settings = theme_settings(connection, context.partition_key)
         coverage = theme_coverage(connection, context.partition_key)
         fewest = settings.fewest_firms(coverage.n_expected - len(coverage.missing))
-        broken = themes_outside(connection, context.partition_key, fewest, settings.max_firm_share)
+        broken = themes_breaking_rules(connection, context.partition_key, fewest, settings.max_firm_share)
     return dg.AssetCheckResult(passed=not broken, metadata={"breaking the rules": list(broken[:N_SHOWN])})

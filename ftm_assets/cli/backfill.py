@@ -13,11 +13,15 @@ from ftm_assets.cli.progress import bar, spinner, stoppable, tracked
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import RunQueue
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.maintain.search_index import drop_index_for_bulk_write
+from ftm_assets.storage.maintain.search_index import IndexState, drop_index_for_bulk_write
 from ftm_assets.storage.read import queries
+from ftm_assets.storage.read.attrition import AttritionCounts
+from ftm_assets.storage.read.ingested import archived
+from ftm_assets.storage.read.llm_spending import Spending
 from ftm_assets.storage.read.resolve import find_firm_in, find_quarter
+from ftm_assets.storage.read.text_sources import SummarySource
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.stages import VectorsArchived, archived
+from ftm_assets.storage.write.stages import VectorsArchived
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -213,28 +217,61 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
     _show([detail], form)
     if form is not Format.table:
         return
-    columns = "utterance_type n_sentences n_modelled modelled_share n_in_topics topic_share n_in_themes theme_share"
+    columns = headings(
+        AttritionCounts,
+        "utterance_type",
+        "n_sentences",
+        "n_modelled",
+        "modelled_share",
+        "n_in_topics",
+        "topic_share",
+        "n_in_themes",
+        "theme_share",
+    )
     title = "sentences by utterance type; modelled of all, in topics and themes of the modelled"
-    show(detail.attrition.rows, headings(columns), form, title)
+    show(detail.attrition.rows, columns, form, title)
     if detail.sources:
-        show(
-            detail.sources, headings("what n source model reason"), form, "summaries of topics, descriptions of themes"
-        )
+        columns = headings(SummarySource, "what", "n", "source", "model", "reason")
+        show(detail.sources, columns, form, "summaries of topics, descriptions of themes")
     if detail.spending:
-        columns = "model prompt n_requests n_of_no_use tokens_in tokens_cached tokens_out dollars n_price_unknown"
-        show(detail.spending, headings(columns), form, "language model: what the quarter has paid for")
+        columns = headings(
+            Spending,
+            "model",
+            "prompt",
+            "n_requests",
+            "n_of_no_use",
+            "tokens_in",
+            "tokens_cached",
+            "tokens_out",
+            "dollars",
+            "n_price_unknown",
+        )
+        show(detail.spending, columns, form, "language model: what the quarter has paid for")
     for knowing in detail.look_ahead:
         console.print(f"look-ahead bias: {knowing}")
     if detail.themes.run_number is not None and not detail.indexed:
         title = f"search index: search compares all rows without it; build it with: ftm backfill {quarter}"
-        show(detail.indexes, headings("level state n_bytes progress"), form, title)
+        show(detail.indexes, headings(IndexState, "level", "state", "n_bytes", "progress"), form, title)
     if to_do := [firm for firm in detail.firms if not firm.complete]:
-        show(to_do, headings("firm_key firm_sentences firm_topics topic_summaries"), form)
+        show(to_do, headings(queries.FirmProgress, "firm_key", "missing", "stale"), form)
 
 
 def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
-    progress, found_in_it = "n_expected n_complete n_calls n_sentences n_modelled", "n_topics outlier_share n_themes"
-    show(found, headings(f"quarter {progress} {found_in_it} n_topics_in_themes indexed"), form)
+    columns = headings(
+        queries.QuarterStatus,
+        "quarter",
+        "n_expected",
+        "n_complete",
+        "n_calls",
+        "n_sentences",
+        "n_modelled",
+        "n_topics",
+        "outlier_share",
+        "n_themes",
+        "n_topics_in_themes",
+        "indexed",
+    )
+    show(found, columns, form)
     if form is not Format.table:
         return
     for state in found:

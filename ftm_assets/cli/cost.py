@@ -18,8 +18,8 @@ from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.read import llm_spending as spending
 from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter, published_themes
 from ftm_assets.storage.read.resolve import find_quarter
+from ftm_assets.storage.read.theme_state import theme_counts
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.themes import theme_counts
 
 if TYPE_CHECKING:
     from sqlalchemy.engine import Connection
@@ -67,9 +67,21 @@ def cost(
         rows = [cost_of(connection, name, [*topics, *themes], settings, prices) for name in models]
         paid = spending.spending(connection, quarter)
         [counts] = [each for each in theme_counts(connection) if each.quarter == quarter]
-    columns = "model chosen n_requests n_stored tokens_in tokens_out dollars counted_by training_cutoff price_checked"
     title = f"{quarter}: {sum(p.n_items for p in topics):,} topics in {len(topics):,} requests, {len(themes):,} themes"
-    show(rows, headings(columns), form, title)
+    columns = headings(
+        Cost,
+        "model",
+        "chosen",
+        "n_requests",
+        "n_stored",
+        "tokens_in",
+        "tokens_out",
+        "dollars",
+        "counted_by",
+        "training_cutoff",
+        "price_checked",
+    )
+    show(rows, columns, form, title)
     if form is not Format.table:
         return
     if counts.n_to_do:

@@ -1,10 +1,10 @@
-"""Rows of an answer as a table to read, as JSON or as CSV."""
+"""Rows printed as a table, as JSON or as CSV."""
 
 import csv
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,34 +16,47 @@ from rich.table import Table
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
-PIPED_WIDTH = 160  # Where nobody looks on, a table need not fit a screen.
+PIPED_WIDTH = 160  # Output that is piped need not fit a screen.
 
 console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPED_WIDTH)
 errors = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else PIPED_WIDTH)
 
 
 class Format(StrEnum):
-    """How an answer is printed."""
+    """How rows are printed."""
 
     table = "table"
     json = "json"
     csv = "csv"
 
 
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table to read, json or csv for a script.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="table for people, json or csv for scripts.")]
 
 
-def headings(columns: str) -> dict[str, str]:
-    """Field -> heading: the field's name without underscores; `n_firms` is headed `firms`."""
-    return {name: name.removeprefix("n_").replace("_", " ") for name in columns.split()}
+def headings(row_type: type["DataclassInstance"], *columns: str) -> dict[str, str]:
+    """Field or property -> heading: its name without underscores; `n_firms` becomes `firms`.
+
+    raises: AttributeError for a column that rows of this type do not have
+    """
+    known = {field.name for field in fields(row_type)}
+    for name in columns:
+        if name not in known:
+            getattr(row_type, name)
+    return {name: name.removeprefix("n_").replace("_", " ") for name in columns}
+
+
+def join_with_more(names: Sequence[str], n_shown: int = 10) -> str:
+    """The names in a row; of many only the first ones, and how many more there are."""
+    more = f" and {len(names) - n_shown} more" if len(names) > n_shown else ""
+    return ", ".join(names[:n_shown]) + more
 
 
 def show(
     rows: Sequence["DataclassInstance"], columns: Mapping[str, str], form: Format, title: str | None = None
 ) -> None:
-    """Print rows; a table has the given columns (field or property -> heading), JSON and CSV have all fields too.
+    """Print rows. A table has the given columns (field or property -> heading), JSON and CSV also all other fields.
 
-    CSV leaves out what does not fit a cell: fields that hold records of their own.
+    CSV leaves out fields that hold records of their own, because these do not fit a cell.
     """
     match form:
         case Format.json:
@@ -77,7 +90,7 @@ def _flat(value: Any) -> Any:
 
 
 def money(dollars: float | None) -> str:
-    """Dollars to read; less than a cent is not shown as nothing, nor is what nobody knows."""
+    """Dollars for people: less than a cent is not shown as zero, nor is an unknown amount."""
     if dollars is None:
         return "unknown"
     return f"{dollars:,.4f}" if 0 < dollars < 0.01 else f"{dollars:,.2f}"
@@ -93,5 +106,5 @@ def _cell(field: str, value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.2f}"
     if isinstance(value, int) and field.startswith("n_"):
-        return f"{value:,}"  # Identifiers stay as they are, to be pasted.
+        return f"{value:,}"  # Identifiers stay as they are, so that you can paste them.
     return escape(str(_flat(value)))

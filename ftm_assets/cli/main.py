@@ -16,62 +16,105 @@ from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.maintain.archive import archive as archive_quarter
 from ftm_assets.storage.maintain.archive import bytes_of_sentences
-from ftm_assets.storage.maintain.deletion import calls_to_forget, drop_quarter, firms_without_calls, forget
+from ftm_assets.storage.maintain.deletion import (
+    CallToForget,
+    calls_to_forget,
+    drop_quarter,
+    firms_without_calls,
+    forget,
+)
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, find_quarter, parse_quarter
+from ftm_assets.storage.read.theme_state import theme_settings
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.themes import theme_settings
 
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Earnings calls of a quarter as sentences, per-firm topics, topic summaries and cross-firm themes.\n\n"
-    "First `ftm ingest FILE`, then `ftm backfill 2021Q4`, then `ftm themes 2021Q4`. `ftm up` opens the Dagster UI. "
-    "A firm may be named by its key, ticker, company id, or a part of its name that no other firm has.",
+    help="Turn the earnings calls of a quarter into sentences, topics of each firm, summaries and themes.\n\n"
+    "Run `ftm ingest FILE`, then `ftm backfill 2021Q4`, then `ftm themes 2021Q4`. `ftm up` starts the Dagster UI. "
+    "Name a firm by its key, ticker, company id, or a part of its name that no other firm has.",
 )
-
+CALL_COLUMNS = headings(
+    queries.CallRow,
+    "firm_key",
+    "transcript_id",
+    "call_date",
+    "headline",
+    "superseded_by",
+    "n_components",
+    "n_sentences",
+    "n_modelled",
+    "n_in_topics",
+)
+SENTENCE_COLUMNS = headings(
+    queries.SentenceRow,
+    "sentence_id",
+    "firm_name",
+    "call_date",
+    "person",
+    "role",
+    "topic_label",
+    "theme_id",
+    "text",
+)
+REJECT_COLUMNS = headings(queries.RejectRow, "source", "row_number", "column", "value", "reason", "kept")
+FORGOTTEN_COLUMNS = headings(CallToForget, "quarter", "firm_key", "transcript_id", "headline")
 
 QuarterArgument = Annotated[str, typer.Argument(help="Calendar quarter of the calls, such as 2021Q4.")]
 FirmArgument = Annotated[str, typer.Argument(help="Key, ticker, company id, or an unambiguous part of the name.")]
-LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Most sentences to show.")]
+LimitOption = Annotated[int, typer.Option("--limit", "-n", min=1, help="Number of sentences to show.")]
 
 
 @app.command()
 def ingest(
     source: Annotated[str, typer.Argument(help="CSV (also .gz), s3://bucket/prefix, or module:attribute of your own.")],
-    quarter: Annotated[list[str] | None, typer.Option("--quarter", "-q", help="Only this quarter; repeatable.")] = None,
+    quarter: Annotated[
+        list[str] | None, typer.Option("--quarter", "-q", help="Load only this quarter; repeatable.")
+    ] = None,
     as_of: Annotated[
         datetime | None,
-        typer.Option(formats=["%Y-%m-%d"], help="Only what was known on that day; calls not known yet are left out."),
+        typer.Option(formats=["%Y-%m-%d"], help="Use only what was available on that day; later calls are left out."),
     ] = None,
     column: Annotated[
-        list[str] | None, typer.Option(help="ours=theirs, where the file names a column differently; repeatable.")
+        list[str] | None, typer.Option(help="ours=theirs, if the file names a column differently; repeatable.")
     ] = None,
     form: FormatOption = Format.table,
 ) -> None:
-    """Load calls. Loading again replaces only calls that changed; calls that the source does not hold stay."""
-    from ftm_assets.operations.in_process import ingest_quarters
+    """Load calls. Loading again replaces only calls that changed; calls missing from the source stay."""
+    from ftm_assets.operations.in_process import QuarterIngest, ingest_quarters
     from ftm_assets.sources.transcript_source import open_source, quarters_of
 
     columns = _column_map(column or [])
-    there = quarters_of(open_source(source, columns=columns))
-    wanted = [parse_quarter(name) for name in quarter or there]
+    in_source = quarters_of(open_source(source, columns=columns))
+    wanted = [parse_quarter(name) for name in quarter or in_source]
     for name in wanted:
-        if name not in there:
-            raise NotFound("quarter of the source", name, there)
+        if name not in in_source:
+            raise NotFound("quarter of the source", name, in_source)
     config: dict[str, object] = {"source": source, "columns": columns}
     if as_of:
         config["as_of"] = as_of.date().isoformat()
     database = _database()
     with open_instance(database) as (instance, defs), stoppable("the same command; quarters that are loaded stay"):
         done = list(tracked(ingest_quarters(defs, instance, database, wanted, config), len(wanted), "quarters"))
-    columns_shown = (
-        "quarter n_firms n_calls n_new n_changed n_superseded n_not_known n_rows n_components n_duplicates n_rejected"
+    columns_shown = headings(
+        QuarterIngest,
+        "quarter",
+        "n_firms",
+        "n_calls",
+        "n_new",
+        "n_changed",
+        "n_superseded",
+        "n_not_known",
+        "n_rows",
+        "n_components",
+        "n_duplicates",
+        "n_rejected",
     )
-    show(done, headings(columns_shown), form)
+    show(done, columns_shown, form)
     if any(each.n_rejected or each.n_repaired for each in done):
-        errors.print("some rows were left out or repaired; see why with: ftm rejects")
+        errors.print("some rows were left out or repaired; list them with: ftm rejects")
 
 
 app.command()(backfill.backfill)
@@ -94,10 +137,12 @@ app.command()(services.down)
 @app.command()
 def themes(
     quarter: QuarterArgument,
-    examples: Annotated[int, typer.Option("--examples", "-e", min=0, help="Sentences to show for each theme.")] = 2,
+    examples: Annotated[
+        int, typer.Option("--examples", "-e", min=0, help="Number of sentences to show for each theme.")
+    ] = 2,
     form: FormatOption = Format.table,
 ) -> None:
-    """Themes of a quarter with their stability, those of most firms first. Go down with `ftm sentences THEME`."""
+    """Show the themes of a quarter, those of most firms first. Go down with `ftm sentences THEME`."""
     with _database().transaction() as connection:
         quarter = find_quarter(connection, quarter)
         found, settings = queries.themes_of_quarter(connection, quarter), theme_settings(connection, quarter)
@@ -106,7 +151,7 @@ def themes(
         show(found, {}, form)
         return
     if not found:
-        console.print(f"no themes in {quarter}: none were made yet, or no group of topics was large enough")
+        console.print(f"{quarter} has no themes: run `ftm backfill {quarter}`, or no group of topics is large enough")
     for theme in found:
         facts = [f"{theme.n_firms} firms", f"{theme.n_topics} topics"]
         if theme.stability is not None:
@@ -124,7 +169,7 @@ def themes(
 
 @app.command()
 def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Format.table) -> None:
-    """Topics of a firm in a quarter, each with its title, if it has one, its summary and its theme."""
+    """Show the topics of a firm in a quarter, each with its summary and theme."""
     with _database().transaction() as connection:
         quarter = find_quarter(connection, quarter)
         found = find_firm_in(connection, quarter, firm)
@@ -133,28 +178,22 @@ def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Fo
 
 
 def _topic_columns(rows: Sequence[queries.TopicRow]) -> dict[str, str]:
-    titled = " title" if any(row.title for row in rows) else ""
-    return headings(f"topic_id firm_name n_sentences label theme_id{titled} summary")
+    title = ("title",) if any(row.title for row in rows) else ()
+    return headings(queries.TopicRow, "topic_id", "firm_name", "n_sentences", "label", "theme_id", *title, "summary")
 
 
 @app.command()
 def calls(
     quarter: QuarterArgument,
-    firm: Annotated[str | None, typer.Argument(help="Only this firm.")] = None,
+    firm: Annotated[str | None, typer.Argument(help="Show only this firm.")] = None,
     form: FormatOption = Format.table,
 ) -> None:
-    """Calls of a quarter, superseded versions included, each with its own counts."""
+    """Show the calls of a quarter, superseded versions included, each with its counts."""
     with _database().transaction() as connection:
         quarter = find_quarter(connection, quarter)
         company_id = find_firm_in(connection, quarter, firm).company_id if firm else None
         rows = queries.calls(connection, quarter, company_id)
-    show(
-        rows,
-        headings(
-            "firm_key transcript_id call_date headline superseded_by n_components n_sentences n_modelled n_in_topics"
-        ),
-        form,
-    )
+    show(rows, CALL_COLUMNS, form)
 
 
 @app.command()
@@ -163,30 +202,26 @@ def sentences(
     limit: LimitOption = 20,
     form: FormatOption = Format.table,
 ) -> None:
-    """Down from a theme or a topic to its best sentences; up from a sentence to its topic and theme."""
+    """Go down from a theme or topic to its best sentences, or up from a sentence to its topic and theme."""
     with _database().transaction() as connection:
         rows = queries.sentences_of(connection, identifier, limit)
         below = queries.topics_of_theme(connection, identifier, limit) if identifier.startswith("theme_") else []
     if not rows and not below:
-        raise FtmError(f"{identifier!r} is no theme, topic or sentence; ids are shown by: ftm themes, ftm topics")
+        raise FtmError(f"no theme, topic or sentence has the id {identifier!r}; list ids with: ftm themes, ftm topics")
     if below and form is Format.table:
         show(below, _topic_columns(below), form, title=f"topics of {identifier}")
-    show(
-        rows,
-        headings("sentence_id firm_name call_date person role topic_label theme_id text"),
-        form,
-    )
+    show(rows, SENTENCE_COLUMNS, form)
 
 
 @app.command()
 def rejects(
-    source: Annotated[str | None, typer.Argument(help="Only this source, as `ftm rejects` names it.")] = None,
+    source: Annotated[str | None, typer.Argument(help="Show only this source, as `ftm rejects` names it.")] = None,
     form: FormatOption = Format.table,
 ) -> None:
-    """Rows of the sources that were left out, or repaired before they were loaded, and why."""
+    """Show the source rows that were left out or repaired, and why."""
     with _database().transaction() as connection:
         rows = queries.rejects(connection, source)
-    show(rows, headings("source row_number column value reason kept"), form)
+    show(rows, REJECT_COLUMNS, form)
 
 
 @app.command(name="forget")
@@ -194,34 +229,31 @@ def forget_calls(
     quarter: Annotated[str | None, typer.Option("--quarter", "-q", help="Calls of this quarter.")] = None,
     firm: Annotated[str | None, typer.Option("--firm", help="Calls of this firm.")] = None,
     call: Annotated[int | None, typer.Option("--call", help="The call with this transcript id.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only show what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete them. Without it, only show them.")] = False,
 ) -> None:
-    """Delete calls that meet all conditions, and everything made from them. Shows them first; --yes does it."""
+    """Delete the calls that match all options, and everything made from them. Without --yes it only shows them."""
     database = _database()
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter) if quarter else None
         company_id = find_firm(connection, firm).company_id if firm else None
         found = calls_to_forget(connection, quarter, company_id, call)
         if not found:
-            raise FtmError(
-                "no call meets these conditions; give --quarter, --firm or --call, and see: ftm calls QUARTER"
-            )
+            raise FtmError("no call matches; give --quarter, --firm or --call, and list calls with: ftm calls QUARTER")
         if yes:
             forget(connection, found)
-    columns = headings("quarter firm_key transcript_id headline")
-    show(found, columns, Format.table, title="forgotten" if yes else "would be forgotten")
+    show(found, FORGOTTEN_COLUMNS, Format.table, title="forgotten" if yes else "would be forgotten")
     if yes:
         _unregister_firms_without_calls(database)
     else:
-        console.print("nothing was deleted; repeat with --yes to do it")
+        console.print("nothing was deleted; repeat with --yes to delete them")
 
 
 @app.command()
 def drop(
     quarter: QuarterArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it. Without it, only show it.")] = False,
 ) -> None:
-    """Delete a whole quarter: calls, sentences, topics, summaries and themes. --yes does it."""
+    """Delete a whole quarter: calls, sentences, topics, summaries and themes. Without --yes it only shows them."""
     database = _database()
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter)
@@ -237,12 +269,12 @@ def drop(
 @app.command()
 def archive(
     quarter: QuarterArgument,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only say what would go.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Drop them. Without it, only show their size.")] = False,
 ) -> None:
-    """Drop the vectors of a quarter's sentences, most of what it takes on the disk. --yes does it.
+    """Drop the vectors of a quarter's sentences, which take most of its disk space.
 
-    All else stays. Sentences can no longer be searched by meaning, nor topics and themes be made anew, until
-    `ftm backfill QUARTER --reencode` has made the vectors again.
+    Without --yes it only prints how much disk space they take. Everything else stays. You can no longer search the
+    sentences by meaning or make topics and themes again, until `ftm backfill QUARTER --reencode` has made new vectors.
     """
     database = _database()
     with database.transaction() as connection:
@@ -279,7 +311,7 @@ def db() -> None:
 
 @app.command()
 def env() -> None:
-    """Print what Dagster's own tools need from the environment, passwords included: eval "$(ftm env)"."""
+    """Print the environment variables that Dagster's own tools need, passwords included: eval "$(ftm env)"."""
     import shlex
 
     from ftm_assets.operations.in_process import dagster_environment
@@ -289,7 +321,7 @@ def env() -> None:
 
 
 def main() -> None:
-    """Run the command; an error that a person can mend is one message and exit code 1, without a traceback."""
+    """Run the command. An error that you can fix is printed as one message, without a traceback; exit code 1."""
     try:
         app()
     except FtmError as error:
@@ -306,5 +338,5 @@ def _database() -> Database:
 def _column_map(pairs: list[str]) -> dict[str, str]:
     found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
     if len(found) < len(pairs):
-        raise FtmError(f"--column wants ours=theirs, such as companyid=gvkey; got {pairs}")
+        raise FtmError(f"--column takes ours=theirs, such as companyid=gvkey; got {pairs}")
     return found

@@ -14,7 +14,7 @@ from ftm_assets.storage.server.database import Database
 
 
 class NotWritable(FtmError):
-    """A file cannot be written where it was asked for."""
+    """A file cannot be written to the path you gave."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"cannot write {path}: {reason}; name another file with --output")
@@ -23,10 +23,10 @@ class NotWritable(FtmError):
 def report(
     quarter: Annotated[str, typer.Argument(help="Calendar quarter of the calls, such as 2021Q4.")],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="File to write; report_2021Q4.html here, if not named.")
+        Path | None, typer.Option("--output", "-o", help="File to write; by default report_2021Q4.html in this folder.")
     ] = None,
 ) -> None:
-    """Write a quarter's themes as one HTML file to look at, overwriting it; it needs no network and no other file."""
+    """Write a report of a quarter's themes as one HTML file, which needs no network. An existing file is replaced."""
     from ftm_assets.report.page import render
 
     database = Database(read_settings())

@@ -77,7 +77,7 @@ def status(form: FormatOption = Format.table) -> None:
         _show_errors(queue.errors())
         for difference in differences(said, settings):
             console.print(difference, markup=False)
-    columns = headings("lane pid state run for_s n_runs busy_share memory_mb")
+    columns = headings(LaneStatus, "lane", "pid", "state", "run", "for_s", "n_runs", "busy_share", "memory_mb")
     show([_status(lane, said.started_at, now) for lane in lanes], columns, form)
 
 

@@ -21,12 +21,13 @@ from ftm_assets.llm.protocol import LanguageModel
 from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.maintain.search_index import drop_search_index, search_index_ready
+from ftm_assets.storage.read.ingested import archived
 from ftm_assets.storage.read.queries import quarter_progress
 from ftm_assets.storage.read.text_sources import firms_by_keywords, themes_by_keywords
+from ftm_assets.storage.read.theme_state import theme_state
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import stages
 from ftm_assets.storage.write.calls import IngestCounts, firm_keys, raise_if_locked, set_lock_timeout
-from ftm_assets.storage.write.themes import theme_state
 
 FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
 SUMMARY_ASSETS = FIRM_ASSETS[-1:]
@@ -364,7 +365,7 @@ def reencode(database: Database, quarter: str, encoder: tuple[str, str]) -> None
         except stages.EncoderMismatch:
             pass
         else:
-            if not stages.archived(connection, [quarter]):
+            if not archived(connection, [quarter]):
                 return
         set_lock_timeout(connection)
         stages.reencode(connection, quarter)

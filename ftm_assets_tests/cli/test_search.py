@@ -5,7 +5,7 @@ import pytest
 import sqlalchemy as sa
 
 from ftm_assets.errors import FtmError
-from ftm_assets.search import EncoderNotHere, NothingAsked, NothingThere, search_text
+from ftm_assets.search import EmptyQuery, EncoderUnavailable, NothingEncoded, search_text
 from ftm_assets.storage.maintain.search_index import SearchIndexSettings, build_search_index
 from ftm_assets.storage.read.queries import NoVectors
 from ftm_assets.storage.server.database import Database
@@ -74,11 +74,11 @@ def test_each_quarter_is_asked_with_its_own_encoder_or_not_at_all(
     published: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTM_ENCODER", "ftm_assets_tests.cli.test_search:OTHER_REVISION")
-    with pytest.raises(EncoderNotHere, match=r"2021Q4 is encoded with hash@1, .* what is here is hash@2"):
+    with pytest.raises(EncoderUnavailable, match=r"2021Q4 is encoded with hash@1, .* this machine has hash@2"):
         ftm("search", "freight")
     with published.transaction() as connection:
         connection.execute(sa.text("UPDATE quarters SET encoder = './no-such-model'"))
-    with pytest.raises(EncoderNotHere, match=r"encoder folder './no-such-model' does not exist.* search only other"):
+    with pytest.raises(EncoderUnavailable, match=r"encoder folder './no-such-model' does not exist.* only other"):
         ftm("search", "freight")
 
 
@@ -93,14 +93,14 @@ def test_what_cannot_be_searched_is_refused_with_the_next_step(published: Databa
     firm(published, 9, quarter="2022Q1", call_date=LATER)
     with pytest.raises(NoVectors, match="2022Q1 has no vectors yet; make them with: ftm backfill 2022Q1"):
         search_text(published, "freight", ["2022Q1"])
-    with pytest.raises(NothingAsked, match="ftm search"):
+    with pytest.raises(EmptyQuery, match="ftm search"):
         ftm("search", "  ")
     with pytest.raises(FtmError, match="unknown quarter '2012Q4'"):
         ftm("search", "freight", "--quarter", "2012Q4")
 
 
 def test_an_empty_database_says_what_comes_first(database: Database) -> None:
-    with pytest.raises(NothingThere, match="ftm ingest SOURCE, ftm backfill QUARTER"):
+    with pytest.raises(NothingEncoded, match="ftm ingest SOURCE, ftm backfill QUARTER"):
         search_text(database, "freight")
 
 

@@ -12,10 +12,11 @@ from ftm_assets.analysis.themes import Theme, Themes, ThemeTopic
 from ftm_assets.analysis.topic_summaries import Summaries, TopicSummary
 from ftm_assets.analysis.topics import Topic, Topics, TopicSentence
 from ftm_assets.analysis.transcripts import Component, Reject
+from ftm_assets.storage.read.theme_state import current_summaries, n_expected
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import Ingested, create_quarter, ingest
 from ftm_assets.storage.write.stages import find_firm_quarter, read_turns, write
-from ftm_assets.storage.write.themes import current_summaries, n_expected, publish
+from ftm_assets.storage.write.themes import publish
 from ftm_assets_tests.fakes import HashEncoder
 
 QUARTER = "2021Q4"

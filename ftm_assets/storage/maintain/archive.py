@@ -7,11 +7,11 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.maintain.search_index import Level, alone_with_index, index_name
+from ftm_assets.storage.read.theme_state import current_summaries, n_expected, theme_state
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, QuarterInUse, leaf, raise_if_locked, set_lock_timeout
 from ftm_assets.storage.write.stages import lock
-from ftm_assets.storage.write.themes import current_summaries, n_expected, theme_state
 
 
 class NotFinished(FtmError):

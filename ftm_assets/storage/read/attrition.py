@@ -1,13 +1,14 @@
 """What becomes of a quarter's sentences on the way to its themes, in all and by utterance type."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, get_args
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.sentences import UtteranceType
+from ftm_assets.storage.read.rows import rows_as
 
 UTTERANCE_TYPES: tuple[UtteranceType, ...] = get_args(UtteranceType)
 WHOLE = "all"
@@ -15,16 +16,16 @@ WHOLE = "all"
 
 @dataclass(frozen=True)
 class AttritionCounts:
-    """How many sentences come how far. Each count holds the next one; shares of none are 0.
+    """How many sentences reach each stage. Each count includes the next one; a share of nothing is 0.
 
     utterance_type: one of UTTERANCE_TYPES, or WHOLE
     """
 
     utterance_type: str
-    n_sentences: int
-    n_modelled: int
-    n_in_topics: int
-    n_in_themes: int
+    n_sentences: int = 0
+    n_modelled: int = 0
+    n_in_topics: int = 0
+    n_in_themes: int = 0
 
     @property
     def modelled_share(self) -> float:
@@ -51,7 +52,7 @@ class Attrition:
 
     @property
     def rows(self) -> tuple[AttritionCounts, ...]:
-        """The whole, then the voices."""
+        """The whole, then each utterance type."""
         return (self.whole, *self.by_utterance_type)
 
     def to_json(self) -> dict[str, Any]:
@@ -72,30 +73,24 @@ class Attrition:
 
 
 def count_attrition(connection: Connection, quarter: str) -> Attrition:
-    """What has become of the sentences that are there now.
+    """What became of the sentences that are there now.
 
-    A sentence is in a theme while its topic is the one that the theme was made from.
+    A sentence is in a theme as long as its topic is the one that the theme was made from.
     """
     counted = connection.execute(
         sa.text(
             """
-            SELECT coalesce(utterance_type, :whole), count(*), count(*) FILTER (WHERE boilerplate IS NULL),
-                   count(a.topic_number), count(m.theme_number)
-            FROM sentences AS s
-            LEFT JOIN topic_sentences AS a ON (a.quarter, a.sentence_id) = (s.quarter, s.sentence_id)
-            LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
-                                         = (a.quarter, a.company_id, a.topic_number)
-            WHERE s.quarter = :quarter
-            GROUP BY ROLLUP (utterance_type)
+            SELECT coalesce(utterance_type, :whole) AS utterance_type, count(*) AS n_sentences,
+                   count(*) FILTER (WHERE boilerplate IS NULL) AS n_modelled,
+                   count(topic_number) AS n_in_topics, count(theme_number) AS n_in_themes
+            FROM sentence_context WHERE quarter = :quarter GROUP BY ROLLUP (utterance_type)
             """
         ),
         {"quarter": quarter, "whole": WHOLE},
     )
-    found = {row[0]: AttritionCounts(*row) for row in counted}
-    nothing = (0,) * (len(fields(AttritionCounts)) - 1)
+    found = {counts.utterance_type: counts for counts in rows_as(AttritionCounts, counted)}
     whole, *by_utterance_type = (
-        found.get(utterance_type, AttritionCounts(utterance_type, *nothing))
-        for utterance_type in (WHOLE, *UTTERANCE_TYPES)
+        found.get(utterance_type, AttritionCounts(utterance_type)) for utterance_type in (WHOLE, *UTTERANCE_TYPES)
     )
     return Attrition(whole, tuple(by_utterance_type))
 

@@ -1,15 +1,19 @@
-"""A firm over the quarters: how much it said in each, and what of."""
+"""A firm over the quarters: how much it said in each, and about what."""
 
 from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ftm_assets.storage.read.rows import rows_as
+
 
 @dataclass(frozen=True)
 class FirmQuarterRow:
-    """A firm in a quarter under its name of then. n_calls leaves superseded versions out; n_modelled, n_in_topics and
-    n_in_themes are sentences, each held by the one before.
+    """A firm in a quarter, under its name in that quarter.
+
+    n_calls:                              without superseded versions
+    n_modelled, n_in_topics, n_in_themes: sentences; each count includes the next one
     """
 
     quarter: str
@@ -26,7 +30,7 @@ class FirmQuarterRow:
 
 @dataclass(frozen=True)
 class FirmThemeRow:
-    """A theme in which a firm has topics, how many of its sentences these hold, and their share of the modelled."""
+    """A theme in which a firm has topics, the firm's sentences in it, and their share of its modelled sentences."""
 
     quarter: str
     theme_id: str
@@ -41,60 +45,43 @@ def firm_profile(connection: Connection, company_id: int) -> list[FirmQuarterRow
     rows = connection.execute(
         sa.text(
             """
-            SELECT f.quarter, firms.partition_key, f.name, calls.n, said.n, said.n_modelled,
-                   topics.n_sentences, topics.n_in_themes, topics.n, topics.n_themes
+            SELECT f.quarter, firms.partition_key AS firm_key, f.name, held.n_calls, spoken.n_sentences,
+                   spoken.n_modelled, topics.n_in_topics, topics.n_in_themes, topics.n_topics, topics.n_themes
             FROM firm_quarters AS f
             JOIN firms USING (company_id)
-            -- Quarter by quarter, because only then Postgres looks into the quarter's leaf alone.
+            -- Quarter by quarter, because only then Postgres looks into the partition of the quarter alone.
             CROSS JOIN LATERAL (
-                SELECT count(*) AS n FROM calls AS c
+                SELECT count(*) AS n_calls FROM calls AS c
                 WHERE (c.quarter, c.company_id) = (f.quarter, f.company_id) AND c.superseded_by IS NULL
-            ) AS calls
+            ) AS held
             CROSS JOIN LATERAL (
-                SELECT count(*) AS n, count(*) FILTER (WHERE s.boilerplate IS NULL) AS n_modelled
+                SELECT count(*) AS n_sentences, count(*) FILTER (WHERE s.boilerplate IS NULL) AS n_modelled
                 FROM sentences AS s WHERE (s.quarter, s.company_id) = (f.quarter, f.company_id)
-            ) AS said
+            ) AS spoken
             CROSS JOIN LATERAL (
-                SELECT count(*) AS n, coalesce(sum(p.n_sentences), 0)::int AS n_sentences,
-                       coalesce(sum(p.n_sentences) FILTER (WHERE m.theme_number IS NOT NULL), 0)::int AS n_in_themes,
-                       count(DISTINCT m.theme_number) AS n_themes
-                FROM topics AS p
-                LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
-                                             = (p.quarter, p.company_id, p.topic_number)
-                WHERE (p.quarter, p.company_id) = (f.quarter, f.company_id)
+                SELECT count(*) AS n_topics, coalesce(sum(n_sentences), 0)::int AS n_in_topics,
+                       coalesce(sum(n_sentences) FILTER (WHERE theme_number IS NOT NULL), 0)::int AS n_in_themes,
+                       count(DISTINCT theme_number) AS n_themes
+                FROM topic_context AS t WHERE (t.quarter, t.company_id) = (f.quarter, f.company_id)
             ) AS topics
             WHERE f.company_id = :company_id ORDER BY f.quarter
             """
         ),
         {"company_id": company_id},
     )
-    return [FirmQuarterRow(*row) for row in rows]
+    return rows_as(FirmQuarterRow, rows)
 
 
 def firm_themes(connection: Connection, company_id: int, quarter: str | None = None) -> list[FirmThemeRow]:
-    """The themes of a firm, quarter by quarter (or of one), those with most of its sentences first."""
+    """The themes of a firm, quarter by quarter (or of one quarter), those with most of its sentences first."""
     rows = connection.execute(
         sa.text(
             """
-            SELECT f.quarter, themes.theme_id, themes.label, in_theme.n, in_theme.n_sentences,
-                   in_theme.n_sentences::float / said.n_modelled
-            FROM firm_quarters AS f
-            CROSS JOIN LATERAL (
-                SELECT count(*) AS n_modelled FROM sentences AS s
-                WHERE (s.quarter, s.company_id) = (f.quarter, f.company_id) AND s.boilerplate IS NULL
-            ) AS said
-            CROSS JOIN LATERAL (
-                SELECT m.theme_number, count(*) AS n, sum(p.n_sentences)::int AS n_sentences
-                FROM theme_topics AS m
-                JOIN topics AS p ON (p.quarter, p.company_id, p.topic_number)
-                                  = (m.quarter, m.company_id, m.live_topic_number)
-                WHERE (m.quarter, m.company_id) = (f.quarter, f.company_id) GROUP BY m.theme_number
-            ) AS in_theme
-            JOIN themes ON (themes.quarter, themes.theme_number) = (f.quarter, in_theme.theme_number)
-            WHERE f.company_id = :company_id AND f.quarter = coalesce(CAST(:quarter AS text), f.quarter)
-            ORDER BY f.quarter, in_theme.n_sentences DESC, themes.theme_number
+            SELECT quarter, theme_id, theme_label AS label, n_topics, n_sentences, share FROM firm_theme_panel
+            WHERE company_id = :company_id AND n_topics > 0 AND quarter = coalesce(CAST(:quarter AS text), quarter)
+            ORDER BY quarter, n_sentences DESC, theme_number
             """
         ),
         {"company_id": company_id, "quarter": quarter},
     )
-    return [FirmThemeRow(*row) for row in rows]
+    return rows_as(FirmThemeRow, rows)

@@ -1,11 +1,13 @@
-"""What was loaded: firms, their calls, and the rows of sources that were left out or repaired."""
+"""What was ingested: firms, their calls, and the rows of sources that were left out or repaired."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ftm_assets.storage.read.rows import rows_as
 from ftm_assets.storage.schema import tables as t
 
 
@@ -21,7 +23,7 @@ class FirmRow:
 
 @dataclass(frozen=True)
 class CallRow:
-    """A call and how much of it went where."""
+    """A call, and how much of it was modelled and is in topics."""
 
     quarter: str
     firm_key: str
@@ -58,7 +60,7 @@ def firms(connection: Connection) -> list[FirmRow]:
             """
         )
     )
-    return [FirmRow(*row) for row in rows]
+    return rows_as(FirmRow, rows)
 
 
 def calls(connection: Connection, quarter: str, company_id: int | None = None) -> list[CallRow]:
@@ -66,22 +68,25 @@ def calls(connection: Connection, quarter: str, company_id: int | None = None) -
     rows = connection.execute(
         sa.text(
             """
-            SELECT c.quarter, firms.partition_key, c.transcript_id, c.call_date, c.call_at, c.headline, c.superseded_by,
+            SELECT c.quarter, firms.partition_key AS firm_key, c.transcript_id, c.call_date, c.call_at, c.headline,
+                   c.superseded_by,
                    (SELECT count(*) FROM components AS k
-                    WHERE (k.quarter, k.transcript_id) = (c.quarter, c.transcript_id)),
-                   count(s.sentence_id), count(s.sentence_id) FILTER (WHERE s.boilerplate IS NULL),
-                   count(a.topic_number)
+                    WHERE (k.quarter, k.transcript_id) = (c.quarter, c.transcript_id)) AS n_components,
+                   count(s.sentence_id) AS n_sentences,
+                   count(s.sentence_id) FILTER (WHERE s.boilerplate IS NULL) AS n_modelled,
+                   count(a.topic_number) AS n_in_topics
             FROM calls AS c
             JOIN firms USING (company_id)
             LEFT JOIN sentences AS s ON (s.quarter, s.transcript_id) = (c.quarter, c.transcript_id)
             LEFT JOIN topic_sentences AS a ON (a.quarter, a.sentence_id) = (s.quarter, s.sentence_id)
             WHERE c.quarter = :quarter AND (CAST(:company AS bigint) IS NULL OR c.company_id = :company)
-            GROUP BY c.quarter, firms.partition_key, c.transcript_id ORDER BY 2, 4, 3
+            GROUP BY c.quarter, firms.partition_key, c.transcript_id
+            ORDER BY firm_key, c.call_date, c.transcript_id
             """
         ),
         {"quarter": quarter, "company": company_id},
     )
-    return [CallRow(*row) for row in rows]
+    return rows_as(CallRow, rows)
 
 
 def rejects(connection: Connection, source: str | None = None) -> list[RejectRow]:
@@ -93,4 +98,13 @@ def rejects(connection: Connection, source: str | None = None) -> list[RejectRow
         below = t.Reject.source.startswith(source.rstrip("/") + "/", autoescape=True)
         found = found.where((t.Reject.source == source) | below)
     in_order = found.order_by(t.Reject.source, t.Reject.row_number, t.Reject.reason)
-    return [RejectRow(*row) for row in connection.execute(in_order)]
+    return rows_as(RejectRow, connection.execute(in_order))
+
+
+def archived(connection: Connection, quarters: Collection[str]) -> set[str]:
+    """Those of the quarters whose sentences have no vectors any more."""
+    return set(
+        connection.scalars(
+            sa.select(t.Quarter.quarter).where(t.Quarter.quarter.in_(quarters), t.Quarter.archived_at.is_not(None))
+        )
+    )

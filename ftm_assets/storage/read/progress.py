@@ -1,7 +1,10 @@
 """How far a quarter is, and how much is in it."""
 
+from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -11,23 +14,34 @@ from ftm_assets.storage.maintain.search_index import IndexState, index_states, s
 from ftm_assets.storage.read.attrition import Attrition, count_attrition
 from ftm_assets.storage.read.llm_spending import LookAhead, Spending, look_ahead, spending
 from ftm_assets.storage.read.text_sources import SummarySource, summary_sources
+from ftm_assets.storage.read.theme_state import ThemeState, current_summaries, theme_state
 from ftm_assets.storage.schema import tables as t
-from ftm_assets.storage.write.themes import ThemeState, current_summaries, theme_state
 
 
 @dataclass(frozen=True)
-class StageProgress:
-    """Where a firm stands: `current`, `stale` (built from something else than is there now) or `missing`, by stage."""
+class FirmProgress:
+    """How far a firm is.
+
+    stages: stage, in order of the graph -> `current`, `stale` (made from something else than is there now), `missing`
+    """
 
     firm_key: str
-    firm_sentences: str
-    firm_topics: str
-    topic_summaries: str
+    stages: Mapping[str, str]
 
     @property
     def complete(self) -> bool:
         """Whether nothing is left to do."""
-        return (self.firm_sentences, self.firm_topics, self.topic_summaries) == ("current",) * 3
+        return set(self.stages.values()) <= {"current"}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Stages that were not made yet."""
+        return tuple(stage for stage, status in self.stages.items() if status == "missing")
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """Stages that were made from something else than is there now."""
+        return tuple(stage for stage, status in self.stages.items() if status == "stale")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +50,7 @@ class QuarterProgress:
 
     quarter: str
     n_expected: int
-    firms: tuple[StageProgress, ...]
+    firms: tuple[FirmProgress, ...]
     themes: ThemeState
     input_hash: str
 
@@ -55,10 +69,10 @@ class QuarterProgress:
 class QuarterStatus(QuarterProgress):
     """How far a quarter is, and how much is in it; every count has its denominator beside it.
 
-    n_configurations:   different versions and settings behind one stage, at most; 1 where all firms were made alike
-    sources:     who wrote summaries of topics and descriptions of themes
-    indexed:     whether themes, topics and, in a quarter that is not archived, sentences have their vector indexes
-    archived_at: when the vectors of its sentences were dropped
+    n_configurations: most different versions and settings behind one stage; 1 if all firms were made in the same way
+    sources:          who wrote summaries of topics and descriptions of themes
+    indexed:          whether themes, topics and, unless the quarter is archived, sentences have their vector indexes
+    archived_at:      when the vectors of its sentences were dropped
     """
 
     n_calls: int
@@ -85,10 +99,10 @@ class QuarterStatus(QuarterProgress):
 
 @dataclass(frozen=True, kw_only=True)
 class QuarterDetail(QuarterStatus):
-    """The status of a quarter, with what became of its sentences by utterance type, and what its language model took.
+    """The status of a quarter, with the attrition of its sentences and what its language model cost.
 
-    look_ahead: models that may have known what came after the quarter's first call
-    indexes:   the vector indexes of themes, topics and sentences
+    look_ahead: models that may have read what came after the quarter's first call
+    indexes:    the vector indexes of themes, topics and sentences
     """
 
     attrition: Attrition
@@ -103,7 +117,7 @@ def quarters_with_calls(connection: Connection) -> list[str]:
 
 
 def quarter_progress(connection: Connection, quarter: str) -> QuarterProgress:
-    """What is done of a quarter and what is not, firm by firm; for numbers alone see `themes.theme_counts`."""
+    """What is done of a quarter and what is not, firm by firm; for numbers alone see `theme_state.theme_counts`."""
     firms = tuple(_progress(connection, quarter))
     summaries = current_summaries(connection, quarter)
     return QuarterProgress(
@@ -143,26 +157,9 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         ),
         {"quarter": quarter},
     ).one()
-    progress = quarter_progress(connection, quarter)
     return QuarterStatus(
-        quarter=quarter,
-        n_expected=progress.n_expected,
-        firms=progress.firms,
-        themes=progress.themes,
-        input_hash=progress.input_hash,
-        n_calls=counts.n_calls,
-        n_superseded=counts.n_superseded,
-        n_components=counts.n_components,
-        n_sentences=counts.n_sentences,
-        n_modelled=counts.n_modelled,
-        n_in_topics=counts.n_in_topics,
-        n_topics=counts.n_topics,
-        n_by_keywords=counts.n_by_keywords,
-        n_themes=counts.n_themes,
-        n_topics_in_themes=counts.n_topics_in_themes,
-        encoder=counts.encoder,
-        archived_at=counts.archived_at,
-        n_configurations=counts.n_configurations,
+        **_fields_of(quarter_progress(connection, quarter)),
+        **counts._mapping,
         sources=tuple(summary_sources(connection, quarter)),
         indexed=search_index_ready(connection, quarter),
     )
@@ -170,9 +167,8 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
 
 def quarter_detail(connection: Connection, quarter: str) -> QuarterDetail:
     """The status of one quarter with its attrition, which takes seven times as long to count as all of the rest."""
-    status = quarter_status(connection, quarter)
     return QuarterDetail(
-        **{field.name: getattr(status, field.name) for field in fields(status)},
+        **_fields_of(quarter_status(connection, quarter)),
         attrition=count_attrition(connection, quarter),
         spending=tuple(spending(connection, quarter)),
         look_ahead=tuple(look_ahead(connection, quarter)),
@@ -180,30 +176,20 @@ def quarter_detail(connection: Connection, quarter: str) -> QuarterDetail:
     )
 
 
-def _progress(connection: Connection, quarter: str) -> list[StageProgress]:
+def _fields_of(progress: QuarterProgress) -> dict[str, Any]:
+    return {field.name: getattr(progress, field.name) for field in fields(progress)}
+
+
+def _progress(connection: Connection, quarter: str) -> list[FirmProgress]:
     rows = connection.execute(
         sa.text(
             """
-            SELECT firms.partition_key,
-                   CASE WHEN s.stage IS NULL THEN 'missing' WHEN s.input_hash IS DISTINCT FROM c.content_hash
-                        THEN 'stale' ELSE 'current' END,
-                   CASE WHEN p.stage IS NULL THEN 'missing' WHEN p.input_hash IS DISTINCT FROM s.content_hash
-                        THEN 'stale' ELSE 'current' END,
-                   CASE WHEN m.stage IS NULL THEN 'missing' WHEN m.input_hash IS DISTINCT FROM p.content_hash
-                        THEN 'stale' ELSE 'current' END
-            FROM firm_quarters AS f
-            JOIN firms USING (company_id)
-            LEFT JOIN materializations AS c
-                ON (c.quarter, c.company_id, c.stage) = (f.quarter, f.company_id, 'transcripts')
-            LEFT JOIN materializations AS s
-                ON (s.quarter, s.company_id, s.stage) = (f.quarter, f.company_id, 'firm_sentences')
-            LEFT JOIN materializations AS p
-                ON (p.quarter, p.company_id, p.stage) = (f.quarter, f.company_id, 'firm_topics')
-            LEFT JOIN materializations AS m
-                ON (m.quarter, m.company_id, m.stage) = (f.quarter, f.company_id, 'topic_summaries')
-            WHERE f.quarter = :quarter ORDER BY firms.partition_key
+            SELECT firm_key, stage, status FROM firm_status WHERE quarter = :quarter ORDER BY firm_key, stage_order
             """
         ),
         {"quarter": quarter},
     )
-    return [StageProgress(*row) for row in rows]
+    stages: defaultdict[str, dict[str, str]] = defaultdict(dict)
+    for row in rows:
+        stages[row.firm_key][row.stage] = row.status
+    return [FirmProgress(firm_key, of_firm) for firm_key, of_firm in stages.items()]

@@ -1,6 +1,6 @@
 """What people ask: how far a quarter is, the way from a theme down to its sentences and back up, search by meaning.
 
-One door to all of it: what is in the modules below is called as `queries.themes_of_quarter(...)`.
+The one import for all of it: call `queries.themes_of_quarter(...)` and so on.
 """
 
 from ftm_assets.storage.read.firm_history import FirmQuarterRow, FirmThemeRow, firm_profile, firm_themes
@@ -21,39 +21,39 @@ from ftm_assets.storage.read.hierarchy import (
 )
 from ftm_assets.storage.read.ingested import CallRow, FirmRow, RejectRow, calls, firms, rejects
 from ftm_assets.storage.read.progress import (
+    FirmProgress,
     QuarterDetail,
     QuarterProgress,
     QuarterStatus,
-    StageProgress,
     quarter_detail,
     quarter_progress,
     quarter_status,
     quarters_with_calls,
 )
 from ftm_assets.storage.read.vector_search import (
-    ANYWHERE,
+    NO_FILTER,
     NO_INDEX,
     TOO_FEW,
     ExactScan,
-    Found,
     Hit,
     NoVectors,
     QuarterEncoder,
-    Where,
+    SearchFilter,
+    SearchResult,
     encoders_of,
     search,
 )
 
 __all__ = [
-    "ANYWHERE",
+    "NO_FILTER",
     "NO_INDEX",
     "TOO_FEW",
     "CallRow",
     "ExactScan",
+    "FirmProgress",
     "FirmQuarterRow",
     "FirmRow",
     "FirmThemeRow",
-    "Found",
     "Hit",
     "NoVectors",
     "QuarterDetail",
@@ -61,12 +61,12 @@ __all__ = [
     "QuarterProgress",
     "QuarterStatus",
     "RejectRow",
+    "SearchFilter",
+    "SearchResult",
     "SentenceRow",
-    "StageProgress",
     "ThemeFirmRow",
     "ThemeRow",
     "TopicRow",
-    "Where",
     "calls",
     "encoders_of",
     "firm_profile",

@@ -1,4 +1,4 @@
-"""What the report of a quarter tells: its published themes, what became of its sentences, how it was made."""
+"""The contents of a quarter's report: its published themes, the attrition of its sentences, how it was made."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,16 +15,17 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.attrition import Attrition
 from ftm_assets.storage.read.queries import FirmRow, QuarterDetail, SentenceRow, ThemeRow, TopicRow
+from ftm_assets.storage.read.rows import rows_as
+from ftm_assets.storage.read.theme_state import current_run, theme_coverage
 from ftm_assets.storage.schema import tables as t
-from ftm_assets.storage.write.stages import STAGES, binary, vectors_of
-from ftm_assets.storage.write.themes import current_run, theme_coverage
+from ftm_assets.storage.schema.vectors import binary, vectors_of
 
 N_EXAMPLES = 3
 N_WITHOUT_THEME = 15
 
 
 class NoThemes(FtmError):
-    """A report is asked for before themes were made."""
+    """A report needs themes, and none are published."""
 
     def __init__(self, quarter: str) -> None:
         super().__init__(f"no themes were published for {quarter} yet; make them with: ftm backfill {quarter}")
@@ -34,9 +35,9 @@ class NoThemes(FtmError):
 class ThemeRun:
     """A published theme run.
 
-    rejected: reason -> clusters that became no theme
+    rejected:   reason -> clusters that became no theme
     provenance: code, encoder and settings that made it
-    attrition:   of the day when it was published; None of runs before that was kept
+    attrition:  of the day when it was published; None for runs from before it was stored
     """
 
     run_number: int
@@ -57,7 +58,7 @@ class ThemeRun:
 
 @dataclass(frozen=True)
 class StageSeconds:
-    """How long a stage took over the firms of a quarter; None where it was measured for none of them."""
+    """How long a stage took over the firms of a quarter; None if it was measured for none of them."""
 
     stage: str
     n_firms: int
@@ -69,7 +70,7 @@ class StageSeconds:
 
 @dataclass(frozen=True)
 class Configuration:
-    """Versions and settings, and how many firms of the quarter had a stage made by them."""
+    """Versions and settings of a stage, and for how many firms of the quarter they made it."""
 
     stage: str
     n_firms: int
@@ -86,7 +87,7 @@ class ReportedTheme:
 
 @dataclass(frozen=True)
 class QuarterReport:
-    """A quarter's current theme run and all that it rests on.
+    """A quarter's current theme run and everything that it was made from.
 
     themes:        those of most firms first
     centroids:     (k, 768) float32, row i belongs to themes[i]
@@ -110,7 +111,7 @@ class QuarterReport:
 
     @cached_property
     def attrition(self) -> Attrition:
-        """What became of the sentences when the themes were published, or else what has by now."""
+        """The attrition of the day when the themes were published or, if that is unknown, of now."""
         return self.run.attrition or self.status.attrition
 
     @property
@@ -134,7 +135,7 @@ class QuarterReport:
 
 
 def read_report(connection: Connection, quarter: str) -> QuarterReport:
-    """All that the report tells, of one moment: it must begin the connection's transaction. raises: NoThemes"""
+    """Everything in the report, as of one moment. Call it first in the connection's transaction. raises: NoThemes"""
     connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
     run = published_run(connection, quarter)
     if run is None:
@@ -186,32 +187,33 @@ def centroids_of(connection: Connection, quarter: str, theme_numbers: Sequence[i
 
 
 def stage_seconds(connection: Connection, quarter: str) -> list[StageSeconds]:
-    """How long each stage took, over the firms whose rows are there, in order of the graph."""
+    """How long each stage took, over the firms that have it, in order of the graph."""
     rows = connection.execute(
         sa.text(
             """
-            SELECT stage, count(*), count(seconds), sum(seconds),
-                   percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds), max(seconds)
-            FROM materializations WHERE quarter = :quarter AND stage = ANY(:stages)
-            GROUP BY stage ORDER BY array_position(:stages, stage)
+            SELECT stage, count(*) AS n_firms, count(seconds) AS n_measured, sum(seconds) AS total_s,
+                   percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds) AS median_s, max(seconds) AS longest_s
+            FROM firm_status WHERE quarter = :quarter AND status <> 'missing'
+            GROUP BY stage, stage_order ORDER BY stage_order
             """
         ),
-        {"quarter": quarter, "stages": list(STAGES)},
+        {"quarter": quarter},
     )
-    return [StageSeconds(*row) for row in rows]
+    return rows_as(StageSeconds, rows)
 
 
 def configurations(connection: Connection, quarter: str) -> list[Configuration]:
-    """What the stages were made by, in order of the graph, that of most firms first."""
+    """The versions and settings that made the stages, in order of the graph, those of most firms first."""
     rows = connection.execute(
         sa.text(
             """
-            -- The reason for an empty partition is no part of the configuration.
-            SELECT stage, count(*), provenance - 'reason' FROM materializations
-            WHERE quarter = :quarter AND stage = ANY(:stages)
-            GROUP BY stage, provenance - 'reason' ORDER BY array_position(:stages, stage), count(*) DESC, 3
+            -- The reason for an empty partition is not part of the configuration.
+            SELECT stage, count(*) AS n_firms, provenance - 'reason' AS provenance
+            FROM firm_status WHERE quarter = :quarter AND status <> 'missing'
+            GROUP BY stage, stage_order, provenance - 'reason'
+            ORDER BY stage_order, n_firms DESC, provenance - 'reason'
             """
         ),
-        {"quarter": quarter, "stages": list(STAGES)},
+        {"quarter": quarter},
     )
-    return [Configuration(*row) for row in rows]
+    return rows_as(Configuration, rows)

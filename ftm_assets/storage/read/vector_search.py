@@ -1,12 +1,12 @@
 """Search by meaning: the themes, topics and sentences whose vectors are nearest to that of a query.
 
-Each quarter is asked by a statement of its own, because each has a vector of its own (by its encoder) and an index of
-its own; what they find is merged. How a quarter is searched depends on what is asked:
+Each quarter has its own statement, because each has its own query vector (by its encoder) and its own index. The
+results are merged. How a quarter is searched depends on the filter:
 
 - Sentences that are flagged as boilerplate are not searched.
 - Within a firm, all of its rows are compared. A search along an index would end long before it meets a firm's 0.03 %.
-- Across firms the index names candidates, which are ranked by their whole vectors.
-- Where there is no index, or too few of its candidates meet the conditions, all rows are compared, and `Found` says so.
+- Across firms the index finds candidates, which are ranked by their whole vectors.
+- If there is no index, or too few of its candidates pass the filter, all rows are compared, and `SearchResult` says so.
 """
 
 import re
@@ -22,10 +22,10 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.maintain.search_index import MODELLED, Level, indexed, ready_levels
-from ftm_assets.storage.write.stages import archived
+from ftm_assets.storage.read.ingested import archived
+from ftm_assets.storage.read.rows import rows_as
 
-# Candidates for each row that is wanted, and the least that an index is asked for.
-_OVERSAMPLING, _FEWEST = 4, 40
+_CANDIDATES_A_ROW, _MIN_CANDIDATES = 4, 40
 _WHOLE = f"vector({DIMENSIONS})"
 EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences; see `python -m bench.queries`.
 NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
@@ -39,11 +39,11 @@ class NoVectors(FtmError):
 
 
 @dataclass(frozen=True)
-class Where:
-    """Conditions on what is found; None for any.
+class SearchFilter:
+    """Which hits to keep; None for any.
 
-    A sentence meets them itself. A topic or theme meets those on role and section if one of its sentences meets both,
-    and that on the firm if it is the firm's, or holds a topic of the firm.
+    A topic or theme passes `role` and `section` if one of its sentences passes both. A theme passes `company_id` if it
+    has a topic of the firm.
     """
 
     company_id: int | None = None
@@ -51,12 +51,12 @@ class Where:
     section: str | None = None
 
 
-ANYWHERE = Where()
+NO_FILTER = SearchFilter()
 
 
 @dataclass(frozen=True)
 class Hit:
-    """What was found, with the cosine of its vector to the query's; beside its text what stands above it.
+    """A theme, topic or sentence, with the cosine of its vector to the query's, and its firm, call, topic and theme.
 
     id:    of the theme, topic or sentence; the way on is `queries.sentences_of`
     label: of the theme (its title, where a model wrote one) or the topic, or of a sentence's topic
@@ -80,7 +80,7 @@ class Hit:
 
 @dataclass(frozen=True)
 class ExactScan:
-    """A level of a quarter of which all rows were compared, though nobody asked for that."""
+    """A level of a quarter in which all rows were compared because the index could not be used, and why."""
 
     quarter: str
     level: Level
@@ -88,9 +88,12 @@ class ExactScan:
 
 
 @dataclass(frozen=True)
-class Found:
-    """Hits by level and nearness, where the search had to do without an index, and quarters whose sentences it left out
-    because they are archived.
+class SearchResult:
+    """What a search found.
+
+    hits:     by level, nearest first
+    exact:    levels that were searched without an index
+    archived: quarters whose sentences were not searched, because they have no vectors any more
     """
 
     hits: tuple[Hit, ...]
@@ -120,9 +123,9 @@ def encoders_of(connection: Connection, quarters: Collection[str] | None = None)
     raises: NoVectors for a quarter that has none
     """
     rows = connection.execute(
-        sa.text("SELECT quarter, encoder, encoder_revision FROM quarters WHERE encoder IS NOT NULL")
+        sa.text("SELECT quarter, encoder AS name, encoder_revision AS revision FROM quarters WHERE encoder IS NOT NULL")
     )
-    found = {row.quarter: QuarterEncoder(*row) for row in rows}
+    found = {each.quarter: each for each in rows_as(QuarterEncoder, rows)}
     wanted = sorted(found if quarters is None else set(quarters))
     for quarter in wanted:
         if quarter not in found:
@@ -134,14 +137,14 @@ def search(
     connection: Connection,
     vectors: Mapping[str, np.ndarray],
     levels: Sequence[Level] = tuple(Level),
-    where: Where = ANYWHERE,
+    where: SearchFilter = NO_FILTER,
     limit: int = 10,
     ef_search: int = EF_SEARCH,
-) -> Found:
+) -> SearchResult:
     """The `limit` nearest of each level, over all the quarters given.
 
     vectors:   quarter -> (768,) float32, the query by that quarter's encoder
-    ef_search: candidates that an index keeps in mind while it searches; more find more and take longer
+    ef_search: how many candidates the index keeps while it searches; more find more and take longer
     """
     ready = ready_levels(connection, vectors)
     without_sentences = archived(connection, vectors) if Level.sentences in levels else set()
@@ -152,50 +155,60 @@ def search(
         for quarter, vector in vectors.items():
             if level is Level.sentences and quarter in without_sentences:
                 continue
-            ask = _Asked(connection, quarter, vector, level, where, limit, ef_search)
+            query = _LevelQuery(
+                connection=connection,
+                quarter=quarter,
+                vector=vector,
+                level=level,
+                where=where,
+                limit=limit,
+                ef_search=ef_search,
+            )
             if where.company_id is not None:
-                near += ask.exactly()
+                near += query.exact_scan()
             elif (width := ready.get((quarter, level))) is None:
-                near += ask.exactly()
+                near += query.exact_scan()
                 exact.append(ExactScan(quarter, level, NO_INDEX))
             else:
-                found = ask.by_index(width)
-                if len(found) < limit and (whole := ask.exactly()) and len(whole) > len(found):
-                    found = whole
+                found = query.index_scan(width)
+                every = query.exact_scan() if len(found) < limit else []
+                if len(every) > len(found):
                     exact.append(ExactScan(quarter, level, TOO_FEW))
-                near += found
+                near += max(every, found, key=len)
         nearest = sorted(near, key=lambda each: (-each.cosine, each.quarter, each.key))[:limit]
-        hits += _TELLERS[level](connection, nearest)
-    return Found(tuple(hits), tuple(exact), tuple(sorted(without_sentences)))
+        hits += _HIT_LOADERS[level](connection, nearest)
+    return SearchResult(tuple(hits), tuple(exact), tuple(sorted(without_sentences)))
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _LevelQuery:
     """One level of one quarter, and the two ways to search it."""
 
     connection: Connection
     quarter: str
     vector: np.ndarray
     level: Level
-    where: Where
+    where: SearchFilter
     limit: int
     ef_search: int
 
-    def exactly(self) -> list[_Near]:
+    def exact_scan(self) -> list[_Near]:
         """Compare all rows."""
-        key, vector, source = _SOURCES[self.level]
+        source = _SOURCES[self.level]
+        key, vector = ", ".join(source.key), source.vector
         return self._rows(
             f"""
             SELECT {key}, 1 - ({vector}::{_WHOLE} <=> CAST(:vector AS {_WHOLE})) AS cosine
-            FROM {source} WHERE {self._conditions()}
+            FROM {source.table} WHERE {self._conditions()}
             ORDER BY {vector}::{_WHOLE} <=> CAST(:vector AS {_WHOLE}), {key} LIMIT {self.limit:d}
             """  # noqa: S608  (constants of this module, and a quarter that was checked)
         )
 
-    def by_index(self, width: int) -> list[_Near]:
-        """Let the index, of that many dimensions, name candidates, and rank them."""
-        key, vector, source = _SOURCES[self.level]
-        n_candidates = max(_OVERSAMPLING * self.limit, _FEWEST)
+    def index_scan(self, width: int) -> list[_Near]:
+        """Let the index, which has so many dimensions, find candidates, and rank them by their whole vectors."""
+        source = _SOURCES[self.level]
+        key, vector = ", ".join(source.key), source.vector
+        n_candidates = max(_CANDIDATES_A_ROW * self.limit, _MIN_CANDIDATES)
         self.connection.execute(
             sa.text(
                 """
@@ -208,7 +221,7 @@ class _Asked:
         return self._rows(
             f"""
             WITH candidates AS MATERIALIZED (
-                SELECT {key}, {vector} AS vector FROM {source} WHERE {self._conditions()}
+                SELECT {key}, {vector} AS vector FROM {source.table} WHERE {self._conditions()}
                 ORDER BY {indexed(vector, width)} <=> {indexed(f"CAST(:vector AS {_WHOLE})", width)}
                 LIMIT {n_candidates:d}
             )
@@ -226,37 +239,46 @@ class _Asked:
         }
         bound = sa.text(statement)
         rows = self.connection.execute(bound, {name: values[name] for name in bound._bindparams})
-        return [_Near(self.quarter, tuple(row[:-1]), row[-1]) for row in rows]
+        columns = _SOURCES[self.level].key
+        return [_Near(self.quarter, tuple(row._mapping[name] for name in columns), row.cosine) for row in rows]
 
     def _conditions(self) -> str:
-        """What a row must meet. The quarter is written out: only so Postgres sees which leaf and index are meant."""
+        """What a row must meet. The quarter is written out, because only then Postgres sees which partition to use."""
         if not re.fullmatch(r"[0-9]{4}Q[1-4]", self.quarter):
             raise ValueError(f"{self.quarter!r} is not a quarter")
         conditions = [f"quarter = '{self.quarter}'"]
         if self.level is Level.themes:
-            # Themes that the current run has not found are retired.
+            # Themes that the current run did not find are retired. Not from `current_themes`, which has no vectors.
             conditions.append(
                 f"run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = '{self.quarter}')"  # noqa: S608
             )
         if self.level is Level.sentences:
             conditions.append(MODELLED)
         if self.where.company_id is not None:
-            conditions.append(_OF_FIRM[self.level])
-        said = " AND ".join(
+            conditions.append(_FIRM_FILTER[self.level])
+        by_speaker = " AND ".join(
             f"x.{name} = :{name}" for name in ("role", "section") if getattr(self.where, name) is not None
         )
-        if said:
-            conditions.append(_SAYING[self.level].format(said=said))
+        if by_speaker:
+            conditions.append(_SPEAKER_FILTER[self.level].format(condition=by_speaker))
         return " AND ".join(conditions)
 
 
-# Key, vector and table of each level.
+@dataclass(frozen=True)
+class _Source:
+    """Where the rows of a level are, and by which columns they are named and compared."""
+
+    table: str
+    key: tuple[str, ...]
+    vector: str
+
+
 _SOURCES = {
-    Level.themes: ("theme_number", "centroid", "themes AS s"),
-    Level.topics: ("company_id, topic_number", "embedding", "topic_summaries AS s"),
-    Level.sentences: ("sentence_id", "embedding", "sentences AS x"),
+    Level.themes: _Source(table="themes AS s", key=("theme_number",), vector="centroid"),
+    Level.topics: _Source(table="topic_summaries AS s", key=("company_id", "topic_number"), vector="embedding"),
+    Level.sentences: _Source(table="sentences AS x", key=("sentence_id",), vector="embedding"),
 }
-_OF_FIRM = {
+_FIRM_FILTER = {
     Level.themes: """EXISTS (
         SELECT FROM theme_topics AS m
         WHERE (m.quarter, m.theme_number, m.company_id) = (s.quarter, s.theme_number, :company_id) OFFSET 0
@@ -265,24 +287,25 @@ _OF_FIRM = {
     Level.sentences: "company_id = :company_id",
 }
 # OFFSET 0 keeps Postgres from joining first and sorting after, for which it would compare every row.
-_SAYING = {
+_SPEAKER_FILTER = {
     Level.themes: """EXISTS (
         SELECT FROM theme_topics AS m
         JOIN topic_sentences AS a ON (a.quarter, a.company_id, a.topic_number)
                                    = (m.quarter, m.company_id, m.live_topic_number)
         JOIN sentences AS x ON (x.quarter, x.sentence_id) = (a.quarter, a.sentence_id)
-        WHERE (m.quarter, m.theme_number) = (s.quarter, s.theme_number) AND {said} OFFSET 0
+        WHERE (m.quarter, m.theme_number) = (s.quarter, s.theme_number) AND {condition} OFFSET 0
     )""",
     Level.topics: """EXISTS (
         SELECT FROM topic_sentences AS a
         JOIN sentences AS x ON (x.quarter, x.sentence_id) = (a.quarter, a.sentence_id)
-        WHERE (a.quarter, a.company_id, a.topic_number) = (s.quarter, s.company_id, s.topic_number) AND {said} OFFSET 0
+        WHERE (a.quarter, a.company_id, a.topic_number) = (s.quarter, s.company_id, s.topic_number)
+          AND {condition} OFFSET 0
     )""",
-    Level.sentences: "{said}",
+    Level.sentences: "{condition}",
 }
 
 
-def _tell_themes(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
+def _load_theme_hits(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     rows = connection.execute(
         sa.text(
             """
@@ -298,25 +321,15 @@ def _tell_themes(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     return _hits(Level.themes, near, rows)
 
 
-def _tell_topics(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
+def _load_topic_hits(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     rows = connection.execute(
         sa.text(
             """
-            -- In two parts, because comparing the orders in which seven tables may be joined takes longer than joining.
-            WITH found AS MATERIALIZED (
-                SELECT place, quarter, company_id, topic_number, p.topic_id, coalesce(s.title, p.label) AS label, s.text
-                FROM unnest(CAST(:quarters AS text[]), CAST(:companies AS bigint[]), CAST(:numbers AS smallint[]))
-                    WITH ORDINALITY AS near (quarter, company_id, topic_number, place)
-                JOIN topics AS p USING (quarter, company_id, topic_number)
-                JOIN topic_summaries AS s USING (quarter, company_id, topic_number)
-            )
-            SELECT topic_id AS id, partition_key AS firm_key, name AS firm_name, found.label, topic_id, theme_id, text
-            FROM found
-            JOIN firms USING (company_id)
-            JOIN firm_quarters AS f USING (quarter, company_id)
-            LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
-                                         = (found.quarter, found.company_id, found.topic_number)
-            LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
+            SELECT topic_id AS id, firm_key, firm_name, coalesce(topic_title, topic_label) AS label, topic_id, theme_id,
+                   summary AS text
+            FROM unnest(CAST(:quarters AS text[]), CAST(:companies AS bigint[]), CAST(:numbers AS smallint[]))
+                WITH ORDINALITY AS near (quarter, company_id, topic_number, place)
+            JOIN topic_context USING (quarter, company_id, topic_number)
             ORDER BY place
             """
         ),
@@ -329,11 +342,12 @@ def _tell_topics(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     return _hits(Level.topics, near, rows)
 
 
-def _tell_sentences(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
+def _load_sentence_hits(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     rows = connection.execute(
         sa.text(
             """
-            -- In parts, because comparing the orders in which ten tables may be joined takes longer than joining them.
+            -- Not from `sentence_context`: joined to a list, its nine tables are read whole, which takes a second
+            -- instead of 2 ms. In parts, because planning a join of ten tables takes longer than joining them.
             WITH spoken AS MATERIALIZED (
                 SELECT place, quarter, sentence_id, company_id, call_date, person, s.role, s.section, s.text
                 FROM unnest(CAST(:quarters AS text[]), CAST(:ids AS text[]))
@@ -362,17 +376,19 @@ def _tell_sentences(connection: Connection, near: Sequence[_Near]) -> list[Hit]:
     return _hits(Level.sentences, near, rows)
 
 
-_TELLERS: dict[Level, Callable[[Connection, Sequence[_Near]], list[Hit]]] = {
-    Level.themes: _tell_themes,
-    Level.topics: _tell_topics,
-    Level.sentences: _tell_sentences,
+_HIT_LOADERS: dict[Level, Callable[[Connection, Sequence[_Near]], list[Hit]]] = {
+    Level.themes: _load_theme_hits,
+    Level.topics: _load_topic_hits,
+    Level.sentences: _load_sentence_hits,
 }
-_OF_SOME_LEVELS = ("firm_key", "firm_name", "call_date", "person", "role", "section", "topic_id")
+_OPTIONAL_FIELDS = ("firm_key", "firm_name", "call_date", "person", "role", "section", "topic_id")
 
 
 def _hits(level: Level, near: Sequence[_Near], rows: sa.CursorResult[Any]) -> list[Hit]:
-    """Rows, in order of what was near, as hits; what a level has not is None."""
+    """Rows, in order of nearness, as hits; fields that a level does not have are None."""
     return [
-        Hit(level=level, quarter=each.quarter, cosine=each.cosine, **{**dict.fromkeys(_OF_SOME_LEVELS), **row._mapping})
+        Hit(
+            level=level, quarter=each.quarter, cosine=each.cosine, **{**dict.fromkeys(_OPTIONAL_FIELDS), **row._mapping}
+        )
         for each, row in zip(near, rows, strict=True)
     ]

@@ -1,22 +1,20 @@
 """The stages of a firm-quarter: read, and written whole or not at all; where nothing changed, nothing is written."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
 import psycopg
 import sqlalchemy as sa
-from pgvector.sqlalchemy import HALFVEC
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.sentences import CallDay, FirmTurns, Sentence, Sentences, Turn
 from ftm_assets.analysis.topic_summaries import Summaries, TopicSummary
 from ftm_assets.analysis.topics import Topic, Topics, TopicSentence
-from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.vectors import binary, vectors_of
 from ftm_assets.storage.write.copy import copy_rows
 
 TRANSCRIPTS = "transcripts"
@@ -249,12 +247,6 @@ def link_topics(connection: Connection, quarter: str, company_id: int | None = N
     )
 
 
-def archived(connection: Connection, quarters: Collection[str]) -> set[str]:
-    """Those of the quarters that go without the vectors of their sentences."""
-    of_these = sa.select(t.Quarter.quarter).where(t.Quarter.quarter.in_(quarters), t.Quarter.archived_at.is_not(None))
-    return set(connection.scalars(of_these))
-
-
 def reencode(connection: Connection, quarter: str) -> None:
     """Forget the quarter's encoder and every vector made with it, so that another one may take its place.
 
@@ -467,18 +459,3 @@ def _of(table: type[t.Base], quarter: str, company_id: int) -> tuple[sa.ColumnEl
 
 def _same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[bool]:
     return (t.Call.quarter == table.quarter) & (t.Call.transcript_id == table.transcript_id)
-
-
-def binary(vector: sa.SQLColumnExpression[Any]) -> sa.ColumnElement[bytes]:
-    """A vector in the form that `vectors_of` takes; as text it would take eight times as long to read."""
-    kind = vector.type  # type: ignore[attr-defined]
-    send = sa.func.halfvec_send if isinstance(kind, HALFVEC) else sa.func.vector_send
-    return send(vector, type_=sa.LargeBinary)
-
-
-def vectors_of(rows: Sequence[bytes]) -> np.ndarray:
-    """Vectors as `binary` selects them, one below the other: (n, 768) float32, also for n = 0."""
-    # Four bytes of header, then big-endian floats, of two bytes each in a `halfvec`.
-    width = (len(rows[0]) - 4) // DIMENSIONS if rows else 4
-    floats = np.frombuffer(b"".join(row[4:] for row in rows), f">f{width}")
-    return floats.reshape(len(rows), DIMENSIONS).astype(np.float32)

@@ -32,7 +32,7 @@ def published(database: Database) -> Database:
     return database
 
 
-def found(database: Database, *levels: Level) -> queries.Found:
+def found(database: Database, *levels: Level) -> queries.SearchResult:
     [vector] = HashEncoder().encode(["freight"])
     with database.transaction() as connection:
         return queries.search(connection, {QUARTER: vector}, levels or tuple(Level))

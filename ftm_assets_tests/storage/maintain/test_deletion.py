@@ -12,10 +12,10 @@ from ftm_assets.storage.maintain.deletion import (
     forget,
 )
 from ftm_assets.storage.read.queries import firms
+from ftm_assets.storage.read.theme_state import ThemeState, theme_state
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import calls as transcripts
 from ftm_assets.storage.write.calls import QuarterInUse
-from ftm_assets.storage.write.themes import ThemeState, theme_state
 from ftm_assets_tests.fakes import at, component
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, derive, load, one, publish_theme
 

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.transcripts import Reject
 from ftm_assets.storage.maintain.deletion import calls_to_forget, forget
 from ftm_assets.storage.read import queries
-from ftm_assets.storage.read.queries import StageProgress, TopicRow
+from ftm_assets.storage.read.queries import FirmProgress, TopicRow
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import at, component
 from ftm_assets_tests.storage.builders import (
@@ -48,7 +48,14 @@ def status(database: Database, quarter: str = QUARTER) -> queries.QuarterStatus:
         return queries.quarter_status(connection, quarter)
 
 
-def progress(database: Database) -> list[StageProgress]:
+def acme(sentences: str, topics: str, summaries: str) -> list[FirmProgress]:
+    """How far the only firm is."""
+    return [
+        FirmProgress("ACME-INC-7", {"firm_sentences": sentences, "firm_topics": topics, "topic_summaries": summaries})
+    ]
+
+
+def progress(database: Database) -> list[FirmProgress]:
     with database.transaction() as connection:
         return list(queries.quarter_progress(connection, QUARTER).firms)
 
@@ -300,14 +307,14 @@ def test_the_inputs_hash_changes_with_the_summaries_and_only_with_them(published
 
 def test_each_stage_of_a_firm_is_missing_then_current(database: Database) -> None:
     where = firm(database)
-    assert progress(database) == [StageProgress("ACME-INC-7", "missing", "missing", "missing")]
+    assert progress(database) == acme("missing", "missing", "missing")
     sentences = sentences_of(database, where)
     put(database, where, sentences)
-    assert progress(database) == [StageProgress("ACME-INC-7", "current", "missing", "missing")]
+    assert progress(database) == acme("current", "missing", "missing")
     put(database, where, topics_of(sentences))
-    assert progress(database) == [StageProgress("ACME-INC-7", "current", "current", "missing")]
+    assert progress(database) == acme("current", "current", "missing")
     derive(database, where)
-    assert progress(database) == [StageProgress("ACME-INC-7", "current", "current", "current")]
+    assert progress(database) == acme("current", "current", "current")
     assert progress(database)[0].complete
 
 
@@ -316,11 +323,11 @@ def test_a_stage_built_from_something_else_is_stale(database: Database) -> None:
     sentences, topics, summaries = derive(database, where)
 
     put(database, where, replace(summaries, input_hash="others"))
-    assert progress(database) == [StageProgress("ACME-INC-7", "current", "current", "stale")]
+    assert progress(database) == acme("current", "current", "stale")
     put(database, where, replace(topics, input_hash="others"))
-    assert progress(database) == [StageProgress("ACME-INC-7", "current", "stale", "stale")]
+    assert progress(database) == acme("current", "stale", "stale")
     put(database, where, replace(sentences, input_hash="others"))
-    assert progress(database) == [StageProgress("ACME-INC-7", "stale", "stale", "stale")]
+    assert progress(database) == acme("stale", "stale", "stale")
     assert not progress(database)[0].complete
     assert (status(database).n_complete, status(database).firms_to_do) == (0, ("ACME-INC-7",))
 
@@ -330,7 +337,7 @@ def test_calls_in_another_order_make_their_sentences_stale(database: Database) -
     where = firm(database, transcript_id=71, call_date=date(2021, 11, 2))
     derive(database, where)
     firm(database, transcript_id=70, call_date=date(2021, 11, 3))
-    assert progress(database) == [StageProgress("ACME-INC-7", "stale", "current", "current")]
+    assert progress(database) == acme("stale", "current", "current")
 
 
 def test_recipes_are_counted_stage_by_stage(database: Database) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.settings import Settings
 from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index
 from ftm_assets.storage.read import queries
-from ftm_assets.storage.read.queries import ExactScan, Found, NoVectors, Where
+from ftm_assets.storage.read.queries import ExactScan, NoVectors, SearchFilter, SearchResult
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer
 from ftm_assets_tests.storage.large_quarter import SENTENCES_A_TOPIC, Shape, fill, sentence_id
@@ -45,8 +45,8 @@ def many(
 
 
 def search(
-    database: Database, vector: np.ndarray, *levels: Level, where: Where = queries.ANYWHERE, limit: int = 10
-) -> Found:
+    database: Database, vector: np.ndarray, *levels: Level, where: SearchFilter = queries.NO_FILTER, limit: int = 10
+) -> SearchResult:
     """The nearest of the quarter with an index."""
     with database.transaction() as connection:
         return queries.search(connection, {INDEXED.quarter: vector}, levels or tuple(Level), where, limit)
@@ -102,7 +102,7 @@ def test_within_a_firm_the_answer_is_exact_and_needs_no_index(many: Database, ve
     known = vectors[INDEXED.quarter]
     a_firm = INDEXED.topics_a_firm * SENTENCES_A_TOPIC
     of_firm = every_row()[3 * a_firm : 4 * a_firm]
-    found = search(many, known[9], where=Where(company_id=103))
+    found = search(many, known[9], where=SearchFilter(company_id=103))
     assert found.exact == ()
     assert [hit.id for hit in found.hits if hit.level is Level.sentences] == nearest(known, known[9], of_firm)
     topics = [hit for hit in found.hits if hit.level is Level.topics]
@@ -118,7 +118,7 @@ def test_conditions_narrow_what_is_found_and_the_index_goes_on_until_enough_meet
 ) -> None:
     known = vectors[INDEXED.quarter]
     analysts = every_row()[::3]
-    found = search(many, known[150], Level.sentences, where=Where(role="analyst", section="qa"), limit=30)
+    found = search(many, known[150], Level.sentences, where=SearchFilter(role="analyst", section="qa"), limit=30)
     assert found.exact == ()
     assert {(hit.role, hit.section) for hit in found.hits} == {("analyst", "qa")}
     assert recall([[hit.id for hit in found.hits]], [nearest(known, known[150], analysts, 30)]) >= 0.9
@@ -128,11 +128,11 @@ def test_topics_and_themes_meet_a_condition_by_one_of_their_sentences(
     many: Database, vectors: dict[str, np.ndarray]
 ) -> None:
     vector, first = vectors[INDEXED.quarter][0], sentence_id(INDEXED, 0)
-    asked = search(many, vector, Level.themes, Level.topics, where=Where(role="analyst"))
+    asked = search(many, vector, Level.themes, Level.topics, where=SearchFilter(role="analyst"))
     assert [hit.id for hit in asked.hits] == [hit.id for hit in search(many, vector, Level.themes, Level.topics).hits]
     with many.transaction() as connection:
         connection.execute(sa.text("UPDATE sentences SET role = 'unknown' WHERE sentence_id = :id"), {"id": first})
-        unknown = queries.search(connection, {"2021Q4": vector}, list(Level), Where(role="unknown"))
+        unknown = queries.search(connection, {"2021Q4": vector}, list(Level), SearchFilter(role="unknown"))
         connection.rollback()
     assert [(hit.level, hit.id) for hit in unknown.hits if hit.level is not Level.themes] == [
         (Level.topics, "100_2021Q4_0"),
@@ -152,7 +152,7 @@ def test_where_too_few_candidates_meet_a_condition_all_rows_are_compared_and_tha
         connection.execute(
             sa.text("UPDATE sentences SET section = 'prepared' WHERE sentence_id = ANY(:ids)"), {"ids": far}
         )
-        where = Where(role="analyst", section="prepared")
+        where = SearchFilter(role="analyst", section="prepared")
         found = queries.search(connection, {INDEXED.quarter: known[0]}, [Level.sentences], where)
         connection.rollback()
     assert {hit.id for hit in found.hits} == set(far)
@@ -248,7 +248,7 @@ def test_no_big_table_is_read_from_end_to_end(many: Database, vectors: dict[str,
     vector = vectors[INDEXED.quarter][1000]
     theme = "theme_2021Q4_003"
 
-    def searched(*levels: Level, where: Where = queries.ANYWHERE) -> Callable[[Connection], object]:
+    def searched(*levels: Level, where: SearchFilter = queries.NO_FILTER) -> Callable[[Connection], object]:
         # With so few rows and many candidates, Postgres rightly thinks that comparing all rows is as quick.
         return lambda c: queries.search(c, {INDEXED.quarter: vector}, levels, where, ef_search=40).hits
 
@@ -263,9 +263,9 @@ def test_no_big_table_is_read_from_end_to_end(many: Database, vectors: dict[str,
         "themes of a firm": lambda c: queries.firm_themes(c, 103),
         "search for topics": searched(Level.topics),
         "search for sentences": searched(Level.sentences),
-        "search for what analysts say": searched(Level.sentences, where=Where(role="analyst")),
-        "search for topics of analysts": searched(Level.topics, where=Where(role="analyst")),
-        "search within a firm": searched(Level.topics, Level.sentences, where=Where(company_id=103)),
+        "search for what analysts say": searched(Level.sentences, where=SearchFilter(role="analyst")),
+        "search for topics of analysts": searched(Level.topics, where=SearchFilter(role="analyst")),
+        "search within a firm": searched(Level.topics, Level.sentences, where=SearchFilter(company_id=103)),
     }
     with many.transaction() as connection:
         for way, ask in ways.items():

@@ -11,19 +11,18 @@ from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.storage.maintain.deletion import calls_to_forget, forget
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.read.queries import ThemeRow, themes_of_quarter
-from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
-from ftm_assets.storage.write.themes import (
+from ftm_assets.storage.read.theme_state import (
     ThemeCounts,
     ThemeCoverage,
     ThemeState,
-    delete_themes,
-    publish,
     theme_counts,
     theme_coverage,
     theme_settings,
     theme_state,
 )
+from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import stages
+from ftm_assets.storage.write.themes import delete_themes, publish
 from ftm_assets_tests.fakes import HashEncoder, at
 from ftm_assets_tests.storage.builders import (
     TEXTS,
