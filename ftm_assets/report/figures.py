@@ -1,4 +1,4 @@
-"""The figures of a report. Whatever a call has brought into a label is escaped: Plotly reads its texts as HTML."""
+"""The figures of a report. Text from calls is escaped in labels, because Plotly reads labels as HTML."""
 
 from collections.abc import Sequence
 from html import escape
@@ -25,8 +25,8 @@ STABILITY_COLOURS = [(0.0, "#c8643c"), (0.5, "#e3c98f"), (1.0, "#2f6f62")]
 NOT_MEASURED = "#a9b4bd"
 
 
-def funnel_figure(attrition: Attrition) -> go.Figure:
-    """How many sentences come how far, one bar a step, each utterance type a part of it."""
+def attrition_figure(attrition: Attrition) -> go.Figure:
+    """How many sentences reach each stage: one bar for each stage, stacked by utterance type."""
     whole = attrition.whole
     steps = {
         "Sentences": ("n_sentences", ""),
@@ -58,11 +58,11 @@ def funnel_figure(attrition: Attrition) -> go.Figure:
     figure.update_layout(barmode="stack", bargap=0.35)
     figure.update_xaxes(visible=False, range=[0, max(1, whole.n_sentences) * 1.22])
     figure.update_yaxes(autorange="reversed", ticksuffix="  ")
-    return _plain(figure, 250)
+    return _with_layout(figure, 250)
 
 
 def map_figure(themes: Sequence[ThemeRow], centroids: np.ndarray) -> go.Figure:
-    """Themes where the plane of most variance has them: near ones are alike, areas are firms, colour is stability."""
+    """Themes in the plane of most variance: near ones are alike, the area is firms, the colour is stability."""
     places = _to_pixels(in_plane(centroids)[0])
     largest = max((theme.n_firms for theme in themes), default=1)
     sizes = [MAP_BUBBLE * (theme.n_firms / largest) ** 0.5 for theme in themes]
@@ -88,7 +88,7 @@ def map_figure(themes: Sequence[ThemeRow], centroids: np.ndarray) -> go.Figure:
                 **(_by_stability(shown) if measured else {"color": NOT_MEASURED}),
             },
         )
-    names = [_short(theme.label.split(",")[0], NAME_CHARS) for theme in themes]
+    names = [_truncate(theme.label.split(",")[0], NAME_CHARS) for theme in themes]
     placed = [(place, name) for place, name in zip(place_names(places, sizes, names), names, strict=True) if place]
     figure.add_scatter(
         x=[x for (x, _), _ in placed],
@@ -101,13 +101,15 @@ def map_figure(themes: Sequence[ThemeRow], centroids: np.ndarray) -> go.Figure:
     )
     figure.update_xaxes(visible=False, range=[0, MAP_WIDTH])
     figure.update_yaxes(visible=False, range=[0, MAP_HEIGHT])
-    return _plain(figure, MAP_HEIGHT + 16, bottom=8, right=WIDTH - 8 - MAP_WIDTH).update_layout(plot_bgcolor=GROUND)
+    return _with_layout(figure, MAP_HEIGHT + 16, bottom=8, right=WIDTH - 8 - MAP_WIDTH).update_layout(
+        plot_bgcolor=GROUND
+    )
 
 
 def place_names(places: np.ndarray, sizes: Sequence[float], names: Sequence[str]) -> list[tuple[float, float] | None]:
-    """Where the middle of each bubble's name is: below it, or else above, right or left, so that it covers nothing.
+    """The centre of each bubble's name: below it, or else above, right or left, where it covers nothing.
 
-    Earlier names have the choice; None for one that finds no room.
+    Earlier names choose first; None for a name without room.
 
     places: (n, 2) pixels from the lower left    sizes: diameters in pixels
     """
@@ -128,7 +130,7 @@ def place_names(places: np.ndarray, sizes: Sequence[float], names: Sequence[str]
 
 
 def _to_pixels(places: np.ndarray) -> np.ndarray:
-    """The places as large as the map allows, as many pixels for a unit across as upward, in its middle."""
+    """The places in pixels, centred and as large as the map allows, with the same scale in both directions."""
     if not len(places):
         return places
     low, high = places.min(axis=0), places.max(axis=0)
@@ -158,7 +160,7 @@ def _overlap(one: _Box, other: _Box) -> bool:
 
 
 def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figure:
-    """The themes of most firms, and beside each what its largest firm holds; a line marks the most that it may hold."""
+    """The themes of most firms, and the share of each one's largest firm; a line marks the largest share allowed."""
     shown = themes[:N_LARGEST]
     rows = list(range(len(shown)))
     figure = make_subplots(
@@ -204,24 +206,24 @@ def largest_figure(themes: Sequence[ThemeRow], max_firm_share: float) -> go.Figu
         line={"color": FAINT, "width": 1, "dash": "dot"},
     )
     figure.update_layout(showlegend=False, bargap=0.4)
-    names = [f"{escape(_short(theme.label, LABEL_CHARS))}  <b>{theme.theme_number}</b>\u2002" for theme in shown]
+    names = [f"{escape(_truncate(theme.label, LABEL_CHARS))}  <b>{theme.theme_number}</b>\u2002" for theme in shown]
     figure.update_yaxes(autorange="reversed", tickvals=rows, ticktext=names, showgrid=False, zeroline=False)
     figure.update_xaxes(visible=False, row=1, col=1)
     edge = 1.06 * max([max_firm_share, *(theme.top_firm_share for theme in shown)])
     figure.update_xaxes(tickformat=".0%", range=[0, edge], gridcolor=RULE, zerolinecolor=RULE, row=1, col=2)
     figure.update_annotations(font={"size": 13, "color": FAINT})
-    return _plain(figure, 90 + 24 * len(shown), top=36)
+    return _with_layout(figure, 90 + 24 * len(shown), top=36)
 
 
 def html_of(figure: go.Figure, name: str) -> str:
-    """The figure as a part of a page that has Plotly's script; the same figure is always the same text."""
+    """The figure as HTML for a page that has Plotly's script; the same figure always gives the same text."""
     part: str = figure.to_html(
         full_html=False, include_plotlyjs=False, div_id=name, config={"displayModeBar": False, "responsive": False}
     )
     return part
 
 
-def _plain(figure: go.Figure, height: int, top: int = 8, bottom: int = 28, right: int = 8) -> go.Figure:
+def _with_layout(figure: go.Figure, height: int, top: int = 8, bottom: int = 28, right: int = 8) -> go.Figure:
     return figure.update_layout(
         template="none",
         width=WIDTH,
@@ -242,5 +244,5 @@ def _described(theme: ThemeRow) -> str:
     )
 
 
-def _short(label: str, n_chars: int) -> str:
+def _truncate(label: str, n_chars: int) -> str:
     return label if len(label) <= n_chars else label[: n_chars - 1].rstrip(" ,") + "\u2026"

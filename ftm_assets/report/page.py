@@ -1,4 +1,4 @@
-"""The page itself: one HTML file that needs nothing else, and is the same for the same rows."""
+"""The page: one HTML file that needs no other file. The same rows always give the same page."""
 
 import json
 from collections import Counter
@@ -7,7 +7,7 @@ import jinja2
 from plotly.offline import get_plotlyjs
 
 from ftm_assets.analysis.vectors import in_plane
-from ftm_assets.report.figures import N_LARGEST, funnel_figure, html_of, largest_figure, map_figure
+from ftm_assets.report.figures import N_LARGEST, attrition_figure, html_of, largest_figure, map_figure
 from ftm_assets.storage.read.queries import QuarterDetail
 from ftm_assets.storage.read.report import QuarterReport
 
@@ -22,7 +22,7 @@ SPEAKERS = {
 
 
 def render(report: QuarterReport) -> str:
-    """The report as HTML. Everything that a call has said is escaped."""
+    """The report as HTML. All text from calls is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("ftm_assets", "report"),
         autoescape=True,
@@ -33,7 +33,7 @@ def render(report: QuarterReport) -> str:
     environment.filters.update(commas=commas, percent=percent, pretty=pretty)
     themes = [theme.row for theme in report.themes]
     figures = {
-        "attrition": funnel_figure(report.attrition),
+        "attrition": attrition_figure(report.attrition),
         "map": map_figure(themes, report.centroids),
         "largest": largest_figure(themes, report.run.settings.max_firm_share),
     }
@@ -49,13 +49,13 @@ def render(report: QuarterReport) -> str:
 
 
 def warnings_of(report: QuarterReport) -> list[str]:
-    """What to know before the figures are used, most serious first; none where all is well."""
+    """What you should know before you use the figures, most serious first; empty if there is nothing."""
     quarter, status, run = report.quarter, report.status, report.run
     found = []
     if changed := status.themes.changed_firms:
         found.append(
-            f"The themes are stale: {_firms(len(changed))} came, went or changed since ({_named(changed)}). What is "
-            f"counted of the sentences of a theme leaves those out. Make the themes anew with: ftm backfill {quarter}"
+            f"The themes are stale: {_firms(len(changed))} came, went or changed since ({_named(changed)}). Counts of "
+            f"sentences in themes leave them out. Make the themes again with: ftm backfill {quarter}"
         )
     if report.missing:
         names = tuple(f"{firm.name} ({firm.partition_key})" for firm in report.missing)
@@ -66,7 +66,7 @@ def warnings_of(report: QuarterReport) -> list[str]:
     for stage, n_configurations in Counter(configuration.stage for configuration in report.configurations).items():
         if n_configurations > 1:
             found.append(
-                f"{stage} was made by {n_configurations} different versions or settings. Make its firms alike with: "
+                f"{stage} was made by {n_configurations} different versions or settings. Make its firms the same with: "
                 f"ftm backfill {quarter} --all"
             )
     rows = [theme.row for theme in report.themes]
@@ -74,40 +74,40 @@ def warnings_of(report: QuarterReport) -> list[str]:
         found.append(
             f"{len(below)} of {len(rows)} themes are not stable (below {run.settings.min_stability}): {_named(below)}"
         )
-    found += [f"Look-ahead bias: {knowing}." for knowing in status.look_ahead]
+    found += [f"Look-ahead bias: {model}." for model in status.look_ahead]
     if by_keywords := _by_keywords(status):
         found.append(by_keywords)
     if run.attrition is None:
         found.append(
-            "What became of the sentences when the themes were published is not known; it was counted for this page."
+            "The attrition on the day when the themes were published is not known. This page counts it as of now."
         )
     return found
 
 
 def _by_keywords(status: QuarterDetail) -> str:
-    """How many summaries a language model has not written, where it has written others."""
+    """How many summaries are made of keywords, if a language model has written the others."""
     topics = [source for source in status.sources if source.what == "topics"]
     n, without = sum(source.n for source in topics), sum(source.n for source in topics if source.source == "keywords")
     if not 0 < without < n:
         return ""
     return (
-        f"{without:,} of {n:,} summaries of topics are made of keywords, the others by a language model. Write these "
-        f"anew with: ftm backfill {status.quarter} --upgrade-summaries"
+        f"{without:,} of {n:,} topic summaries are made of keywords, the others by a language model. Replace the "
+        f"keyword summaries with: ftm backfill {status.quarter} --upgrade-summaries"
     )
 
 
 def commas(n: int) -> str:
-    """A number to read."""
+    """A number with commas."""
     return f"{n:,}"
 
 
 def percent(share: float) -> str:
-    """A share to read; a small one keeps a digit."""
+    """A share as a percentage; a small one keeps a decimal."""
     return f"{share:.1%}" if 0 < share < 0.0995 else f"{share:.0%}"
 
 
 def pretty(value: object) -> str:
-    """A document of versions or settings, to read."""
+    """A document of versions or settings, indented."""
     return json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False)
 
 

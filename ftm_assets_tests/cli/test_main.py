@@ -191,7 +191,7 @@ def test_forget_shows_first_and_deletes_only_when_told(instance: dg.DagsterInsta
     assert "Acme" not in ftm("calls", "2021Q4")
     assert "ACME-7" not in instance.get_dynamic_partitions("firm")
     assert "firms changed since the themes: ACME-7" in ftm("status")
-    with pytest.raises(FtmError, match="no call meets these conditions"):
+    with pytest.raises(FtmError, match="no call matches"):
         ftm("forget", "--call", 70)
 
 
@@ -229,11 +229,11 @@ def test_a_wrong_word_gets_one_message_with_the_next_step() -> None:
         "status 2012Q4": "unknown quarter '2012Q4'; did you mean 2021Q4?",
         "status autumn": "'autumn' is not a quarter; write it as 2021Q4",
         "topics 2021Q4 acne": "did you mean ACME",
-        "sentences theme_2021Q4_999": "is no theme, topic or sentence",
+        "sentences theme_2021Q4_999": "no theme, topic or sentence has the id",
         "backfill 2021Q4 --firm nobody": "unknown firm 'nobody'",
         "backfill 2021Q4 --reencode --firm acme": "leave out --firm",
         "ingest nowhere.csv": "nowhere.csv",
-        "ingest calls.csv --column companyid": "--column wants ours=theirs",
+        "ingest calls.csv --column companyid": "--column takes ours=theirs",
     }.items():
         with pytest.raises(FtmError) as error:
             ftm(*arguments.split())

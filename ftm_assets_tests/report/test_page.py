@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 import pytest
 import sqlalchemy as sa
 
-from ftm_assets.report.figures import MAP_BUBBLE, funnel_figure, html_of, largest_figure, map_figure, place_names
+from ftm_assets.report.figures import MAP_BUBBLE, attrition_figure, html_of, largest_figure, map_figure, place_names
 from ftm_assets.report.page import percent, render, warnings_of
 from ftm_assets.storage.read.attrition import Attrition, AttritionCounts
 from ftm_assets.storage.read.queries import ThemeRow
@@ -173,7 +173,7 @@ def test_stale_themes_missing_firms_several_recipes_and_unstable_themes_are_told
 def test_a_run_that_has_kept_no_funnel_says_so(database: Database) -> None:
     report = published(database)
     assert (
-        "is not known; it was counted for this page"
+        "is not known. This page counts it as of now"
         in warnings_of(replace(report, run=replace(report.run, attrition=None)))[0]
     )
 
@@ -194,7 +194,7 @@ def theme(number: int = 1, n_firms: int = 3, stability: float | None = None) -> 
 def test_the_funnel_shows_each_voice_that_spoke_at_each_step() -> None:
     remark, question = AttritionCounts("remark", 8, 6, 4, 2), AttritionCounts("question", 2, 2, 1, 1)
     nobody = AttritionCounts("unknown", 0, 0, 0, 0)
-    figure = funnel_figure(Attrition(AttritionCounts("all", 10, 8, 5, 3), (remark, question, nobody)))
+    figure = attrition_figure(Attrition(AttritionCounts("all", 10, 8, 5, 3), (remark, question, nobody)))
     assert [(bar.name, list(bar.x)) for bar in figure.data] == [
         ("remarks", [8, 6, 4, 2]),
         ("questions", [2, 2, 1, 1]),

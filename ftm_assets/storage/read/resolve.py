@@ -1,4 +1,4 @@
-"""What a person typed, as the firm, quarter, theme or topic that is meant; a near miss is answered with the nearest."""
+"""Resolves what you type to a firm or quarter. If nothing matches, the error names the nearest."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -16,10 +16,10 @@ N_SHOWN = 8
 
 
 class NotFound(FtmError):
-    """Nothing goes by this name."""
+    """Nothing has this name."""
 
     def __init__(self, kind: str, value: str, known: Iterable[str]) -> None:
-        # People do not mind the case of a name.
+        # Case does not matter in a name.
         names = {name.casefold(): name for name in known}
         near = [names[name] for name in get_close_matches(value.casefold(), names, n=3, cutoff=0.5)]
         if near:
@@ -27,24 +27,24 @@ class NotFound(FtmError):
         elif names:
             hint = f"there are {', '.join(islice(names.values(), N_SHOWN))}{' ...' if len(names) > N_SHOWN else ''}"
         else:
-            hint = "nothing is loaded yet: ftm ingest SOURCE"
+            hint = "nothing is loaded yet; load calls with: ftm ingest SOURCE"
         super().__init__(f"unknown {kind} {value!r}; {hint}")
 
 
 class AmbiguousName(FtmError):
-    """Several firms go by this name."""
+    """Several firms have this name."""
 
     def __init__(self, value: str, found: list[FirmRow]) -> None:
         shown = ", ".join(f"{firm.partition_key} ({firm.name})" for firm in found[:N_SHOWN])
-        super().__init__(f"{value!r} may be any of {len(found)} firms: {shown}; use the key")
+        super().__init__(f"{value!r} matches {len(found)} firms: {shown}; use the key")
 
 
 class NoCall(FtmError):
     """The firm is known, but has no call in the quarter."""
 
     def __init__(self, firm: FirmRow, quarter: str, others: Sequence[str]) -> None:
-        there = f"it has calls in {', '.join(others)}" if others else "nor in any other quarter"
-        super().__init__(f"{firm.partition_key} ({firm.name}) has no call in {quarter}; {there}")
+        elsewhere = f"it has calls in {', '.join(others)}" if others else "nor in any other quarter"
+        super().__init__(f"{firm.partition_key} ({firm.name}) has no call in {quarter}; {elsewhere}")
 
 
 def find_firm(connection: Connection, value: str) -> FirmRow:

@@ -174,7 +174,8 @@ def search(
                 every = query.exact_scan() if len(found) < limit else []
                 if len(every) > len(found):
                     exact.append(ExactScan(quarter, level, TOO_FEW))
-                near += max(every, found, key=len)
+                    found = every
+                near += found
         nearest = sorted(near, key=lambda each: (-each.cosine, each.quarter, each.key))[:limit]
         hits += _HIT_LOADERS[level](connection, nearest)
     return SearchResult(tuple(hits), tuple(exact), tuple(sorted(without_sentences)))

@@ -62,12 +62,12 @@ def test_a_name_of_several_firms_is_answered_with_their_keys(loaded: Database) -
         with pytest.raises(AmbiguousName) as error:
             found(loaded, typed)
         shown = "TWN-11 (Twin Oil), TWN-70 (Twin Oil)"
-        assert str(error.value) == f"{typed!r} may be any of 2 firms: {shown}; use the key"
+        assert str(error.value) == f"{typed!r} matches 2 firms: {shown}; use the key"
 
 
 def test_of_many_firms_only_a_few_are_shown(database: Database) -> None:
     load(database, *(component(company_id=i, company_name="Twin", ticker=None, transcript_id=i) for i in range(1, 21)))
-    with pytest.raises(AmbiguousName, match="any of 20 firms") as error:
+    with pytest.raises(AmbiguousName, match="matches 20 firms") as error:
         found(database, "twin")
     assert str(error.value).count("(Twin)") == 8
 
@@ -90,9 +90,9 @@ def test_what_is_near_nothing_is_not_taken_for_a_near_miss(loaded: Database) -> 
 
 def test_an_empty_database_says_what_comes_first(database: Database) -> None:
     with database.transaction() as connection:
-        with pytest.raises(NotFound, match="unknown firm 'ACME'; nothing is loaded yet: ftm ingest SOURCE"):
+        with pytest.raises(NotFound, match="unknown firm 'ACME'; nothing is loaded yet; load calls with: ftm ingest SOURCE"):
             find_firm(connection, "ACME")
-        with pytest.raises(NotFound, match="unknown quarter '2021Q4'; nothing is loaded yet: ftm ingest SOURCE"):
+        with pytest.raises(NotFound, match="unknown quarter '2021Q4'; nothing is loaded yet; load calls with: ftm ingest SOURCE"):
             find_quarter(connection, "2021q4")
 
 
