@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftm_assets.analysis.topic_summaries import NO_MODEL
-from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
+from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, join_with_more, show
 from ftm_assets.cli.progress import bar, spinner, stoppable, tracked
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import RunQueue
@@ -285,7 +285,9 @@ def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
         if told := _sources(state):
             console.print(f"{state.quarter}: {told}")
         if state.themes.changed_firms:
-            console.print(f"{state.quarter}: firms changed since the themes: {_some(state.themes.changed_firms)}")
+            changed = join_with_more(state.themes.changed_firms)
+            console.print(f"{state.quarter}: firms changed since the themes: {changed}")
+            )
 
 
 def _sources(state: queries.QuarterStatus) -> str:
@@ -300,10 +302,6 @@ def _sources(state: queries.QuarterStatus) -> str:
         f"{n - n_by_keywords:,} of {n:,} summaries are by a language model; by keywords: {why}; "
         f"write these anew with: ftm backfill {state.quarter} --upgrade-summaries"
     )
-
-
-def _some(names: tuple[str, ...], n: int = 10) -> str:
-    return ", ".join(names[:n]) + (f" and {len(names) - n} more" if len(names) > n else "")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from ftm_assets.cli.display import Format, show
+from ftm_assets.cli.display import Format, headings, join_with_more, show
 
 
 @dataclass(frozen=True)
@@ -65,3 +65,18 @@ def test_no_rows_are_a_header_in_csv_and_an_empty_list_in_json(capsys: pytest.Ca
     assert capsys.readouterr().out.startswith("call_id,n_words")
     show([], COLUMNS, Format.json)
     assert json.loads(capsys.readouterr().out) == []
+
+
+def test_a_heading_is_the_name_of_a_column_that_the_rows_have() -> None:
+    assert headings(Row, "call_id", "n_words", "doubled") == {
+        "call_id": "call id",
+        "n_words": "words",
+        "doubled": "doubled",
+    }
+    with pytest.raises(AttributeError, match="n_word"):
+        headings(Row, "n_word")
+
+
+def test_many_names_are_cut_and_counted() -> None:
+    assert join_with_more(["a", "b"], 2) == "a, b"
+    assert join_with_more(["a", "b", "c"], 2) == "a, b and 1 more"

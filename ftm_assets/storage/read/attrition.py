@@ -77,6 +77,7 @@ def count_attrition(connection: Connection, quarter: str) -> Attrition:
 
     A sentence is in a theme as long as its topic is the one that the theme was made from.
     """
+    # The only query that counts it, so that report, status and metadata agree. Decision 50.
     counted = connection.execute(
         sa.text(
             """

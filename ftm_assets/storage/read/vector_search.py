@@ -25,9 +25,9 @@ from ftm_assets.storage.maintain.search_index import MODELLED, Level, indexed, r
 from ftm_assets.storage.read.ingested import archived
 from ftm_assets.storage.read.rows import rows_as
 
-_CANDIDATES_A_ROW, _MIN_CANDIDATES = 4, 40
+_CANDIDATES_A_ROW, _MIN_CANDIDATES = 4, 40  # Decision 74.
 _WHOLE = f"vector({DIMENSIONS})"
-EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences; see `python -m bench.queries`.
+EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences (`python -m bench.queries`). Decision 74.
 NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
 
 
@@ -247,7 +247,7 @@ class _LevelQuery:
         """What a row must meet. The quarter is written out, because only then Postgres sees which partition to use."""
         if not re.fullmatch(r"[0-9]{4}Q[1-4]", self.quarter):
             raise ValueError(f"{self.quarter!r} is not a quarter")
-        conditions = [f"quarter = '{self.quarter}'"]
+        conditions = [f"quarter = '{self.quarter}'"]  # Decision 73.
         if self.level is Level.themes:
             # Themes that the current run did not find are retired. Not from `current_themes`, which has no vectors.
             conditions.append(

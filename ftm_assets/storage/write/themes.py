@@ -49,7 +49,7 @@ def publish(
         _replace_inputs(connection, themes, number)
         analyze(connection, t.ThemeInput, t.Theme, t.ThemeTopic)
     link_topics(connection, quarter)
-    _count_sentences(connection, quarter)
+    _count_sentences(connection, quarter)  # Decision 107.
     return Published(changed, _record_attrition(connection, quarter, number))
 
 
@@ -97,6 +97,7 @@ def _record_attrition(connection: Connection, quarter: str, run_number: int) -> 
 
 def _replace_themes(connection: Connection, themes: Themes, run_number: int) -> None:
     quarter = themes.quarter
+    # Themes that are not among them stay, retired. Decisions 16 and 17.
     numbers = [theme.theme_number for theme in themes.themes]
     connection.execute(sa.delete(t.ThemeTopic).where(t.ThemeTopic.quarter == quarter))
     connection.execute(sa.delete(t.Theme).where(t.Theme.quarter == quarter, t.Theme.theme_number.in_(numbers)))
