@@ -287,7 +287,6 @@ def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
         if state.themes.changed_firms:
             changed = join_with_more(state.themes.changed_firms)
             console.print(f"{state.quarter}: firms changed since the themes: {changed}")
-            )
 
 
 def _sources(state: queries.QuarterStatus) -> str:
