@@ -23,6 +23,7 @@ from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.maintain.search_index import drop_search_index, search_index_ready
 from ftm_assets.storage.read.queries import quarter_progress
 from ftm_assets.storage.read.text_sources import firms_by_keywords, themes_by_keywords
+from ftm_assets.storage.server.advisory_locks import Lock, release, try_acquire
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import stages
 from ftm_assets.storage.write.calls import IngestCounts, firm_keys, raise_if_locked, set_lock_timeout
@@ -204,8 +205,7 @@ def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Ite
     raises: AlreadyRunning
     """
     with database.engine.connect() as connection:
-        key = {"key": f"ftm {command}"}
-        if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key):
+        if not try_acquire(connection, Lock.COMMAND, command):
             raise AlreadyRunning(command)
         connection.commit()
         try:
@@ -216,7 +216,7 @@ def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Ite
         finally:
             with suppress(sa.exc.DBAPIError):  # A server that was restarted has freed it already.
                 connection.rollback()
-                connection.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))"), key)
+                release(connection, Lock.COMMAND, command)
 
 
 def run_firms(

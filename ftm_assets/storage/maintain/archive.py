@@ -6,8 +6,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.errors import FtmError
-from ftm_assets.storage.maintain.search_index import Level, alone_with_index, index_name
+from ftm_assets.storage.maintain.search_index import Level, index_name
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.server.advisory_locks import Lock, try_acquire_for_transaction
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, QuarterInUse, leaf, raise_if_locked, set_lock_timeout
 from ftm_assets.storage.write.stages import lock
@@ -54,7 +55,7 @@ def archive(database: Database, quarter: str) -> ArchiveResult:
         is_whole = len(summaries) == n_expected(connection, quarter)
         if not is_whole or not theme_state(connection, quarter, summaries).current:
             raise NotFinished(quarter)
-        if not alone_with_index(connection, quarter):
+        if not try_acquire_for_transaction(connection, Lock.SEARCH_INDEX, quarter):
             raise QuarterInUse(quarter, "archived")
         dropped = connection.execute(
             sa.text(f"UPDATE {leaf(quarter)} SET embedding = NULL WHERE embedding IS NOT NULL")  # noqa: S608

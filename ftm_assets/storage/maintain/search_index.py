@@ -22,6 +22,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
+from ftm_assets.storage.server.advisory_locks import Lock, try_acquire
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, leaf
 from ftm_assets.storage.write.stages import archived, vectors_of
@@ -261,7 +262,7 @@ def drop_index_for_bulk_write(database: Database, quarter: str, n_firms: int) ->
     if not there or n_firms <= BULK_SHARE * n_expected:
         return False
     with _session(database) as connection:
-        if not _lock(connection, quarter):
+        if not try_acquire(connection, Lock.SEARCH_INDEX, quarter):
             return False
         connection.execute(sa.text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         try:
@@ -294,21 +295,11 @@ def _alone(database: Database, quarter: str, tell: _Tell) -> Iterator[Connection
     """
     with _session(database) as connection:
         # Not waited for in the database: whoever waits there holds up what he waits for.
-        while not _lock(connection, quarter):
+        while not try_acquire(connection, Lock.SEARCH_INDEX, quarter):
             for progress in _progress(connection, quarter):
                 tell(progress)
             sleep(POLL_S)
         yield connection
-
-
-def alone_with_index(connection: Connection, quarter: str) -> bool:
-    """Take the sole right to build or drop the quarter's indexes until the transaction ends; False if others do."""
-    return _lock(connection, quarter, "pg_try_advisory_xact_lock")
-
-
-def _lock(connection: Connection, quarter: str, how: str = "pg_try_advisory_lock") -> bool:
-    key = {"key": f"ftm search index {quarter}"}
-    return bool(connection.scalar(sa.text(f"SELECT {how}(hashtextextended(:key, 0))"), key))
 
 
 def _bring(

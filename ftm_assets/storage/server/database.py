@@ -18,10 +18,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import Settings, parse_url, with_database
+from ftm_assets.storage.server.advisory_locks import Lock, acquire, release
 from ftm_assets.storage.server.embedded import EmbeddedServer
 
 _log = logging.getLogger(__name__)
-_MIGRATION_LOCK = 4_061_977  # Any constant does, as long as every process takes the same one.
 
 
 class DatabaseRefused(FtmError):
@@ -97,7 +97,7 @@ def migrate(connection: Connection) -> None:
     raises: DatabaseRefused if pgvector is missing or older than 0.8.0, or a newer version of ours migrated further
     """
     _check_server(connection)
-    connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+    acquire(connection, Lock.MIGRATION)
     try:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -108,7 +108,7 @@ def migrate(connection: Connection) -> None:
         raise DatabaseRefused(f"the schema is not one of ours ({error}); install the newest ftm_assets") from error
     finally:
         connection.rollback()
-        connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+        release(connection, Lock.MIGRATION)
         connection.commit()
 
 

@@ -26,13 +26,13 @@ from ftm_assets.analysis.transcripts import (
 )
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction
 from ftm_assets.storage.server.table_stats import analyze
 from ftm_assets.storage.write.copy import copy_rows
 from ftm_assets.storage.write.stages import STAGES, TRANSCRIPTS, clear, record
 from ftm_assets.storage.write.staging import Rejects, discard, firms_of_source, gather, sift, write_rejects
 
 LOCK_TIMEOUT_MS = 5_000
-_INGEST_LOCK = 4_061_978  # Any constant does, as long as every process takes the same one.
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def ingest(
     changed: list[str] = []
     n_rows = gather(connection, quarter, rows, rejects)
     # Sources are read side by side, but written one after another: they may share firms, transcripts and rejects.
-    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_INGEST_LOCK)))
+    acquire_for_transaction(connection, Lock.INGEST)
     n_duplicates = sift(connection, rejects)
     for company_id, calls in firms_of_source(connection):
         decisions = _decisions(connection, quarter, company_id, calls, as_of)

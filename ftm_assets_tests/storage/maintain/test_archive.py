@@ -11,6 +11,7 @@ from ftm_assets.storage.maintain.archive import NotFinished, archive
 from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index, search_index_ready
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
+from ftm_assets.storage.server.advisory_locks import Lock, acquire
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import stages
 from ftm_assets.storage.write.calls import QuarterInUse
@@ -130,8 +131,7 @@ def test_one_that_was_stopped_before_the_room_was_given_back_is_repeated(
 
 def test_nothing_is_archived_while_its_index_is_built(published: Database) -> None:
     with published.engine.connect() as builder:
-        key = f"ftm search index {QUARTER}"
-        builder.execute(sa.text(f"SELECT pg_advisory_lock(hashtextextended('{key}', 0))"))
+        acquire(builder, Lock.SEARCH_INDEX, QUARTER)
         with pytest.raises(QuarterInUse):
             archive(published, QUARTER)
         builder.invalidate()
