@@ -44,9 +44,9 @@ from ftm_assets.storage.maintain.search_index import (
 )
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import Where
+from ftm_assets.storage.schema.vectors import vectors_of
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import leaf
-from ftm_assets.storage.write.stages import vectors_of
 
 CHUNK = 20_000
 TOLERANCE = 1e-3

@@ -17,7 +17,8 @@ from ftm_assets.storage.maintain.search_index import drop_index_for_bulk_write
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.resolve import find_firm_in, find_quarter
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.stages import VectorsArchived, archived
+from ftm_assets.storage.stages.sentences import VectorsArchived
+from ftm_assets.storage.write.stages import archived
 
 if TYPE_CHECKING:
     import dagster as dg

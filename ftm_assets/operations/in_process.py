@@ -25,12 +25,13 @@ from ftm_assets.storage.read.queries import quarter_progress
 from ftm_assets.storage.read.text_sources import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.server.advisory_locks import Lock, release, try_acquire
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages import STAGES, SUMMARIES
 from ftm_assets.storage.write import stages
 from ftm_assets.storage.write.calls import IngestCounts, firm_keys, raise_if_locked, set_lock_timeout
 from ftm_assets.storage.write.themes import theme_state
 
-FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
-SUMMARY_ASSETS = FIRM_ASSETS[-1:]
+FIRM_ASSETS = tuple(dg.AssetKey(stage.name) for stage in STAGES)
+SUMMARY_ASSETS = (dg.AssetKey(SUMMARIES.name),)
 _CHUNK = "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"
 # An in-process run is created, started and ended by one process, so also one that never started is an orphan.
 _UNFINISHED = [

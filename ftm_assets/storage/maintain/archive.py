@@ -11,7 +11,7 @@ from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.advisory_locks import Lock, try_acquire_for_transaction
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, QuarterInUse, leaf, raise_if_locked, set_lock_timeout
-from ftm_assets.storage.write.stages import lock
+from ftm_assets.storage.write.stages import lock_firm_quarters
 from ftm_assets.storage.write.themes import current_summaries, n_expected, theme_state
 
 
@@ -49,7 +49,7 @@ def archive(database: Database, quarter: str) -> ArchiveResult:
     """
     with raise_if_locked(quarter, "archived"), database.transaction() as connection:
         set_lock_timeout(connection)
-        lock(connection, quarter)
+        lock_firm_quarters(connection, quarter)
         before = bytes_of_sentences(connection, quarter)
         summaries = current_summaries(connection, quarter)
         is_whole = len(summaries) == n_expected(connection, quarter)

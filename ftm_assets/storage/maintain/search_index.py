@@ -22,10 +22,11 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
+from ftm_assets.storage.schema.vectors import vectors_of
 from ftm_assets.storage.server.advisory_locks import Lock, try_acquire
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, leaf
-from ftm_assets.storage.write.stages import archived, vectors_of
+from ftm_assets.storage.write.stages import archived
 
 POLL_S = 1.0
 _N_LOOKED_AT = 100

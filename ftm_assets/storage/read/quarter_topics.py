@@ -22,8 +22,9 @@ from ftm_assets.analysis.themes import (
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
 from ftm_assets.analysis.words import terms
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.vectors import binary, vectors_of
 from ftm_assets.storage.server.table_stats import analyze
-from ftm_assets.storage.write.stages import VectorsArchived, binary, vectors_of
+from ftm_assets.storage.stages.sentences import VectorsArchived
 from ftm_assets.storage.write.themes import current_run, current_summaries, n_expected
 
 

@@ -16,7 +16,8 @@ from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.attrition import Attrition
 from ftm_assets.storage.read.queries import FirmRow, QuarterDetail, SentenceRow, ThemeRow, TopicRow
 from ftm_assets.storage.schema import tables as t
-from ftm_assets.storage.write.stages import STAGES, binary, vectors_of
+from ftm_assets.storage.schema.vectors import binary, vectors_of
+from ftm_assets.storage.stages import STAGES
 from ftm_assets.storage.write.themes import current_run, theme_coverage
 
 N_EXAMPLES = 3
@@ -196,7 +197,7 @@ def stage_seconds(connection: Connection, quarter: str) -> list[StageSeconds]:
             GROUP BY stage ORDER BY array_position(:stages, stage)
             """
         ),
-        {"quarter": quarter, "stages": list(STAGES)},
+        {"quarter": quarter, "stages": [stage.name for stage in STAGES]},
     )
     return [StageSeconds(*row) for row in rows]
 
@@ -212,6 +213,6 @@ def configurations(connection: Connection, quarter: str) -> list[Configuration]:
             GROUP BY stage, provenance - 'reason' ORDER BY array_position(:stages, stage), count(*) DESC, 3
             """
         ),
-        {"quarter": quarter, "stages": list(STAGES)},
+        {"quarter": quarter, "stages": [stage.name for stage in STAGES]},
     )
     return [Configuration(*row) for row in rows]

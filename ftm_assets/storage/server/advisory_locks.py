@@ -29,12 +29,12 @@ class Lock(StrEnum):
 
 
 _KEY = "hashtextextended(:name, 0)"
-_OWNER = (
-    "SELECT activity.application_name FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid) "
-    "WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1 "
-    "AND activity.datname = current_database() AND locks.database = activity.datid "
-    f"AND ((locks.classid::bigint << 32) | locks.objid::bigint) = {_KEY}"  # noqa: S608  (a constant)
-)
+_OWNER = f"""
+    SELECT activity.application_name FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid)
+    WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1
+      AND activity.datname = current_database() AND locks.database = activity.datid
+      AND ((locks.classid::bigint << 32) | locks.objid::bigint) = {_KEY}
+"""  # noqa: S608  (a constant)
 
 
 def acquire(connection: Connection, lock: Lock, detail: object = "") -> None:

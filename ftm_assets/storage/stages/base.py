@@ -166,7 +166,7 @@ def same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[b
     return (t.Call.quarter == table.quarter) & (t.Call.transcript_id == table.transcript_id)
 
 
-def columns_of(table: type[t.Base], row_type: type) -> list[sa.Column[Any]]:
+def columns_of(table: type[t.Base], row_type: type) -> list[sa.ColumnElement[Any]]:
     """The columns of a table with the names of a dataclass's fields."""
     return [table.__table__.c[field.name] for field in fields(row_type)]
 

@@ -28,8 +28,11 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction
 from ftm_assets.storage.server.table_stats import analyze
+from ftm_assets.storage.stages import derived_from
+from ftm_assets.storage.stages.base import Provenance
+from ftm_assets.storage.stages.transcripts import TRANSCRIPTS
 from ftm_assets.storage.write.copy import copy_rows
-from ftm_assets.storage.write.stages import STAGES, TRANSCRIPTS, clear, record
+from ftm_assets.storage.write.stages import clear, record_provenance
 from ftm_assets.storage.write.staging import Rejects, discard, firms_of_source, gather, sift, write_rejects
 
 LOCK_TIMEOUT_MS = 5_000
@@ -291,7 +294,7 @@ def _carry_out(
     """Write what changes of a firm's calls; returns whether its sentences of the quarter must be made anew."""
     stale = {decision.quarter for decision in decisions if decision.modelled_now != decision.modelled_before}
     for where in sorted(stale):
-        clear(connection, where, company_id, STAGES[0])
+        clear(connection, where, company_id, *derived_from(TRANSCRIPTS))
     for decision in decisions:
         if decision.changes:
             _write_decision(connection, decision, source)
@@ -491,7 +494,7 @@ def _take_out(connection: Connection, quarter: str, company_id: int, transcript_
     gone = t.Call.transcript_id.in_(transcript_ids)
     # Nothing was derived from versions that gave way.
     if connection.scalar(sa.select(of_firm.where(gone, t.Call.superseded_by.is_(None)).exists())):
-        clear(connection, quarter, company_id, STAGES[0])
+        clear(connection, quarter, company_id, *derived_from(TRANSCRIPTS))
         _delete_components(connection, quarter, transcript_ids)
     connection.execute(sa.delete(t.Call).where(t.Call.quarter == quarter, gone))
     if connection.scalar(sa.select(of_firm.exists())):
@@ -518,7 +521,7 @@ def _record(connection: Connection, quarter: str, company_id: int) -> bool:
     )
     before = connection.scalar(sa.select(t.Materialization.content_hash).where(*stage))
     now = content_hash(name, [tuple(call) for call in calls])
-    record(connection, quarter, company_id, TRANSCRIPTS, now, None, {})
+    record_provenance(connection, quarter, company_id, TRANSCRIPTS, Provenance(now, None, {}))
     return now != before
 
 

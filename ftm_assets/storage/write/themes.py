@@ -16,8 +16,9 @@ from ftm_assets.analysis.themes import (
 from ftm_assets.storage.read.attrition import Attrition, count_attrition
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.table_stats import analyze
+from ftm_assets.storage.stages.base import Provenance
 from ftm_assets.storage.write.copy import copy_rows
-from ftm_assets.storage.write.stages import link_topics, lock
+from ftm_assets.storage.write.stages import link_topics, lock_firm_quarters
 
 # Firms whose stages all rest on one another, with the hash of their summaries.
 _COMPLETE = """
@@ -191,23 +192,20 @@ def theme_settings(connection: Connection, quarter: str) -> ThemeSettings:
     return ThemeSettings() if run is None else ThemeSettings(**run.provenance["settings"])
 
 
-def publish(
-    connection: Connection, themes: Themes, provenance: Mapping[str, Any], seconds: float | None = None
-) -> Published:
+def publish(connection: Connection, themes: Themes, provenance: Provenance) -> Published:
     """Publish a theme run; where it found the same themes, the rows of the current one stay.
 
     Themes that it no longer finds are retired: their row stays, with the number of the last run that saw them.
     Topics that were replaced while the themes were made are in them, but not live.
 
-    provenance: what made it; recorded with the provenance of the themes, even when the rows stay
-    seconds:  what making it took; recorded only with something that differs from before
+    provenance: see `Provenance.of`; what differs is recorded even when the rows stay
     """
     quarter = themes.quarter
-    lock(connection, quarter)
+    lock_firm_quarters(connection, quarter)
     last = current_run(connection, quarter)
     same = last is not None and last.content_hash == themes.content_hash
     number = (last.run_number if last else 0) + (not same)
-    _record_run(connection, themes, number, {**provenance, **themes.provenance}, seconds)
+    _record_run(connection, themes, number, provenance)
     if not same:
         _replace_themes(connection, themes, number)
     if not same or _inputs(connection, quarter) != themes.firm_hashes:
@@ -224,24 +222,22 @@ def delete_themes(connection: Connection, quarter: str) -> None:
         connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
 
 
-def _record_run(
-    connection: Connection, themes: Themes, run_number: int, provenance: Mapping[str, Any], seconds: float | None
-) -> None:
+def _record_run(connection: Connection, themes: Themes, run_number: int, provenance: Provenance) -> None:
     facts = {
-        "input_hash": themes.input_hash,
-        "content_hash": themes.content_hash,
+        "input_hash": provenance.input_hash,
+        "content_hash": provenance.content_hash,
         "n_firms_expected": themes.n_expected,
         "n_firms": len(themes.firm_hashes),
         "n_topics": themes.n_topics,
         "rejected": dict(themes.rejected),
-        "provenance": provenance,
+        "provenance": dict(provenance.details),
         "as_of": themes.as_of,
     }
-    run = insert(t.ThemeRun).values(quarter=themes.quarter, run_number=run_number, seconds=seconds, **facts)
+    run = insert(t.ThemeRun).values(quarter=themes.quarter, run_number=run_number, seconds=provenance.seconds, **facts)
     connection.execute(
         run.on_conflict_do_update(
             index_elements=["quarter", "run_number"],
-            set_={**facts, "seconds": seconds},
+            set_={**facts, "seconds": provenance.seconds},
             where=sa.or_(*(getattr(t.ThemeRun, name).is_distinct_from(run.excluded[name]) for name in facts)),
         )
     )

@@ -13,9 +13,10 @@ from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.server.advisory_locks import Lock, acquire
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages.base import find_firm_quarter
+from ftm_assets.storage.stages.sentences import VectorsArchived, read_sentences
 from ftm_assets.storage.write import stages
 from ftm_assets.storage.write.calls import QuarterInUse
-from ftm_assets.storage.write.stages import VectorsArchived, find_firm_quarter, read_sentences
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.storage.builders import TEXTS, firm, firms, put_themes, themes_of
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, one

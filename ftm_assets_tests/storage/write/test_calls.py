@@ -13,10 +13,11 @@ import sqlalchemy as sa
 
 from ftm_assets.analysis.transcripts import Call, Component, Reject
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages.base import find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
 from ftm_assets.storage.write import calls as transcripts
 from ftm_assets.storage.write import staging as incoming
 from ftm_assets.storage.write.calls import IngestCounts, count_calls, create_quarter, decide, ingest
-from ftm_assets.storage.write.stages import find_firm_quarter, read_turns
 from ftm_assets.storage.write.staging import TooManyRejects
 from ftm_assets.storage.write.themes import theme_state
 from ftm_assets_tests.fakes import at, component
