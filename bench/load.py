@@ -32,7 +32,7 @@ from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.stages.base import FirmQuarter, Provenance, find_firm_quarter
 from ftm_assets.storage.stages.transcripts import read_turns
-from ftm_assets.storage.write.calls import create_quarter, ingest, leaf
+from ftm_assets.storage.write.calls import create_quarter, ingest, partition_table
 from ftm_assets.storage.write.copy import copy_rows
 from ftm_assets.storage.write.stages import write
 
@@ -138,7 +138,7 @@ def prepare(database: Database, market: Market) -> list[tuple[FirmQuarter, Sente
 
 def table_like_leaf(connection: Connection, name: str, kind: Any) -> sa.Table:
     """An empty table with all that a leaf of `sentences` has, and vectors of another type."""
-    connection.execute(sa.text(f"CREATE TABLE {name} (LIKE {leaf(QUARTER)} INCLUDING ALL)"))
+    connection.execute(sa.text(f"CREATE TABLE {name} (LIKE {partition_table(QUARTER)} INCLUDING ALL)"))
     connection.execute(sa.text(f"ALTER TABLE {name} ALTER embedding TYPE {kind.get_col_spec()}"))
     for key in FOREIGN_KEYS:
         connection.execute(sa.text(f"ALTER TABLE {name} ADD {key}"))
@@ -171,7 +171,7 @@ def load(database: Database, way: Way, rows: Sequence[Row]) -> Loaded:
 
 
 def _leaf_of(table: sa.Table) -> str:
-    return leaf(QUARTER) if table.name == "sentences" else table.name
+    return partition_table(QUARTER) if table.name == "sentences" else table.name
 
 
 def backend_seconds(pid: int) -> float:
@@ -199,7 +199,7 @@ def written_before(database: Database, *, index: bool) -> Iterator[None]:
         connection.execute(sa.text("DROP INDEX IF EXISTS hnsw"))
         connection.execute(sa.text("UPDATE materializations SET content_hash = 'other' WHERE stage = 'firm_sentences'"))
         if index:
-            connection.execute(sa.text(f"CREATE INDEX hnsw ON {leaf(QUARTER)} {HNSW}"))
+            connection.execute(sa.text(f"CREATE INDEX hnsw ON {partition_table(QUARTER)} {HNSW}"))
     yield
     with database.transaction() as connection:
         connection.execute(sa.text("DROP INDEX IF EXISTS hnsw"))

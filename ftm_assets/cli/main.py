@@ -16,7 +16,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.maintain.archive import archive as archive_quarter
 from ftm_assets.storage.maintain.archive import bytes_of_sentences
-from ftm_assets.storage.maintain.deletion import calls_to_forget, drop_quarter, firms_without_calls, forget
+from ftm_assets.storage.maintain.deletion import calls_to_delete, delete_calls, drop_quarter, firms_without_calls
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, find_quarter, parse_quarter
 from ftm_assets.storage.server.database import Database
@@ -201,13 +201,13 @@ def forget_calls(
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter) if quarter else None
         company_id = find_firm(connection, firm).company_id if firm else None
-        found = calls_to_forget(connection, quarter, company_id, call)
+        found = calls_to_delete(connection, quarter, company_id, call)
         if not found:
             raise FtmError(
                 "no call meets these conditions; give --quarter, --firm or --call, and see: ftm calls QUARTER"
             )
         if yes:
-            forget(connection, found)
+            delete_calls(connection, found)
     columns = headings("quarter firm_key transcript_id headline")
     show(found, columns, Format.table, title="forgotten" if yes else "would be forgotten")
     if yes:

@@ -27,8 +27,9 @@ from ftm_assets.storage.server.advisory_locks import Lock, release, try_acquire
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.stages import STAGES, SUMMARIES
 from ftm_assets.storage.write import stages
-from ftm_assets.storage.write.calls import IngestCounts, firm_keys, raise_if_locked, set_lock_timeout
+from ftm_assets.storage.write.calls import firm_keys, raise_if_locked, set_lock_timeout
 from ftm_assets.storage.write.themes import theme_state
+from ftm_assets.storage.write.upsert_plan import IngestCounts
 
 FIRM_ASSETS = tuple(dg.AssetKey(stage.name) for stage in STAGES)
 SUMMARY_ASSETS = (dg.AssetKey(SUMMARIES.name),)

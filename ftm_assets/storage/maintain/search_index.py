@@ -25,7 +25,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage.schema.vectors import vectors_of
 from ftm_assets.storage.server.advisory_locks import Lock, try_acquire
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, leaf
+from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, partition_table
 from ftm_assets.storage.write.stages import archived
 
 POLL_S = 1.0
@@ -236,7 +236,7 @@ def build_search_index(
     raises: NoQuarter, NoSharedMemory
     """
     with database.transaction() as connection:
-        if not connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
+        if not connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": partition_table(quarter)}):
             raise NoQuarter(quarter)
     with _alone(database, quarter, tell) as connection:
         levels = levels_of(connection, quarter)
@@ -401,7 +401,7 @@ def _target(level: Level, quarter: str) -> tuple[str, str, str]:
         case Level.topics:
             return "topic_summaries", "embedding", of_quarter
         case Level.sentences:
-            return leaf(quarter), "embedding", f" WHERE {MODELLED}"
+            return partition_table(quarter), "embedding", f" WHERE {MODELLED}"
 
 
 def _width(connection: Connection, table: str, column: str, condition: str) -> int:

@@ -120,7 +120,7 @@ def test_one_that_was_stopped_before_the_room_was_given_back_is_repeated(
     firms(database, *range(7, 60), texts=(*TEXTS, *PROSE))
     put_themes(database, themes_of(database))
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_give_back", stopped)
+        patch.setattr(module, "_vacuum", stopped)
         with pytest.raises(KeyboardInterrupt):
             archive(database, QUARTER)
     assert one(database, VECTORS) == [0]

@@ -8,7 +8,7 @@ import pytest
 
 from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopics, ThemeSettings
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.storage.maintain.deletion import calls_to_forget, forget
+from ftm_assets.storage.maintain.deletion import calls_to_delete, delete_calls
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.read.queries import ThemeRow, themes_of_quarter
 from ftm_assets.storage.server.database import Database
@@ -373,7 +373,7 @@ def test_a_firm_that_went_makes_themes_due(database: Database) -> None:
     firms(database, 7, 8)
     put_themes(database, themes_of(database))
     with database.transaction() as connection:
-        forget(connection, calls_to_forget(connection, QUARTER, 7))
+        delete_calls(connection, calls_to_delete(connection, QUARTER, 7))
     assert counts(database) == [ThemeCounts(QUARTER, 1, 1, 1, published=True)]
     assert counts(database)[0].due
 
@@ -407,7 +407,7 @@ def test_themes_name_the_firms_that_came_went_or_changed(database: Database) -> 
     firms(database, 8, texts=CORRECTED)
     assert state(database).changed_firms == ("BOLT-CO-8", "DUNE-GROUP-10"), "changed"
     with database.transaction() as connection:
-        forget(connection, calls_to_forget(connection, QUARTER, 9))
+        delete_calls(connection, calls_to_delete(connection, QUARTER, 9))
     assert state(database).changed_firms == ("BOLT-CO-8", "CRANE-WORKS-9", "DUNE-GROUP-10"), "went"
     assert not state(database).current
 
@@ -450,7 +450,7 @@ def test_topics_that_changed_while_the_themes_were_made_are_not_live(database: D
     themes = themes_of(database)
     firms(database, 7, texts=CORRECTED)
     with database.transaction() as connection:
-        forget(connection, calls_to_forget(connection, QUARTER, 9))
+        delete_calls(connection, calls_to_delete(connection, QUARTER, 9))
 
     put_themes(database, themes)
 
