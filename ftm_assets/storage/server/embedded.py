@@ -151,12 +151,13 @@ class EmbeddedServer:
         try:
             return file.read_text()
         except FileNotFoundError as error:
-            next_step = (
-                f"put it back, or delete {self._data} and start over" if self._data.exists() else "start it first"
-            )
+            start_over = f"put it back, or delete {self._data} and start over"
+            next_step = start_over if self._data.exists() else "start it first"
             raise EmbeddedServerError(file, "there is no password", next_step) from error
         except PermissionError as error:
-            raise EmbeddedServerError(file, "another user owns it", f"run as that user, {OR_ELSEWHERE}") from error
+            raise EmbeddedServerError(
+                file, "it belongs to another user", f"run as that user, {OR_ELSEWHERE}"
+            ) from error
 
     def _write(self, name: str, text: str) -> None:
         """A file for the server's user only, on disk whole or not at all."""
@@ -207,9 +208,7 @@ class EmbeddedServer:
     def _postmaster_port(self) -> int | None:
         """The port of our postmaster, ready or not; None if it is dead, even if another process has its pid by now."""
         try:
-            recorded = re.match(
-                r"-?(\d+)\n.*\n\d+\n(\d+)\n", (self._data / "postmaster.pid").read_text(errors="replace")
-            )
+            text = (self._data / "postmaster.pid").read_text(errors="replace")
         except FileNotFoundError:
             return None
         recorded = re.match(r"-?(\d+)\n.*\n\d+\n(\d+)\n", text)

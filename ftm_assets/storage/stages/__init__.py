@@ -4,7 +4,7 @@ A new stage has modules of its own: its value (`analysis/x.py`), its rows (`stor
 (`assets/x.py`). Besides, it touches these five files:
 
 1. `storage/schema/tables.py`: its tables.
-2. `storage/server/migrations/versions/`: the next migration creates them, and the view `firm_status` anew.
+2. `storage/server/migrations/versions/`: the next migration creates them, and replaces the view `firm_status`.
 3. `storage/stages/__init__.py`: its place in STAGES.
 4. `definitions.py`: its asset.
 5. `dagster.yaml`: its asset among those that the GPU worker runs.
