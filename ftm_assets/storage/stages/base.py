@@ -134,11 +134,11 @@ def with_vectors(rows: TableRows, column: str, vectors: Iterable[object]) -> Tab
     return TableRows(rows.table, [*rows.columns, column], with_vector)
 
 
-def find_provenance(connection: Connection, where: FirmQuarter, stage: str) -> Provenance | None:
+def find_provenance(connection: Connection, quarter: str, company_id: int, stage: str) -> Provenance | None:
     """What is recorded of a stage; None if it was not written."""
     found = connection.execute(
         sa.select(t.Materialization).where(
-            *of_firm_quarter(t.Materialization, where.quarter, where.company_id), t.Materialization.stage == stage
+            *of_firm_quarter(t.Materialization, quarter, company_id), t.Materialization.stage == stage
         )
     ).first()
     return found and Provenance(found.content_hash, found.input_hash, found.provenance, found.seconds)
@@ -146,7 +146,7 @@ def find_provenance(connection: Connection, where: FirmQuarter, stage: str) -> P
 
 def read_provenance(connection: Connection, where: FirmQuarter, stage: str) -> Provenance:
     """What is recorded of a stage. raises: StageNotMaterialized"""
-    found = find_provenance(connection, where, stage)
+    found = find_provenance(connection, where.quarter, where.company_id, stage)
     if found is None:
         raise StageNotMaterialized(stage, where.quarter, where.firm_key)
     return found

@@ -29,7 +29,7 @@ from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction
 from ftm_assets.storage.server.table_stats import analyze
 from ftm_assets.storage.stages import derived_from
-from ftm_assets.storage.stages.base import Provenance
+from ftm_assets.storage.stages.base import CALL_ORDER, Provenance, find_provenance, of_firm_quarter
 from ftm_assets.storage.stages.transcripts import TRANSCRIPTS
 from ftm_assets.storage.write.copy import copy_rows
 from ftm_assets.storage.write.stages import clear, record_provenance
@@ -262,20 +262,20 @@ def _superseded(
         return {}
     versions = [
         CallVersion(
-            call.transcript_id,
-            call.head.event_id,
-            call.head.call_date,
-            call.available_at,
-            shingles(component.text for component in call.components),
+            transcript_id=call.transcript_id,
+            event_id=call.head.event_id,
+            call_date=call.head.call_date,
+            available_at=call.available_at,
+            shingles=shingles(component.text for component in call.components),
         )
         for call in incoming.values()
     ] + [
         CallVersion(
-            row.transcript_id,
-            row.event_id,
-            row.call_date,
-            row.available_at,
-            shingles(
+            transcript_id=row.transcript_id,
+            event_id=row.event_id,
+            call_date=row.call_date,
+            available_at=row.available_at,
+            shingles=shingles(
                 connection.scalars(
                     sa.select(t.Component.text)
                     .where(t.Component.quarter == row.quarter, t.Component.transcript_id == row.transcript_id)
@@ -361,15 +361,14 @@ def _delete_from_other_quarters(connection: Connection, quarter: str, incoming: 
             t.Call.transcript_id.in_(incoming), t.Call.quarter != quarter
         )
     ).all()
-    for old_quarter, company_id, transcript_id in moved:
+    for call in moved:
         versions = connection.scalars(
             sa.select(t.Call.transcript_id).where(
-                t.Call.quarter == old_quarter,
-                t.Call.company_id == company_id,
-                sa.or_(t.Call.transcript_id == transcript_id, t.Call.superseded_by == transcript_id),
+                *of_firm_quarter(t.Call, call.quarter, call.company_id),
+                sa.or_(t.Call.transcript_id == call.transcript_id, t.Call.superseded_by == call.transcript_id),
             )
         ).all()
-        _delete_versions(connection, old_quarter, company_id, versions)
+        _delete_versions(connection, call.quarter, call.company_id, versions)
 
 
 def delete_call(connection: Connection, company_id: int, transcript_id: int) -> None:
@@ -389,7 +388,7 @@ def delete_call(connection: Connection, company_id: int, transcript_id: int) -> 
 
 
 def _delete_versions(connection: Connection, quarter: str, company_id: int, transcript_ids: Sequence[int]) -> None:
-    of_firm = sa.select(t.Call).where(t.Call.quarter == quarter, t.Call.company_id == company_id)
+    of_firm = sa.select(t.Call).where(*of_firm_quarter(t.Call, quarter, company_id))
     gone = t.Call.transcript_id.in_(transcript_ids)
     # Nothing was derived from superseded versions.
     if connection.scalar(sa.select(of_firm.where(gone, t.Call.superseded_by.is_(None)).exists())):
@@ -400,28 +399,22 @@ def _delete_versions(connection: Connection, quarter: str, company_id: int, tran
         _record_calls(connection, quarter, company_id)
         return
     for table in (t.Materialization, t.FirmQuarter):
-        connection.execute(sa.delete(table).where(table.quarter == quarter, table.company_id == company_id))
+        connection.execute(sa.delete(table).where(*of_firm_quarter(table, quarter, company_id)))
 
 
 def _record_calls(connection: Connection, quarter: str, company_id: int) -> bool:
     """Record the name and the texts that the firm's sentences are made from; returns whether they have changed."""
-    firm = (t.FirmQuarter.quarter == quarter, t.FirmQuarter.company_id == company_id)
-    name = connection.scalar(sa.select(t.FirmQuarter.name).where(*firm))
+    name = connection.scalar(sa.select(t.FirmQuarter.name).where(*of_firm_quarter(t.FirmQuarter, quarter, company_id)))
     calls = connection.execute(
         sa.select(t.Call.transcript_id, t.Call.text_hash)
-        .where(t.Call.quarter == quarter, t.Call.company_id == company_id, t.Call.superseded_by.is_(None))
+        .where(*of_firm_quarter(t.Call, quarter, company_id), t.Call.superseded_by.is_(None))
         # In the order of `read_turns`: topics depend on the order of their sentences.
-        .order_by(t.Call.call_date, t.Call.transcript_id)
+        .order_by(*CALL_ORDER)
     )
-    stage = (
-        t.Materialization.quarter == quarter,
-        t.Materialization.company_id == company_id,
-        t.Materialization.stage == TRANSCRIPTS,
-    )
-    before = connection.scalar(sa.select(t.Materialization.content_hash).where(*stage))
-    now = content_hash(name, [tuple(call) for call in calls])
-    record_provenance(connection, quarter, company_id, TRANSCRIPTS, Provenance(now, None, {}))
-    return now != before
+    now = Provenance(content_hash(name, [tuple(call) for call in calls]), input_hash=None, details={})
+    before = find_provenance(connection, quarter, company_id, TRANSCRIPTS)
+    record_provenance(connection, quarter, company_id, TRANSCRIPTS, now)
+    return before is None or before.content_hash != now.content_hash
 
 
 def _quarter_hash(connection: Connection, quarter: str) -> str:

@@ -73,7 +73,7 @@ def write(connection: Connection, where: FirmQuarter, value: StageValue, provena
     lock_firm_quarters(connection, where.quarter, where.company_id)
     if stage.encoder is not None:
         _claim_encoder(connection, where.quarter, *stage.encoder(value))
-    before = find_provenance(connection, where, stage.name)
+    before = find_provenance(connection, where.quarter, where.company_id, stage.name)
     changed = before is None or before.content_hash != provenance.content_hash
     if changed:
         clear(connection, where.quarter, where.company_id, stage, *derived_from(stage.name))

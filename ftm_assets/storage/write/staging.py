@@ -171,9 +171,10 @@ def _reject_second_firms(connection: Connection, rejects: Rejects) -> None:
         ),
         {"most": MAX_REJECTS + 1},
     )
-    for source, row, transcript, company, owner in gone:
-        reason = f"transcript {transcript} already belongs to firm {owner}"
-        rejects.add(Reject(row, "companyid", str(company), reason, transcript, source=source))
+    for row in gone:
+        reason = f"transcript {row.transcript_id} already belongs to firm {row.owner}"
+        company = str(row.company_id)
+        rejects.add(Reject(row.row_number, "companyid", company, reason, row.transcript_id, source=row.source))
 
 
 def _drop_duplicates(connection: Connection, rejects: Rejects) -> int:
