@@ -77,7 +77,7 @@ def _read(connection: Connection, where: FirmQuarter) -> SentenceCounts:
         sa.select(*columns_of(TABLE, Count)).where(*of_firm_quarter(TABLE, where.quarter, where.company_id))
     )
     provenance = read_provenance(connection, where, COUNTS.name)
-    return SentenceCounts(read_as(Count, found.mappings()), provenance.input_hash or "")
+    return SentenceCounts(read_as(Count, found), provenance.input_hash or "")
 
 
 TABLE: Any = CountRow

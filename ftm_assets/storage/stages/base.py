@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from operator import attrgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 import sqlalchemy as sa
@@ -123,9 +122,9 @@ class FirmStage(Generic[Value]):
 def rows_of(where: FirmQuarter, table: type[t.Base], row_type: type, items: Iterable[object]) -> TableRows:
     """Rows of a table whose columns have the names of a dataclass's fields, under the key of the firm-quarter."""
     names = [field.name for field in fields(row_type)]
-    values = attrgetter(*names)
     key = (where.quarter, where.company_id)
-    return TableRows(table, ["quarter", "company_id", *names], [(*key, *values(item)) for item in items])
+    rows = [(*key, *(getattr(item, name) for name in names)) for item in items]
+    return TableRows(table, ["quarter", "company_id", *names], rows)
 
 
 def with_vectors(rows: TableRows, column: str, vectors: Iterable[object]) -> TableRows:
@@ -171,10 +170,10 @@ def columns_of(table: type[t.Base], row_type: type) -> list[sa.ColumnElement[Any
     return [table.__table__.c[field.name] for field in fields(row_type)]
 
 
-def read_as(row_type: type[Row], rows: Iterable[sa.RowMapping]) -> tuple[Row, ...]:
+def read_as(row_type: type[Row], rows: Iterable[sa.Row[Any]]) -> tuple[Row, ...]:
     """A dataclass of each row, filled by the names of its fields. Arrays become tuples."""
     names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
-    return tuple(row_type(**{name: _frozen(row[name]) for name in names}) for row in rows)
+    return tuple(row_type(**{name: _frozen(row._mapping[name]) for name in names}) for row in rows)
 
 
 def _frozen(value: object) -> object:

@@ -43,21 +43,17 @@ def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
         return Sentences((), vectors_of([]), input_hash=turns.input_hash, reason=turns.reason)
     provenance = read_provenance(connection, where, SENTENCES.name)
     name, revision = provenance.details["encoder"]
-    found = (
-        connection.execute(
-            sa.select(*columns_of(t.Sentence, Sentence), binary(t.Sentence.embedding).label("vector"))
-            .join(t.Call, same_call(t.Sentence))
-            .where(*of_firm_quarter(t.Sentence, where.quarter, where.company_id))
-            .order_by(*CALL_ORDER, t.Sentence.position)
-        )
-        .mappings()
-        .all()
-    )
-    if any(row["vector"] is None for row in found):
+    found = connection.execute(
+        sa.select(*columns_of(t.Sentence, Sentence), binary(t.Sentence.embedding).label("vector"))
+        .join(t.Call, same_call(t.Sentence))
+        .where(*of_firm_quarter(t.Sentence, where.quarter, where.company_id))
+        .order_by(*CALL_ORDER, t.Sentence.position)
+    ).all()
+    if any(row.vector is None for row in found):
         raise VectorsArchived(where.quarter)
     return Sentences(
         rows=read_as(Sentence, found),
-        embeddings=vectors_of([row["vector"] for row in found]),
+        embeddings=vectors_of([row.vector for row in found]),
         names=turns.names,
         encoder=(name, revision),
         input_hash=provenance.input_hash or "",

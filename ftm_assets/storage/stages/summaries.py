@@ -30,18 +30,14 @@ def read_firm_summaries(connection: Connection, where: FirmQuarter) -> Summaries
         return Summaries((), vectors_of([]), "", ("", ""), no_call(where))
     provenance = read_provenance(connection, where, SUMMARIES.name)
     name, revision = provenance.details["encoder"]
-    found = (
-        connection.execute(
-            sa.select(*columns_of(t.TopicSummary, TopicSummary), binary(t.TopicSummary.embedding).label("vector"))
-            .where(*of_firm_quarter(t.TopicSummary, where.quarter, where.company_id))
-            .order_by(t.TopicSummary.topic_number)
-        )
-        .mappings()
-        .all()
-    )
+    found = connection.execute(
+        sa.select(*columns_of(t.TopicSummary, TopicSummary), binary(t.TopicSummary.embedding).label("vector"))
+        .where(*of_firm_quarter(t.TopicSummary, where.quarter, where.company_id))
+        .order_by(t.TopicSummary.topic_number)
+    ).all()
     return Summaries(
         summaries=read_as(TopicSummary, found),
-        embeddings=vectors_of([row["vector"] for row in found]),
+        embeddings=vectors_of([row.vector for row in found]),
         input_hash=provenance.input_hash or "",
         encoder=(name, revision),
         reason=provenance.details["reason"],
@@ -65,7 +61,7 @@ def read_summaries(connection: Connection, quarter: str, firm_key: str, input_ha
         )
         .order_by(t.TopicSummary.topic_number)
     )
-    return read_as(TopicSummary, found.mappings())
+    return read_as(TopicSummary, found)
 
 
 def _rows(where: FirmQuarter, value: Summaries) -> Iterator[TableRows]:

@@ -30,15 +30,11 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
     if not where.has_call:
         return Topics((), (), vectors_of([]), "", no_call(where))
     provenance = read_provenance(connection, where, TOPICS.name)
-    topics = (
-        connection.execute(
-            sa.select(*columns_of(t.Topic, Topic), binary(t.Topic.centroid).label("vector"))
-            .where(*of_firm_quarter(t.Topic, where.quarter, where.company_id))
-            .order_by(t.Topic.topic_number)
-        )
-        .mappings()
-        .all()
-    )
+    topics = connection.execute(
+        sa.select(*columns_of(t.Topic, Topic), binary(t.Topic.centroid).label("vector"))
+        .where(*of_firm_quarter(t.Topic, where.quarter, where.company_id))
+        .order_by(t.Topic.topic_number)
+    ).all()
     same_sentence = (t.Sentence.quarter == t.TopicSentence.quarter) & (
         t.Sentence.sentence_id == t.TopicSentence.sentence_id
     )
@@ -51,8 +47,8 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
     )
     return Topics(
         topics=read_as(Topic, topics),
-        members=read_as(TopicSentence, members.mappings()),
-        centroids=vectors_of([row["vector"] for row in topics]),
+        members=read_as(TopicSentence, members),
+        centroids=vectors_of([row.vector for row in topics]),
         input_hash=provenance.input_hash or "",
         reason=provenance.details["reason"],
     )
