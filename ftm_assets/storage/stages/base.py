@@ -173,7 +173,8 @@ def columns_of(table: type[t.Base], row_type: type) -> list[sa.ColumnElement[Any
 def read_as(row_type: type[Row], rows: Iterable[sa.Row[Any]]) -> tuple[Row, ...]:
     """A dataclass of each row, filled by the names of its fields. Arrays become tuples."""
     names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
-    return tuple(row_type(**{name: _frozen(row._mapping[name]) for name in names}) for row in rows)
+    mappings = (row._mapping for row in rows)
+    return tuple(row_type(**{name: _frozen(mapping[name]) for name in names}) for mapping in mappings)
 
 
 def _frozen(value: object) -> object:
