@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.sentences import Sentences
+from ftm_assets.assets.metadata import Materialized
 from ftm_assets.partitions import firm_quarter_key, firm_quarters
 from ftm_assets.storage import stages
 from ftm_assets.storage.schema.views import firm_status
@@ -127,7 +128,7 @@ def test_it_is_written_and_read_like_any_other(with_counts: Database) -> None:
 
 def test_an_asset_may_return_it_and_ask_for_it(with_counts: Database, instance: dg.DagsterInstance) -> None:
     @dg.asset(partitions_def=firm_quarters)
-    def report(sentence_counts: SentenceCounts) -> dg.MaterializeResult[None]:
+    def report(sentence_counts: SentenceCounts) -> Materialized:
         return dg.MaterializeResult(metadata={"n": sentence_counts.rows[0].n_sentences})
 
     derive(with_counts, firm(with_counts, 8))
