@@ -47,7 +47,9 @@ from ftm_assets.encoder import encode_once, folder_of, open_encoder
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.read.queries import firms
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
+from ftm_assets.storage.stages.base import Provenance, find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
+from ftm_assets.storage.write.stages import write
 
 MODEL = "all-MiniLM-L6-v2"
 CLUSTERING = ("reduce", "cluster", "label", "exemplars")
@@ -90,9 +92,9 @@ def measure_ours(file: Path, corpus: Corpus, seeds: Sequence[int], n_encoded: in
             keys, loading_s = _partition_keys(database), postgres_cpu_seconds(Path(folder))
             for number, firm in enumerate(corpus.firms):
                 with database.transaction() as connection:
-                    where = stages.find_firm_quarter(connection, corpus.quarter, keys[firm.turns.company_id])
+                    where = find_firm_quarter(connection, corpus.quarter, keys[firm.turns.company_id])
                 with found.clock("read"), database.transaction() as connection:
-                    turns = stages.read_turns(connection, where)
+                    turns = read_turns(connection, where)
                 with found.clock("split"):
                     rows = split_turns(turns.company_id, turns.turns, names=turns.names)
                 vectors = firm.sentences.embeddings
@@ -108,7 +110,7 @@ def measure_ours(file: Path, corpus: Corpus, seeds: Sequence[int], n_encoded: in
                 with found.clock("write"):
                     for value in (sentences, topics, Summaries.of(topics, summaries, texts, known)):
                         with database.transaction() as connection:
-                            stages.write(connection, where, value, {})
+                            write(connection, where, value, Provenance.of(value))
                 found.keywords += [topic.keywords for topic in topics.topics]
                 for seed in seeds[1:]:
                     _note(found, seed, fit_topics(sentences, TopicSettings(seed=seed)))

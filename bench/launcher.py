@@ -47,7 +47,9 @@ from ftm_assets.operations.services import processes_of
 from ftm_assets.settings import Settings, with_database
 from ftm_assets.simulated.behaviour import MODEL, Behaviour
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
+from ftm_assets.storage.stages import STAGES
+from ftm_assets.storage.stages.base import find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
 from ftm_assets_tests.processes_of_tests import answers, ask, free_port, read_proc, wait_for
 
 ROOT = Path(__file__).parents[1]
@@ -217,7 +219,7 @@ class Home:
     def backfill(self, n_firms: int) -> None:
         """Materialize all firms as the dialog of their job does."""
         parameters = {
-            "assetSelection": [{"path": [asset]} for asset in stages.STAGES],
+            "assetSelection": [{"path": [stage.name]} for stage in STAGES],
             "partitionNames": [f"{firm_key(number)}|{QUARTER}" for number in range(1, n_firms + 1)],
         }
         launched = ask(self.port, BACKFILL, p=parameters)["launchPartitionBackfill"]
@@ -428,8 +430,8 @@ def work(home: Home, n_firms: int) -> tuple[float, float]:
     """Wall and CPU seconds of a firm's work in one warm process: split, encode, cluster, summarize; nothing else."""
     database = Database(Settings(home=home.path))
     with database.transaction() as connection:
-        places = [stages.find_firm_quarter(connection, QUARTER, firm_key(n)) for n in range(1, n_firms + 1)]
-        firms = [stages.read_turns(connection, place) for place in places]
+        places = [find_firm_quarter(connection, QUARTER, firm_key(n)) for n in range(1, n_firms + 1)]
+        firms = [read_turns(connection, place) for place in places]
     encoder = open_encoder("all-MiniLM-L6-v2", "auto")
     took: list[tuple[float, float]] = []
     for turns in (firms[0], *firms):  # The first one loads and compiles.

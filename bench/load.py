@@ -30,10 +30,11 @@ from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.settings import Settings
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
-from ftm_assets.storage.write.calls import create_quarter, ingest, leaf
+from ftm_assets.storage.stages.base import FirmQuarter, Provenance, find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
+from ftm_assets.storage.write.calls import create_quarter, ingest, partition_table
 from ftm_assets.storage.write.copy import copy_rows
-from ftm_assets.storage.write.stages import FirmQuarter
+from ftm_assets.storage.write.stages import write
 
 QUARTER = "2021Q4"
 COLUMNS = (
@@ -130,14 +131,14 @@ def prepare(database: Database, market: Market) -> list[tuple[FirmQuarter, Sente
         keys = {row[0]: row[1] for row in connection.execute(sa.select(t.Firm.company_id, t.Firm.partition_key))}
         made = []
         for firm in market.firms():
-            where = stages.find_firm_quarter(connection, QUARTER, keys[firm.company_id])
-            made.append((where, firm.sentences(stages.read_turns(connection, where))))
+            where = find_firm_quarter(connection, QUARTER, keys[firm.company_id])
+            made.append((where, firm.sentences(read_turns(connection, where))))
     return made
 
 
 def table_like_leaf(connection: Connection, name: str, kind: Any) -> sa.Table:
     """An empty table with all that a leaf of `sentences` has, and vectors of another type."""
-    connection.execute(sa.text(f"CREATE TABLE {name} (LIKE {leaf(QUARTER)} INCLUDING ALL)"))
+    connection.execute(sa.text(f"CREATE TABLE {name} (LIKE {partition_table(QUARTER)} INCLUDING ALL)"))
     connection.execute(sa.text(f"ALTER TABLE {name} ALTER embedding TYPE {kind.get_col_spec()}"))
     for key in FOREIGN_KEYS:
         connection.execute(sa.text(f"ALTER TABLE {name} ADD {key}"))
@@ -170,7 +171,7 @@ def load(database: Database, way: Way, rows: Sequence[Row]) -> Loaded:
 
 
 def _leaf_of(table: sa.Table) -> str:
-    return leaf(QUARTER) if table.name == "sentences" else table.name
+    return partition_table(QUARTER) if table.name == "sentences" else table.name
 
 
 def backend_seconds(pid: int) -> float:
@@ -186,7 +187,7 @@ def write_firms(database: Database, firms: Iterable[tuple[FirmQuarter, Sentences
         _ = sentences.content_hash  # Its stage has it already.
         started = time.perf_counter()
         with database.transaction() as connection:
-            stages.write(connection, where, sentences, {"code": "bench"})
+            write(connection, where, sentences, Provenance.of(sentences, code="bench"))
         took.append(1000 * (time.perf_counter() - started))
     return took
 
@@ -198,7 +199,7 @@ def written_before(database: Database, *, index: bool) -> Iterator[None]:
         connection.execute(sa.text("DROP INDEX IF EXISTS hnsw"))
         connection.execute(sa.text("UPDATE materializations SET content_hash = 'other' WHERE stage = 'firm_sentences'"))
         if index:
-            connection.execute(sa.text(f"CREATE INDEX hnsw ON {leaf(QUARTER)} {HNSW}"))
+            connection.execute(sa.text(f"CREATE INDEX hnsw ON {partition_table(QUARTER)} {HNSW}"))
     yield
     with database.transaction() as connection:
         connection.execute(sa.text("DROP INDEX IF EXISTS hnsw"))
@@ -209,8 +210,8 @@ def memory(database: Database, market: Market) -> list[tuple[int, float]]:
     seen: list[tuple[int, float]] = []
     with database.transaction() as connection:
         keys = {row[0]: row[1] for row in connection.execute(sa.select(t.Firm.company_id, t.Firm.partition_key))}
-        of_firms = {company_id: stages.find_firm_quarter(connection, QUARTER, key) for company_id, key in keys.items()}
-        turns = {company_id: stages.read_turns(connection, where) for company_id, where in of_firms.items()}
+        of_firms = {company_id: find_firm_quarter(connection, QUARTER, key) for company_id, key in keys.items()}
+        turns = {company_id: read_turns(connection, where) for company_id, where in of_firms.items()}
         connection.execute(sa.text("TRUNCATE sentences CASCADE"))
 
         def rows() -> Iterator[Row]:

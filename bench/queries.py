@@ -46,7 +46,7 @@ from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import SearchFilter
 from ftm_assets.storage.schema.vectors import vectors_of
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.calls import leaf
+from ftm_assets.storage.write.calls import partition_table
 
 CHUNK = 20_000
 TOLERANCE = 1e-3
@@ -240,7 +240,7 @@ def forget_files(database: Database) -> None:
 def exact_cosines(database: Database, quarter: str, vectors: np.ndarray) -> np.ndarray:
     """Cosines of the ten nearest sentences of the quarter, falling, all of them compared: (n, 10)."""
     best = np.full((len(vectors), N_NEAREST), -1.0, np.float32)
-    table = leaf(quarter)
+    table = partition_table(quarter)
     with psycopg.connect(database.url()) as connection, connection.cursor("all", binary=True) as cursor:
         cursor.itersize = CHUNK
         cursor.execute(f"SELECT halfvec_send(embedding) FROM {table} WHERE {MODELLED}")
@@ -312,7 +312,7 @@ def sizes(connection: Connection, quarter: str) -> list[Size]:
     found = []
     for row in rows:
         of_leaf = row.owner.startswith("sentences_")
-        if of_leaf and row.owner != leaf(quarter):
+        if of_leaf and row.owner != partition_table(quarter):
             continue
         # An HNSW index of a shared table is of one quarter.
         alone = of_leaf or row.relname.startswith("hnsw_")
@@ -384,7 +384,8 @@ def main() -> None:
             sa.text("SELECT count(*) FROM firm_quarters WHERE quarter = :q"), {"q": quarter}
         ).scalar_one()
         n_sentences = [
-            connection.execute(sa.text(f"SELECT count(*) FROM {leaf(each)}")).scalar_one() for each in chosen.quarter
+            connection.execute(sa.text(f"SELECT count(*) FROM {partition_table(each)}")).scalar_one()
+            for each in chosen.quarter
         ]
         market = Market(Shape(firms=n_firms), quarter)
         known = Known.of(connection, chosen.quarter, market.query_vectors(chosen.times))

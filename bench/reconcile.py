@@ -30,7 +30,7 @@ from rich.table import Table
 from bench.launcher import Home, cpu_seconds, peak_bytes
 from ftm_assets.analysis.transcripts import calendar_quarter
 from ftm_assets.settings import with_database
-from ftm_assets.storage.write.stages import STAGES
+from ftm_assets.storage.stages import STAGES
 
 ONE = 1e-3  # How far from one the length of a vector may be.
 # What is asked of each quarter, twice: two answers that must be equal.
@@ -165,7 +165,7 @@ def compare(
     """Every pair of counts of a quarter, from the file to the themes and to Dagster's own records."""
 
     def count(query: str, connection: "psycopg.Connection[Any]" = ftm, values: Any = None) -> int:
-        values = values or {"q": quarter, "stages": list(STAGES), "one": ONE}
+        values = values or {"q": quarter, "stages": [stage.name for stage in STAGES], "one": ONE}
         return int((connection.execute(query, values).fetchone() or (0,))[0])
 
     superseded = {
@@ -206,7 +206,7 @@ def compare(
     yield from _compare_sentences(quarter, texts, operators, ftm)
     for what, (one, other) in PAIRS.items():
         yield Compared(quarter, what, count(one), count(other))
-    for asset in STAGES:
+    for asset in [stage.name for stage in STAGES]:
         materialized = count(N_MATERIALIZED, dagster, [json.dumps([asset]), f"%|{quarter}"])
         yield Compared(quarter, f"firms = partitions of {asset} that Dagster has", len(source.firms), materialized)
 

@@ -19,12 +19,6 @@ with warnings.catch_warnings():
     one_quarter = dg.MultiToSingleDimensionPartitionMapping(partition_dimension_name=QUARTER)
 
 
-def firm_and_quarter(partition_key: str) -> tuple[str, str]:
-    """Firm key and quarter of `AAPL-60094812|2021Q4`; Dagster joins dimensions in alphabetical order."""
-    firm, _, quarter = partition_key.partition("|")
-    return firm, quarter
-
-
 def firm_quarter_key(firm_key: str, quarter: str) -> str:
-    """The partition key of a firm in a quarter, `AAPL-60094812|2021Q4`."""
+    """The partition key of a firm in a quarter, as `PartitionKey` reads it."""
     return dg.MultiPartitionKey({FIRM: firm_key, QUARTER: quarter})

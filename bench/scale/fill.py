@@ -12,8 +12,10 @@ from sqlalchemy.engine import Connection
 from bench.scale.synthetic_calls import Market
 from ftm_assets.storage.read.quarter_topics import analyze_topic_tables, read_quarter_topics
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
+from ftm_assets.storage.stages.base import Provenance, find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
 from ftm_assets.storage.write.calls import create_quarter, ingest
+from ftm_assets.storage.write.stages import write
 from ftm_assets.storage.write.themes import publish
 
 
@@ -51,8 +53,8 @@ def fill(database: Database, market: Market) -> Filled:
         if firm is None:
             break
         with filled.timed("reading turns"), database.transaction() as connection:
-            where = stages.find_firm_quarter(connection, quarter, keys[firm.company_id])
-            turns = stages.read_turns(connection, where)
+            where = find_firm_quarter(connection, quarter, keys[firm.company_id])
+            turns = read_turns(connection, where)
         with filled.timed("making firms up"):
             sentences = firm.sentences(turns)
             topics = firm.topics(sentences)
@@ -60,8 +62,8 @@ def fill(database: Database, market: Market) -> Filled:
         with filled.timed("hashing"):
             _ = sentences.content_hash, topics.content_hash, summaries.content_hash
         for value in (sentences, topics, summaries):
-            with filled.timed(stages.stage_of(type(value))), database.transaction() as connection:
-                stages.write(connection, where, value, {"code": "made up"})
+            with filled.timed(type(value).__name__), database.transaction() as connection:
+                write(connection, where, value, Provenance.of(value, code="made up"))
         filled.n_sentences += len(sentences)
         filled.n_topics += len(topics.topics)
         themes |= {(firm.company_id, number): theme for number, theme in enumerate(firm.theme_of.tolist())}
@@ -71,7 +73,7 @@ def fill(database: Database, market: Market) -> Filled:
         of_quarter = read_quarter_topics(connection, quarter)
     found = market.themes_of(of_quarter, themes)
     with filled.timed("themes"), database.transaction() as connection:
-        publish(connection, found, {"code": "made up"})
+        publish(connection, found, Provenance.of(found, code="made up"))
     filled.n_themes = len(found.themes)
     return filled
 

@@ -4,6 +4,8 @@ import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 
+from ftm_assets.storage.stages import STAGES, SUMMARIES
+
 ingest_quarter = dg.define_asset_job(
     "ingest_quarter",
     selection=["transcripts"],
@@ -11,13 +13,13 @@ ingest_quarter = dg.define_asset_job(
 )
 firm_quarter = dg.define_asset_job(
     "firm_quarter",
-    selection=["firm_sentences", "firm_topics", "topic_summaries"],
+    selection=[stage.name for stage in STAGES],
     description="Sentences, topics and summaries of one firm in one quarter, in one run.",
 )
-ONLY_MISSING = {"ops": {"topic_summaries": {"config": {"only_missing": True}}}}
+ONLY_MISSING = {"ops": {SUMMARIES.name: {"config": {"only_missing": True}}}}
 firm_summaries = dg.define_asset_job(
     "firm_summaries",
-    selection=["topic_summaries"],
+    selection=[SUMMARIES.name],
     config=ONLY_MISSING,
     description="Summaries alone of one firm in one quarter, and only those that a language model has not written yet.",
 )

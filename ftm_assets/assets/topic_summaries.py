@@ -21,11 +21,12 @@ from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.prompts.topic_summaries import PROMPT
 from ftm_assets.llm.protocol import LanguageModel
 from ftm_assets.llm.topic_summaries import SummarySettings, Written, summarize
-from ftm_assets.partitions import firm_and_quarter, firm_quarters
+from ftm_assets.partition_key import PartitionKey
+from ftm_assets.partitions import firm_quarters
 from ftm_assets.storage.read.llm_spending import look_ahead_of
 from ftm_assets.storage.schema import tables
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.stages import read_summaries
+from ftm_assets.storage.stages.summaries import read_summaries
 
 SUMMARIZED = "every_topic_summarized"
 
@@ -64,12 +65,12 @@ def topic_summaries(
     By the language model, where one is configured; without a usable reply by keywords, with the reason. What a model
     has written stays until a model writes something else, or the topics change.
     """
-    firm, quarter = firm_and_quarter(context.partition_key)
+    key = PartitionKey.parse(context.partition_key)
     with database.transaction() as connection:
-        before = read_summaries(connection, quarter, firm, firm_topics.content_hash)
+        before = read_summaries(connection, key.quarter, key.firm, firm_topics.content_hash)
     evidence, names = evidence_of(firm_topics, firm_sentences), NameBlocklist.of_firm(firm_sentences)
     written = summarize(
-        *(evidence, names, language_model, quarter, context.run.run_id, before, config),
+        *(evidence, names, language_model, key.quarter, context.run.run_id, before, config),
         only_missing=config.only_missing,
     )
     # The language model was waited for; only now is the encoder asked.

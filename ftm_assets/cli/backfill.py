@@ -21,7 +21,7 @@ from ftm_assets.storage.read.llm_spending import Spending
 from ftm_assets.storage.read.resolve import find_firm_in, find_quarter
 from ftm_assets.storage.read.text_sources import SummarySource
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.stages import VectorsArchived
+from ftm_assets.storage.stages.sentences import VectorsArchived
 
 if TYPE_CHECKING:
     import dagster as dg

@@ -17,11 +17,11 @@ from ftm_assets.settings import read_settings
 from ftm_assets.storage.maintain.archive import archive as archive_quarter
 from ftm_assets.storage.maintain.archive import bytes_of_sentences
 from ftm_assets.storage.maintain.deletion import (
-    CallToForget,
-    calls_to_forget,
+    CallToDelete,
+    calls_to_delete,
+    delete_calls,
     drop_quarter,
     firms_without_calls,
-    forget,
 )
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, find_quarter, parse_quarter
@@ -60,7 +60,7 @@ SENTENCE_COLUMNS = headings(
     "text",
 )
 REJECT_COLUMNS = headings(queries.RejectRow, "source", "row_number", "column", "value", "reason", "kept")
-FORGOTTEN_COLUMNS = headings(CallToForget, "quarter", "firm_key", "transcript_id", "headline")
+FORGOTTEN_COLUMNS = headings(CallToDelete, "quarter", "firm_key", "transcript_id", "headline")
 
 QuarterArgument = Annotated[str, typer.Argument(help="Calendar quarter of the calls, such as 2021Q4.")]
 FirmArgument = Annotated[str, typer.Argument(help="Key, ticker, company id, or an unambiguous part of the name.")]
@@ -236,11 +236,11 @@ def forget_calls(
     with database.transaction() as connection:
         quarter = find_quarter(connection, quarter) if quarter else None
         company_id = find_firm(connection, firm).company_id if firm else None
-        found = calls_to_forget(connection, quarter, company_id, call)
+        found = calls_to_delete(connection, quarter, company_id, call)
         if not found:
             raise FtmError("no call matches; give --quarter, --firm or --call, and list calls with: ftm calls QUARTER")
         if yes:
-            forget(connection, found)
+            delete_calls(connection, found)
     show(found, FORGOTTEN_COLUMNS, Format.table, title="forgotten" if yes else "would be forgotten")
     if yes:
         _unregister_firms_without_calls(database)

@@ -92,13 +92,14 @@ def _keep_up(database: Database, services: "Services", up: str) -> None:
     from ftm_assets.launcher.advisory_lock import AdvisoryLock
     from ftm_assets.operations.in_process import dagster_instance
     from ftm_assets.operations.services import end_stuck_runs
+    from ftm_assets.storage.server.advisory_locks import Lock
 
     console.print(f"database: {database.location}", markup=False)
     me = f"process {os.getpid()} on {socket.gethostname()}"
     with (
         dagster_instance(database) as instance,
         # One daemon for a database: two would launch the same runs, and each would take the other's for abandoned.
-        AdvisoryLock(database.dagster_url(), "ftm up", me) as right,
+        AdvisoryLock(database.dagster_url(), Lock.SERVICES, me) as right,
         services.running(instance) as running,
     ):
         console.print(f"{up}   (logs in {services.home / 'logs'}; Ctrl-C to stop)", markup=False)

@@ -1,6 +1,4 @@
-"""Sole rights, held as advisory locks of the Postgres server: it takes one back when its holder's connection ends,
-however the holder ended. No heartbeat has to be written, and none can starve.
-"""
+"""Leader election: one process at a time holds an advisory lock, on a connection that serves nothing else."""
 
 from contextlib import suppress
 from multiprocessing.connection import wait
@@ -10,88 +8,71 @@ from typing import Self
 import sqlalchemy as sa
 
 from ftm_assets.errors import FtmError
+from ftm_assets.storage.server.advisory_locks import Lock, owner_of, release, try_acquire
 
-# A machine that vanishes says no goodbye: after some 20 s without an answer the server ends its connection.
+# A machine that vanishes does not close its connection: the server ends it after some 20 s without an answer.
 _KEEPALIVES = "-c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=2"
-# Nor does a server that vanishes: a query fails after as long.
+# The same for a server that vanishes: a query fails after as long.
 PATIENCE = {"connect_timeout": 5, "tcp_user_timeout": 20_000, "keepalives_idle": 10, "keepalives_interval": 5}
-_HOLDER = (
-    "SELECT activity.application_name FROM pg_locks AS locks JOIN pg_stat_activity AS activity USING (pid) "
-    "WHERE locks.locktype = 'advisory' AND locks.granted AND locks.objsubid = 1 "
-    "AND activity.datname = current_database() AND locks.database = activity.datid "
-    "AND ((locks.classid::bigint << 32) | locks.objid::bigint) = hashtextextended(:right, 0)"
-)
 
 
 class AlreadyHeld(FtmError):
-    """Somebody else holds the right."""
+    """Another process holds the lock."""
 
-    def __init__(self, right: str, holder: str) -> None:
-        super().__init__(f"{right} is running already: {holder}; there can be one for a database, stop it there first")
-
-
-def holder_of(right: str) -> sa.TextClause:
-    """A query for the holder of a right, in its own words; no row if there is none."""
-    return sa.text(_HOLDER).bindparams(right=right)
-
-
-def nobody_holds(right: str) -> sa.TextClause:
-    """A condition that holds while nobody has the right."""
-    return sa.text(f"NOT EXISTS ({_HOLDER})").bindparams(right=right)
+    def __init__(self, lock: Lock, owner: str) -> None:
+        super().__init__(f"{lock} is running already: {owner}; there can be one for a database, stop it there first")
 
 
 class AdvisoryLock:
-    """A right that one process has at a time, from here until `release` or the end of the process.
+    """A lock that this process holds until `release`, or until the process ends.
 
-    url:    of the database for which it is the sole one
-    right:  what it is, such as `ftm up`
-    holder: names this process to those who come later
+    url:    of the database in which only one process may hold it
+    owner:  how this process is named to others that try to take the lock
     raises: AlreadyHeld
     """
 
-    def __init__(self, url: sa.URL | str, right: str, holder: str) -> None:
-        self.right = right
+    def __init__(self, url: sa.URL | str, lock: Lock, owner: str) -> None:
+        self.lock = lock
         self._engine = sa.create_engine(
             url,
             poolclass=sa.NullPool,
             isolation_level="AUTOCOMMIT",
-            connect_args={"application_name": holder, "options": _KEEPALIVES, **PATIENCE},
+            connect_args={"application_name": owner, "options": _KEEPALIVES, **PATIENCE},
         )
-        self._connection = self._take()
+        self._connection = self._acquire()
 
-    def _take(self) -> sa.Connection:
+    def _acquire(self) -> sa.Connection:
         connection = self._engine.connect()
-        asked = sa.text("SELECT pg_try_advisory_lock(hashtextextended(:right, 0))").bindparams(right=self.right)
-        if connection.scalar(asked):
+        if try_acquire(connection, self.lock):
             return connection
-        holder = connection.scalar(holder_of(self.right))
+        owner = connection.scalar(owner_of(self.lock))
         connection.close()
-        raise AlreadyHeld(self.right, holder or "one that has gone just now, try again")
+        raise AlreadyHeld(self.lock, owner or "a process that has just ended, try again")
 
     def is_in_doubt(self) -> bool:
-        """Whether the server has something to say on the connection, which can only be its end. Asks nobody."""
+        """Whether the server has sent something on the connection, which can only be its end. Sends no query."""
         if self._connection.closed or self._connection.invalidated:
             return True
         connection = self._connection.connection.driver_connection
         return connection is None or bool(connection.closed) or bool(wait([connection], timeout=0))
 
     def keep(self) -> bool:
-        """Have it still, or again after the server was restarted; returns whether it had been lost.
+        """Check that the lock is still held, and take it again after a restart of the server; True if it was lost.
 
-        raises: AlreadyHeld if somebody else was faster, sqlalchemy.exc.OperationalError while the server is away
+        raises: AlreadyHeld if another process was faster, sqlalchemy.exc.OperationalError while the server is away
         """
         try:
             self._connection.scalar(sa.select(1))
         except (sa.exc.DBAPIError, sa.exc.ResourceClosedError):
             self._connection.close()
-            self._connection = self._take()
+            self._connection = self._acquire()
             return True
         return False
 
     def release(self) -> None:
-        """Let others have it, who may ask for it at once: the end of a connection is noticed a moment later only."""
-        with suppress(sa.exc.DBAPIError, sa.exc.ResourceClosedError):  # Then it is gone already.
-            self._connection.scalar(sa.text("SELECT pg_advisory_unlock_all()"))
+        """Let another process take the lock at once: the server notices the end of a connection a moment later."""
+        with suppress(sa.exc.DBAPIError, sa.exc.ResourceClosedError):  # Then it is free already.
+            release(self._connection, self.lock)
         self._connection.close()
 
     def __enter__(self) -> Self:

@@ -16,10 +16,10 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from ftm_assets.errors import FtmError
-from ftm_assets.launcher.advisory_lock import PATIENCE, AdvisoryLock, holder_of, nobody_holds
+from ftm_assets.launcher.advisory_lock import PATIENCE, AdvisoryLock
+from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction, is_free, owner_of
 
 SCHEMA = "ftm_launcher"
-WORKER = "a GPU worker"
 _N_ERRORS = 20
 
 
@@ -139,8 +139,8 @@ class RunQueue:
     def _create_tables(self) -> None:
         with self._engine.begin() as connection:
             # Daemon, webserver and worker may come at once; the lock ends with the transaction.
+            acquire_for_transaction(connection, Lock.QUEUE_TABLES)
             name = {"name": SCHEMA}
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), name)
             found = connection.scalar(sa.text("SELECT obj_description(to_regnamespace(:name), 'pg_namespace')"), name)
             if found != self._version():
                 if found is not None and (holder := self.holder()) is not None:
@@ -162,7 +162,7 @@ class RunQueue:
         new = insert(Launch).values(run_id=run_id, clicked=clicked, priority=priority)
         # Asked while the row is locked: whoever is worker then has not yet freed it, or has taken it.
         again = new.on_conflict_do_update(
-            index_elements=[Launch.run_id], set_={"lane": None}, where=nobody_holds(WORKER)
+            index_elements=[Launch.run_id], set_={"lane": None}, where=is_free(Lock.GPU_WORKER)
         )
         with self._session() as session:
             session.execute(again)
@@ -264,12 +264,12 @@ class RunQueue:
     def holder(self) -> str | None:
         """The worker that is alive, in its own words; None if there is none."""
         with self._engine.connect() as connection:
-            found: str | None = connection.scalar(holder_of(WORKER))
+            found: str | None = connection.scalar(owner_of(Lock.GPU_WORKER))
         return found
 
     def lock(self, holder: str) -> AdvisoryLock:
         """The sole right to work; `holder` names this worker to those who come later. raises: AlreadyHeld"""
-        return AdvisoryLock(self.url, WORKER, holder)
+        return AdvisoryLock(self.url, Lock.GPU_WORKER, holder)
 
     def dispose(self) -> None:
         """Close what is open."""

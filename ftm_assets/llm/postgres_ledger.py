@@ -13,9 +13,9 @@ from sqlalchemy.engine import Connection
 from ftm_assets.llm.ledger import Elsewhere, Reply, Sent, State, Terms
 from ftm_assets.llm.protocol import Answer, NoAnswer, Question
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.server.advisory_locks import Lock, acquire, is_held
 from ftm_assets.storage.server.database import Database
 
-_SENDERS = 4_061_978  # Any constant does, as long as no other lock of the database has it.
 _MAX_ERROR = 500
 
 
@@ -124,16 +124,12 @@ class PostgresLedger:
             self._life = self.database.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
             # Not from the pool: what it holds must not end up with others, nor they wait for it.
             self._life.detach()
-            self._life.execute(sa.text("SELECT pg_advisory_lock(:kind, :sender)"), self._own())
-
-    def _own(self) -> dict[str, int]:
-        return {"kind": _SENDERS, "sender": self.sender}
+            acquire(self._life, Lock.LLM_CLIENT, self.sender)
 
 
 def _lives(connection: Connection, sender: int) -> bool:
     """Whether the process that a row names is still there."""
-    taken = sa.text("SELECT NOT pg_try_advisory_xact_lock_shared(:kind, :sender)")
-    return bool(connection.scalar(taken, {"kind": _SENDERS, "sender": sender}))
+    return is_held(connection, Lock.LLM_CLIENT, sender)
 
 
 def _last(connection: Connection, key: str) -> sa.Row[Any] | None:

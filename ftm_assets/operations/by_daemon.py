@@ -15,7 +15,8 @@ from ftm_assets.assets.jobs import index_in_work, themes_in_work
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import WorkerReport
 from ftm_assets.operations.in_process import FIRM_ASSETS, SUMMARY_ASSETS, FirmRun, first_failure
-from ftm_assets.partitions import FIRM, firm_and_quarter, firm_quarter_key
+from ftm_assets.partition_key import PartitionKey
+from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.settings import Settings
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import stages
@@ -223,7 +224,7 @@ def firms_of(
     if data is None or not set(assets) <= data.target_subset.asset_keys:
         return set()
     made = (data.target_subset.get_partitions_subset(asset).get_partition_keys() for asset in assets)
-    return set.intersection(*({firm_and_quarter(key)[0] for key in partitions} for partitions in made))
+    return set.intersection(*({PartitionKey.parse(key).firm for key in partitions} for partitions in made))
 
 
 def n_firms(instance: dg.DagsterInstance, backfill_id: str) -> int:
@@ -257,7 +258,7 @@ def failures(instance: dg.DagsterInstance, backfill_id: str) -> list[FirmRun]:
     runs = instance.get_runs(dg.RunsFilter(tags={BACKFILL_ID_TAG: backfill_id}))
     last = {run.tags[PARTITION_NAME_TAG]: run for run in reversed(runs)}
     return [
-        FirmRun(firm_and_quarter(partition)[0], run.run_id, _said(instance, run))
+        FirmRun(PartitionKey.parse(partition).firm, run.run_id, _said(instance, run))
         for partition, run in sorted(last.items())
         if run.status in _FAILED
     ]

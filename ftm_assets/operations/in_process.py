@@ -25,12 +25,15 @@ from ftm_assets.storage.read.ingested import archived
 from ftm_assets.storage.read.queries import quarter_progress
 from ftm_assets.storage.read.text_sources import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.read.theme_state import theme_state
+from ftm_assets.storage.server.advisory_locks import Lock, release, try_acquire
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages import STAGES, SUMMARIES
 from ftm_assets.storage.write import stages
-from ftm_assets.storage.write.calls import IngestCounts, firm_keys, raise_if_locked, set_lock_timeout
+from ftm_assets.storage.write.calls import firm_keys, raise_if_locked, set_lock_timeout
+from ftm_assets.storage.write.upsert_plan import IngestCounts
 
-FIRM_ASSETS = tuple(dg.AssetKey(stage) for stage in stages.STAGES)
-SUMMARY_ASSETS = FIRM_ASSETS[-1:]
+FIRM_ASSETS = tuple(dg.AssetKey(stage.name) for stage in STAGES)
+SUMMARY_ASSETS = (dg.AssetKey(SUMMARIES.name),)
 _CHUNK = "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"
 # An in-process run is created, started and ended by one process, so also one that never started is an orphan.
 _UNFINISHED = [
@@ -205,8 +208,7 @@ def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Ite
     raises: AlreadyRunning
     """
     with database.engine.connect() as connection:
-        key = {"key": f"ftm {command}"}
-        if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(hashtextextended(:key, 0))"), key):
+        if not try_acquire(connection, Lock.COMMAND, command):
             raise AlreadyRunning(command)
         connection.commit()
         try:
@@ -217,7 +219,7 @@ def alone(instance: dg.DagsterInstance, database: Database, command: str) -> Ite
         finally:
             with suppress(sa.exc.DBAPIError):  # A server that was restarted has freed it already.
                 connection.rollback()
-                connection.execute(sa.text("SELECT pg_advisory_unlock(hashtextextended(:key, 0))"), key)
+                release(connection, Lock.COMMAND, command)
 
 
 def run_firms(

@@ -18,7 +18,8 @@ from ftm_assets.simulated.behaviour import MODEL as SIMULATED
 from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
+from ftm_assets.storage.stages.sentences import read_sentences
+from ftm_assets.storage.stages.topics import read_topics
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.storage.builders import derive, firm, firms, put_themes, themes_of
 from ftm_assets_tests.storage.sql import QUARTER
@@ -55,7 +56,7 @@ def test_the_planned_requests_are_those_that_would_be_sent(database: Database) -
     places = firms(database, 7, 8)
     put_themes(database, themes_of(database))
     with database.transaction() as connection:
-        real = [evidence_of(stages.read_topics(connection, at), stages.read_sentences(connection, at)) for at in places]
+        real = [evidence_of(read_topics(connection, at), read_sentences(connection, at)) for at in places]
         assert [list(each) for each in evidence_of_quarter(connection, QUARTER)] == real
         assert sum(each.n_items for each in planned_topics(connection, QUARTER)) == 4
         topics = read_quarter_topics(connection, QUARTER)

@@ -22,7 +22,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.operations import by_daemon as backfills
 from ftm_assets.storage.read.resolve import NoCall
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.stages import VectorsArchived
+from ftm_assets.storage.stages.sentences import VectorsArchived
 from ftm_assets_tests.buckets import DENIED, Bucket, Fault
 from ftm_assets_tests.fakes import FailingEncoder, HashEncoder, InterruptedEncoder
 from ftm_assets_tests.six_firms import COLUMNS, six_firms, write_calls

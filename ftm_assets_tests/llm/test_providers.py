@@ -251,5 +251,8 @@ def test_a_client_that_is_closed_leaves_its_questions_to_others(
         wait_for(lambda: model.counts.n_requests == 1)
         ours.close()
         assert left.exception() is not None
-    alive = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 4061978"
+    alive = """
+        SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database
+        WHERE locktype = 'advisory' AND datname = current_database()
+    """
     assert one(database, alive) == [0]

@@ -10,8 +10,9 @@ from ftm_assets.analysis.topic_summaries import Summaries, evidence_of, keyword_
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
-from ftm_assets.storage.write.stages import FirmQuarter, Stored
+from ftm_assets.storage.stages.base import FirmQuarter, Provenance, StageValue, find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
+from ftm_assets.storage.write.stages import write
 from ftm_assets.storage.write.themes import publish
 from ftm_assets_tests.fakes import FirstWordModel, HashEncoder, component
 from ftm_assets_tests.storage.sql import QUARTER, ask, load, one
@@ -47,13 +48,13 @@ def where_is(database: Database, company_id: int = 7, quarter: str = QUARTER) ->
     """The firm-quarter, as the partition key of the firm finds it."""
     [key] = one(database, f"SELECT partition_key FROM firms WHERE company_id = {company_id}")
     with database.transaction() as connection:
-        return stages.find_firm_quarter(connection, quarter, str(key))
+        return find_firm_quarter(connection, quarter, str(key))
 
 
 def sentences_of(database: Database, where: FirmQuarter, encoder: HashEncoder = ENCODER) -> Sentences:
     """The firm's sentences, made from its turns."""
     with database.transaction() as connection:
-        turns = stages.read_turns(connection, where)
+        turns = read_turns(connection, where)
     rows = split_turns(turns.company_id, turns.turns)
     vectors = encoder.encode([row.text for row in rows])
     return Sentences.of(turns, rows, vectors, (encoder.name, encoder.revision))
@@ -75,10 +76,10 @@ def summaries_of(topics: Topics, sentences: Sentences, encoder: HashEncoder = EN
     )
 
 
-def put(database: Database, where: FirmQuarter, value: Stored, **provenance: object) -> bool:
+def put(database: Database, where: FirmQuarter, value: StageValue, **provenance: object) -> bool:
     """Write one stage in a transaction of its own; returns whether its rows were replaced."""
     with database.transaction() as connection:
-        return stages.write(connection, where, value, provenance)
+        return write(connection, where, value, Provenance.of(value, None, **provenance))
 
 
 def derive(database: Database, where: FirmQuarter) -> tuple[Sentences, Topics, Summaries]:
@@ -109,7 +110,7 @@ def themes_of(database: Database, settings: ThemeSettings = THEME_SETTINGS) -> T
 def put_themes(database: Database, themes: Themes) -> bool:
     """Publish; returns whether that made a new run."""
     with database.transaction() as connection:
-        return publish(connection, themes, {}).changed
+        return publish(connection, themes, Provenance.of(themes)).changed
 
 
 def wait_for_a_lock(database: Database) -> None:

@@ -14,8 +14,10 @@ from ftm_assets.analysis.topics import Topic, Topics, TopicSentence
 from ftm_assets.analysis.transcripts import Component, Reject
 from ftm_assets.storage.read.theme_state import current_summaries, n_expected
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages.base import Provenance, find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
 from ftm_assets.storage.write.calls import Ingested, create_quarter, ingest
-from ftm_assets.storage.write.stages import find_firm_quarter, read_turns, write
+from ftm_assets.storage.write.stages import write
 from ftm_assets.storage.write.themes import publish
 from ftm_assets_tests.fakes import HashEncoder
 
@@ -67,7 +69,7 @@ def derive(database: Database, *firm_keys: str, quarter: str = QUARTER) -> None:
             summary = TopicSummary(0, "Freight costs rose.", "keywords", None, (rows[0].sentence_id,))
             summaries = Summaries((summary,), encoder.encode([summary.text]), topics.content_hash, sentences.encoder)
             for stage in (sentences, topics, summaries):
-                write(connection, where, stage, {})
+                write(connection, where, stage, Provenance.of(stage))
 
 
 def publish_theme(database: Database, *company_ids: int, quarter: str = QUARTER) -> None:
@@ -85,7 +87,7 @@ def publish_theme(database: Database, *company_ids: int, quarter: str = QUARTER)
             n_expected=n_expected(connection, quarter),
             n_topics=n,
         )
-        publish(connection, themes, {})
+        publish(connection, themes, Provenance.of(themes))
 
 
 def all_rows(database: Database) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""Rows taken out on purpose: a call, a firm, a quarter."""
+"""Rows deleted on purpose: a call, a firm, a quarter."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,14 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.storage.maintain.search_index import drop_search_index
 from ftm_assets.storage.schema import tables as t
-from ftm_assets.storage.write.calls import delete_call, leaf, raise_if_locked, set_lock_timeout
+from ftm_assets.storage.stages import STAGES
+from ftm_assets.storage.write.calls import delete_call, partition_table, raise_if_locked, set_lock_timeout
 from ftm_assets.storage.write.themes import delete_themes
 
 
 @dataclass(frozen=True)
-class CallToForget:
-    """A call that is taken out, with all that was made from it."""
+class CallToDelete:
+    """A call that is to be deleted with all that was made from it."""
 
     quarter: str
     company_id: int
@@ -22,10 +23,10 @@ class CallToForget:
     headline: str
 
 
-def calls_to_forget(
+def calls_to_delete(
     connection: Connection, quarter: str | None = None, company_id: int | None = None, transcript_id: int | None = None
-) -> list[CallToForget]:
-    """The calls that meet every condition given, and the versions that gave way to them; of none given, none."""
+) -> list[CallToDelete]:
+    """The calls that meet every condition, and the versions that they superseded. None without a condition."""
     wanted = [
         column == value
         for column, value in (
@@ -39,18 +40,24 @@ def calls_to_forget(
         return []
     chosen = sa.select(t.Call.transcript_id).where(*wanted)
     found = connection.execute(
-        sa.select(t.Call.quarter, t.Call.company_id, t.Firm.partition_key, t.Call.transcript_id, t.Call.headline)
+        sa.select(
+            t.Call.quarter,
+            t.Call.company_id,
+            t.Firm.partition_key.label("firm_key"),
+            t.Call.transcript_id,
+            t.Call.headline,
+        )
         .join(t.Firm, t.Firm.company_id == t.Call.company_id)
         .where(sa.or_(t.Call.transcript_id.in_(chosen), t.Call.superseded_by.in_(chosen)))
         .order_by(t.Call.quarter, t.Firm.partition_key, t.Call.transcript_id)
     )
-    return [CallToForget(*row) for row in found]
+    return [CallToDelete(**row) for row in found.mappings()]
 
 
-def forget(connection: Connection, calls: list[CallToForget]) -> None:
+def delete_calls(connection: Connection, calls: list[CallToDelete]) -> None:
     """Delete the calls and what was derived from their firm-quarters.
 
-    Published themes stay, marked stale, until the quarter's themes are made anew.
+    Published themes stay, marked stale, until the quarter's themes are made again.
     """
     for call in calls:
         delete_call(connection, call.company_id, call.transcript_id)
@@ -63,18 +70,23 @@ def firms_without_calls(connection: Connection) -> list[str]:
 
 
 def drop_quarter(connection: Connection, quarter: str) -> int:
-    """Delete everything of a quarter, its leaf of `sentences` included; returns how many calls it held.
+    """Delete everything of a quarter, its partition of `sentences` included; returns how many calls it held.
 
-    raises: QuarterInUse if others are in the way for longer than LOCK_TIMEOUT_MS
+    raises: QuarterInUse if a lock is not free within LOCK_TIMEOUT_MS
     """
+    partition = partition_table(quarter)
+    # The partition holds the sentences; the other tables of the stages hold rows of all quarters.
+    of_stages: list[type[t.Base]] = [table for stage in STAGES for table in stage.tables if table is not t.Sentence][
+        ::-1
+    ]
     with raise_if_locked(quarter, "dropped"):
         set_lock_timeout(connection)
-        # All at once and before all else: dropping the leaf drops triggers of these tables too, and whoever takes
-        # such locks one by one meets a deadlock.
-        connection.execute(
-            sa.text("LOCK TABLE firm_quarters, topic_sentences, components, topic_summaries, themes, ONLY sentences")
-        )
-    # Versions in other quarters that gave way to one of this quarter: nothing would be left of their event but them.
+        # All at once and before all else: dropping the partition drops triggers of these tables too, and taking such
+        # locks one by one ends in a deadlock.
+        locked: list[type[t.Base]] = [t.FirmQuarter, *of_stages, t.Component, t.Theme]
+        names = ", ".join(table.__tablename__ for table in locked)
+        connection.execute(sa.text(f"LOCK TABLE {names}, ONLY sentences"))
+    # Versions in other quarters that one of this quarter superseded: nothing else would be left of their event.
     kept, gone = t.Call.__table__.alias(), t.Call.__table__
     left_behind = connection.execute(
         sa.select(kept.c.company_id, kept.c.transcript_id)
@@ -88,11 +100,11 @@ def drop_quarter(connection: Connection, quarter: str) -> int:
     ).scalar_one()
     drop_search_index(connection, quarter)
     delete_themes(connection, quarter)
-    _delete(connection, quarter, t.TopicSummary, t.TopicSentence, t.Topic)
-    # A leaf under a foreign key cannot be dropped where it hangs.
-    if connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
-        connection.execute(sa.text(f"ALTER TABLE sentences DETACH PARTITION {leaf(quarter)}"))
-        connection.execute(sa.text(f"DROP TABLE {leaf(quarter)}"))
+    _delete(connection, quarter, *of_stages)
+    # A partition under a foreign key cannot be dropped while it is attached.
+    if connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": partition}):
+        connection.execute(sa.text(f"ALTER TABLE sentences DETACH PARTITION {partition}"))
+        connection.execute(sa.text(f"DROP TABLE {partition}"))
     _delete(connection, quarter, t.Component, t.Call, t.Materialization, t.FirmQuarter, t.Quarter)
     return n_calls
 

@@ -1,8 +1,8 @@
 """The search index of a quarter: one HNSW index for its themes, one for its topics, one for its sentences.
 
-An index holds vectors as `halfvec`, half as wide, without the zeros behind the encoder's own width, and finds nearly
-all of the nearest; what it finds is ranked by the whole vectors (see `queries.search`). It is built beside readers and
-writers, and lives outside of the migrations, like the leaves of `sentences`: it comes and goes with the quarter.
+An index holds vectors as `halfvec`, half as wide, without the zeros behind the encoder's own width. It finds nearly all
+of the nearest, which are then ranked by the whole vectors (decision 74). It is built while others read and write, and
+no migration creates it, as no migration creates the partitions of `sentences`: both belong to a quarter.
 """
 
 import re
@@ -24,16 +24,17 @@ from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.read.ingested import archived
 from ftm_assets.storage.schema.vectors import vectors_of
+from ftm_assets.storage.server.advisory_locks import Lock, try_acquire
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, leaf
+from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, partition_table
 
 POLL_S = 1.0
-_N_LOOKED_AT = 100
-# Sentences that are searched. The others are said by thousands in the same words: they take a quarter of an index, and
-# as many equal vectors fill each other's neighbourhoods, so that searches lose their way.
+_N_SAMPLED = 100
+# Sentences that are searched. Boilerplate is said by thousands in the same words: it would take a quarter of an index,
+# and so many equal vectors fill each other's neighbourhoods, so that searches miss what they look for.
 MODELLED = "boilerplate IS NULL"
 CLEAN_UP_MS = 1_000
-# Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
+# Rewriting a row under an index costs half a row's share of building it; but a firm's run waits for it. Decision 75.
 BULK_SHARE = 0.1
 PREFIX = "hnsw_"
 _SAFE_IN_PARALLEL = (0, 8, 3)
@@ -51,7 +52,7 @@ class Level(StrEnum):
 
 
 class State(StrEnum):
-    """How an index stands: `other` was built with other settings, `broken` was left by a build that ended half-way."""
+    """State of an index: `other` was built with other settings, `broken` was left by a build that did not finish."""
 
     ready = "ready"
     building = "building"
@@ -61,17 +62,22 @@ class State(StrEnum):
 
 
 class SearchIndexSettings(BaseModel, frozen=True):
-    """How the graph of an index is built; a quarter whose index has another m or ef_construction is built anew."""
+    """How the graph of an index is built; an index with another m or ef_construction is built again."""
 
-    m: int = Field(16, ge=2, le=100, description="neighbours of a vector in the graph; more find more and take more")
+    m: int = Field(
+        16,
+        ge=2,
+        le=100,
+        description="neighbours of a vector in the graph; more of them improve recall and take more memory",
+    )
     ef_construction: int = Field(
-        64, ge=4, le=1000, description="candidates that its neighbours are chosen of, at least twice m"
+        64, ge=4, le=1000, description="candidates from which its neighbours are chosen, at least twice m"
     )
 
 
 @dataclass(frozen=True)
 class IndexState:
-    """The index of a level: its state, its size, and while it is built how far it is."""
+    """The index of a level: its state, its size, and the progress of its build."""
 
     quarter: str
     level: Level
@@ -83,10 +89,10 @@ class IndexState:
 
 @dataclass(frozen=True)
 class BuildProgress:
-    """What a build does at this moment, as Postgres tells it.
+    """What a build does at this moment, as Postgres reports it.
 
     n_done, n_total: rows in the graph, of those that the table holds
-    waits_for:       process id of the session that it waits for, None if for none
+    waits_for:       process id of the session that it waits for; None if it does not wait
     """
 
     level: Level
@@ -96,19 +102,21 @@ class BuildProgress:
     waits_for: int | None
 
     def __str__(self) -> str:
-        told = f"{self.level}: {self.phase}"
+        text = f"{self.level}: {self.phase}"
         if self.n_total and self.n_done:
-            told += f", {self.n_done:,} of {self.n_total:,} rows ({self.n_done / self.n_total:.0%})"
-        return told + (f", waits for process {self.waits_for} of the server" if self.waits_for else "")
+            text += f", {self.n_done:,} of {self.n_total:,} rows ({self.n_done / self.n_total:.0%})"
+        if self.waits_for:
+            text += f", waits for process {self.waits_for} of the server"
+        return text
 
 
 @dataclass(frozen=True)
 class LevelIndex:
     """An index after `build_search_index`.
 
-    built:   False if it was there as it should be
-    seconds: for each phase that was seen, in order
-    notices: what Postgres remarked, such as a graph that has outgrown its memory
+    built:   False if it was ready before
+    seconds: for each phase that was observed, in order
+    notices: from Postgres, such as a graph that has outgrown its memory
     """
 
     level: Level
@@ -127,7 +135,7 @@ class LevelIndex:
 
 
 class NoSharedMemory(FtmError):
-    """The server has not the shared memory that a parallel build needs."""
+    """The server lacks the shared memory that a parallel build needs."""
 
     def __init__(self, name: str, memory_mb: int, reason: str) -> None:
         super().__init__(
@@ -143,7 +151,7 @@ class NoQuarter(FtmError):
         super().__init__(f"no calls in {quarter}, so there is nothing to index; load some first: ftm ingest SOURCE")
 
 
-_Tell = Callable[[BuildProgress], None]
+_OnProgress = Callable[[BuildProgress], None]
 
 
 def index_name(level: Level, quarter: str) -> str:
@@ -152,7 +160,7 @@ def index_name(level: Level, quarter: str) -> str:
 
 
 def levels_of(connection: Connection, quarter: str) -> list[Level]:
-    """What can be searched of a quarter: all levels, without the sentences of one that is archived."""
+    """What can be searched of a quarter: all levels, except the sentences of an archived one."""
     gone = {Level.sentences} if archived(connection, [quarter]) else set()
     return [level for level in Level if level not in gone]
 
@@ -180,7 +188,7 @@ def ready_levels(connection: Connection, quarters: Collection[str]) -> dict[tupl
 
 
 def index_states(connection: Connection, quarter: str, settings: SearchIndexSettings | None = None) -> list[IndexState]:
-    """How the indexes of a quarter stand, in order of levels.
+    """State of the indexes of a quarter, in order of levels.
 
     settings: what they should be built with; None for any
     """
@@ -209,7 +217,7 @@ def index_states(connection: Connection, quarter: str, settings: SearchIndexSett
         elif not row.indisvalid:
             state = State.broken
         else:
-            # Of the form that indexes had before: it is searched all the same.
+            # An index of an earlier version, over all sentences: queries can use it all the same.
             is_former = names[row.name] is Level.sentences and not row.is_partial
             built_so = settings is None or (_built_with(row.reloptions, settings) and not is_former)
             state = State.ready if built_so else State.other
@@ -224,22 +232,23 @@ def search_index_ready(connection: Connection, quarter: str) -> bool:
 
 
 def build_search_index(
-    database: Database, quarter: str, settings: SearchIndexSettings, tell: _Tell = lambda _: None
+    database: Database, quarter: str, settings: SearchIndexSettings, on_progress: _OnProgress = lambda _: None
 ) -> list[LevelIndex]:
     """Build what is missing, broken or built with other settings, the smallest level first; leave what is ready.
 
-    Waits for whoever builds the same already, and for transactions that began before. One that is stopped takes its
-    index away; one that is killed goes on in the server, or leaves a broken index, which the next one replaces.
+    Waits for another process that builds the same, and for transactions that began before. Ctrl-C drops the unfinished
+    index. A build whose process is killed continues in the server, or leaves a broken index, which the next one
+    replaces.
 
-    tell:   called every second while something is built, by this process or by another
-    raises: NoQuarter, NoSharedMemory
+    on_progress: called every second while something is built, by this process or by another
+    raises:      NoQuarter, NoSharedMemory
     """
     with database.transaction() as connection:
-        if not connection.scalar(sa.text("SELECT to_regclass(:leaf)"), {"leaf": leaf(quarter)}):
+        if not connection.scalar(sa.text("SELECT to_regclass(:name)"), {"name": partition_table(quarter)}):
             raise NoQuarter(quarter)
-    with _alone(database, quarter, tell) as connection:
+    with _exclusive_session(database, quarter, on_progress) as connection:
         levels = levels_of(connection, quarter)
-        return [_bring(database, connection, quarter, level, settings, tell) for level in levels]
+        return [_build_level(database, connection, quarter, level, settings, on_progress) for level in levels]
 
 
 def drop_search_index(connection: Connection, quarter: str) -> None:
@@ -249,10 +258,10 @@ def drop_search_index(connection: Connection, quarter: str) -> None:
 
 
 def drop_index_for_bulk_write(database: Database, quarter: str, n_firms: int) -> bool:
-    """Drop the quarter's indexes if so many of its firms are to be written that building them anew is cheaper.
+    """Drop the quarter's indexes if so many of its firms are to be written that building them again is cheaper.
 
-    Returns whether they are gone. Where somebody builds them at this moment, or reads and does not end, rows are
-    written beside them.
+    Returns whether they were dropped. While another process builds them or reads from them, they stay, and writing
+    rows is slower.
     """
     with database.transaction() as connection:
         n_expected = connection.execute(
@@ -262,7 +271,7 @@ def drop_index_for_bulk_write(database: Database, quarter: str, n_firms: int) ->
     if not there or n_firms <= BULK_SHARE * n_expected:
         return False
     with _session(database) as connection:
-        if not _lock(connection, quarter):
+        if not try_acquire(connection, Lock.SEARCH_INDEX, quarter):
             return False
         connection.execute(sa.text(f"SET lock_timeout = {LOCK_TIMEOUT_MS}"))
         try:
@@ -277,43 +286,38 @@ def drop_index_for_bulk_write(database: Database, quarter: str, n_firms: int) ->
 
 @contextmanager
 def _session(database: Database) -> Iterator[Connection]:
-    """A connection on which each statement is a transaction, as building beside others demands; closed at the end."""
+    """A connection on which each statement is a transaction, as CREATE INDEX CONCURRENTLY needs; closed at the end."""
     with database.engine.connect() as connection:
         connection.execution_options(isolation_level="AUTOCOMMIT")
         try:
             yield connection
         finally:
-            # Closed, not given back: it holds the lock, and settings of its own.
+            # Closed, not returned to the pool: it holds the lock, and settings of its own.
             connection.invalidate()
 
 
 @contextmanager
-def _alone(database: Database, quarter: str, tell: _Tell) -> Iterator[Connection]:
-    """A session with the sole right to build or drop the quarter's indexes.
+def _exclusive_session(database: Database, quarter: str, on_progress: _OnProgress) -> Iterator[Connection]:
+    """A session that holds the lock under which the quarter's indexes are built and dropped.
 
-    The session itself holds the right, so that a build goes on undisturbed when the process that asked for it dies.
+    The session itself holds the lock, so that a build continues undisturbed when the process that started it dies.
     """
     with _session(database) as connection:
-        # Not waited for in the database: whoever waits there holds up what he waits for.
-        while not _lock(connection, quarter):
+        # Polled, not waited for in the database: CREATE INDEX CONCURRENTLY would wait for the waiter. Decision 76.
+        while not try_acquire(connection, Lock.SEARCH_INDEX, quarter):
             for progress in _progress(connection, quarter):
-                tell(progress)
+                on_progress(progress)
             sleep(POLL_S)
         yield connection
 
 
-def alone_with_index(connection: Connection, quarter: str) -> bool:
-    """Take the sole right to build or drop the quarter's indexes until the transaction ends; False if others do."""
-    return _lock(connection, quarter, "pg_try_advisory_xact_lock")
-
-
-def _lock(connection: Connection, quarter: str, how: str = "pg_try_advisory_lock") -> bool:
-    key = {"key": f"ftm search index {quarter}"}
-    return bool(connection.scalar(sa.text(f"SELECT {how}(hashtextextended(:key, 0))"), key))
-
-
-def _bring(
-    database: Database, connection: Connection, quarter: str, level: Level, settings: SearchIndexSettings, tell: _Tell
+def _build_level(
+    database: Database,
+    connection: Connection,
+    quarter: str,
+    level: Level,
+    settings: SearchIndexSettings,
+    on_progress: _OnProgress,
 ) -> LevelIndex:
     [before] = [index for index in index_states(connection, quarter, settings) if index.level is level]
     table, column, condition = _target(level, quarter)
@@ -338,9 +342,9 @@ def _bring(
         f"WITH (m = {settings.m}, ef_construction = {settings.ef_construction}){condition}"
     )
     try:
-        seconds, notices = _execute(database, connection, quarter, n_rows, statement, tell)
+        seconds, notices = _execute(database, connection, quarter, n_rows, statement, on_progress)
     except BaseException as error:
-        # Where the server is gone, or somebody holds the table, it is left for the next build to find.
+        # If the server is gone or the table is locked, the broken index stays, and the next build replaces it.
         with suppress(sa.exc.DBAPIError):
             connection.execute(sa.text(f"SET lock_timeout = {CLEAN_UP_MS}"))
             _drop(connection, before.name)
@@ -352,21 +356,21 @@ def _bring(
 
 
 def _execute(
-    database: Database, connection: Connection, quarter: str, n_rows: int, statement: str, tell: _Tell
+    database: Database, connection: Connection, quarter: str, n_rows: int, statement: str, on_progress: _OnProgress
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """Seconds of each phase of a build, and what Postgres remarked. Whoever is interrupted cancels the build."""
+    """Seconds of each phase of a build, and the notices of Postgres. An exception here cancels the build."""
     driver = cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     seconds: dict[str, float] = {}
     notices: list[str] = []
-    driver.add_notice_handler(lambda said: notices.append(str(said.message_primary)))
-    with ThreadPoolExecutor(1) as thread, database.engine.connect() as looking:
-        looking.execution_options(isolation_level="AUTOCOMMIT")
+    driver.add_notice_handler(lambda notice: notices.append(str(notice.message_primary)))
+    with ThreadPoolExecutor(1) as thread, database.engine.connect() as watcher:
+        watcher.execution_options(isolation_level="AUTOCOMMIT")
         build: Future[object] = thread.submit(connection.exec_driver_sql, statement)
         last, phase = monotonic(), "building"
         try:
             while not wait([build], timeout=POLL_S).done:
-                for progress in _progress(looking, quarter, n_rows):
-                    tell(progress)
+                for progress in _progress(watcher, quarter, n_rows):
+                    on_progress(progress)
                     phase = progress.phase
                 now = monotonic()
                 seconds[phase] = seconds.get(phase, 0.0) + now - last
@@ -381,12 +385,12 @@ def _execute(
 
 
 def _progress(connection: Connection, quarter: str, n_total: int = 0) -> list[BuildProgress]:
-    """What is built of the quarter at this moment, by whichever process."""
+    """The builds of the quarter that run at this moment, in any process."""
     names = {index_name(level, quarter): level for level in Level}
     rows = connection.execute(
         sa.text(
             """
-            SELECT c.relname, p.phase, p.tuples_done, greatest(p.tuples_total, :total) AS total,
+            SELECT c.relname, p.phase, p.tuples_done AS n_done, greatest(p.tuples_total, :total) AS n_total,
                    nullif(p.current_locker_pid, 0) AS waits_for
             FROM pg_stat_progress_create_index AS p JOIN pg_class AS c ON c.oid = p.index_relid
             WHERE c.relname = ANY(:names)
@@ -394,7 +398,10 @@ def _progress(connection: Connection, quarter: str, n_total: int = 0) -> list[Bu
         ),
         {"names": list(names), "total": n_total},
     )
-    return [BuildProgress(names[row[0]], *row[1:]) for row in rows]
+    return [
+        BuildProgress(names[row.relname], row.phase, n_done=row.n_done, n_total=row.n_total, waits_for=row.waits_for)
+        for row in rows
+    ]
 
 
 def _drop(connection: Connection, name: str) -> None:
@@ -410,13 +417,13 @@ def _target(level: Level, quarter: str) -> tuple[str, str, str]:
         case Level.topics:
             return "topic_summaries", "embedding", of_quarter
         case Level.sentences:
-            return leaf(quarter), "embedding", f" WHERE {MODELLED}"
+            return partition_table(quarter), "embedding", f" WHERE {MODELLED}"
 
 
 def _width(connection: Connection, table: str, column: str, condition: str) -> int:
-    """Dimensions before the zeros that pad every vector: told by some vectors, and then by all."""
+    """Dimensions before the zeros that pad every vector. Guessed from some vectors, then checked on all."""
     vectors = connection.scalars(
-        sa.text(f"SELECT vector_send({column}::vector) FROM {table}{condition} LIMIT {_N_LOOKED_AT}")  # noqa: S608
+        sa.text(f"SELECT vector_send({column}::vector) FROM {table}{condition} LIMIT {_N_SAMPLED}")  # noqa: S608
     )
     used = np.flatnonzero(vectors_of(list(vectors)).any(axis=0))
     width = int(used[-1]) + 1 if used.size else DIMENSIONS

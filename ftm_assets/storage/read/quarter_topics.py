@@ -25,7 +25,7 @@ from ftm_assets.storage.read.theme_state import current_run, current_summaries, 
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.schema.vectors import binary, vectors_of
 from ftm_assets.storage.server.table_stats import analyze
-from ftm_assets.storage.write.stages import VectorsArchived
+from ftm_assets.storage.stages.sentences import VectorsArchived
 
 
 def analyze_topic_tables(connection: Connection) -> None:

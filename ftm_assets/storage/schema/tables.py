@@ -1,8 +1,8 @@
 """Every table, key and index; the only place where they are written.
 
 The way up is firm_quarters <- calls <- components <- sentences <- topic_sentences -> topics <- theme_topics -> themes.
-No foreign key cascades into another asset's rows: who replaces rows deletes what was derived from them, in the same
-transaction, on purpose.
+No foreign key cascades into another asset's rows: code that replaces rows also deletes what was derived from them, in
+the same transaction. Decision 10.
 """
 
 from datetime import date, datetime
@@ -66,7 +66,7 @@ class Quarter(Base):
 
 
 class Firm(Base):
-    """A firm at first sight; its key in the Dagster UI never changes."""
+    """A firm. Its key in the Dagster UI is made when the firm is first loaded, and never changes."""
 
     __tablename__ = "firms"
 
@@ -88,7 +88,7 @@ class FirmQuarter(Base):
 
 
 class Materialization(Base):
-    """What a stage of a firm-quarter holds, what it was built from, and by which versions and settings."""
+    """The provenance of a firm-quarter's stage: what it holds, what it was built from, by which code and settings."""
 
     __tablename__ = "materializations"
     __table_args__ = (
@@ -110,8 +110,8 @@ class Materialization(Base):
 class Call(Base):
     """A version of a call. Only the modelled one keeps its text here.
 
-    `superseded_by` names the version that is modelled instead, or itself where nobody knew the event by the day that
-    was asked for; it is null for the modelled one.
+    `superseded_by` names the version that is modelled instead. It is null for the modelled version, and a version's own
+    id if no version of the event was known by the day of `as_of`.
     """
 
     __tablename__ = "calls"
@@ -228,13 +228,13 @@ class Topic(Base):
         doc="company id, quarter and topic number",
     )
     label: Mapped[str] = mapped_column(doc="the first keywords that share no word")
-    keywords: Mapped[list[str]] = mapped_column(doc="most telling first")
+    keywords: Mapped[list[str]] = mapped_column(doc="most distinctive first")
     n_sentences: Mapped[int] = mapped_column(Integer, doc="sentences in the topic")
     centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False, doc="unit-length mean of its sentences")
 
 
 class TopicSentence(Base):
-    """Where a modelled sentence went: `raw_topic` as clustered (-1 noise), `topic_number` after re-assignment."""
+    """The topic of a modelled sentence: `raw_topic` as clustered (-1 noise), `topic_number` after re-assignment."""
 
     __tablename__ = "topic_sentences"
     __table_args__ = (
@@ -257,7 +257,7 @@ class TopicSentence(Base):
 
 
 class TopicSummary(Base):
-    """A topic in one or two sentences, who wrote them (`source`), and the sentences they rest on."""
+    """A summary of a topic in one or two sentences, who wrote it (`source`), and the sentences it rests on."""
 
     __tablename__ = "topic_summaries"
     __table_args__ = (
@@ -345,7 +345,7 @@ class Theme(Base):
         Integer, doc="the last run that found it; below the current one the theme is retired"
     )
     label: Mapped[str] = mapped_column(doc="the first keywords that share no word")
-    keywords: Mapped[list[str]] = mapped_column(doc="most telling first")
+    keywords: Mapped[list[str]] = mapped_column(doc="most distinctive first")
     n_firms: Mapped[int] = mapped_column(Integer, doc="firms with a topic in it")
     n_topics: Mapped[int] = mapped_column(Integer, doc="topics in it")
     n_sentences: Mapped[int | None] = mapped_column(
@@ -360,7 +360,7 @@ class Theme(Base):
     )
     centroid: Mapped[Any] = mapped_column(Vector(DIMENSIONS), nullable=False, doc="unit-length mean of its topics")
     title: Mapped[str | None] = mapped_column(doc="the theme in a few words, null for keywords")
-    description: Mapped[str | None] = mapped_column(doc="the theme in a few sentences, null if nobody wrote it")
+    description: Mapped[str | None] = mapped_column(doc="the theme in a few sentences, null if there is none")
     description_source: Mapped[str | None] = mapped_column(doc="keywords, or model where a language model wrote it")
     description_model: Mapped[str | None] = mapped_column(doc="the language model, null for keywords")
     description_embedding: Mapped[Any | None] = mapped_column(

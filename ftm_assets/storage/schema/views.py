@@ -7,9 +7,10 @@ column are written once, in one line, and the meaning is the column's comment in
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import Any
 
-STAGES = ("firm_sentences", "firm_topics", "topic_summaries")
+from ftm_assets.storage.stages import STAGES
+from ftm_assets.storage.stages.base import FirmStage
 
 
 @dataclass(frozen=True)
@@ -174,11 +175,10 @@ WHERE NOT EXISTS (
 )
 
 
-def firm_status(stages: Sequence[str]) -> View:
-    """How far each firm is, for stages in this order: each is made from the one before it, the first from the calls."""
+def firm_status(stages: Sequence[FirmStage[Any]]) -> View:
+    """How far each firm is, stage by stage in this order."""
     values = ", ".join(
-        f"({order}, '{stage}', '{made_from}')"
-        for order, (made_from, stage) in enumerate(pairwise(("transcripts", *stages)), start=1)
+        f"({order}, '{stage.name}', '{stage.built_from}')" for order, stage in enumerate(stages, start=1)
     )
     return View(
         name="firm_status",

@@ -1,4 +1,4 @@
-"""The door to Postgres: an embedded server unless a URL names another, migrated before first use."""
+"""The connection to Postgres: an embedded server unless a URL names another, migrated before first use."""
 
 import logging
 import re
@@ -18,10 +18,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import Settings, parse_url, with_database
+from ftm_assets.storage.server.advisory_locks import Lock, acquire, release
 from ftm_assets.storage.server.embedded import EmbeddedServer
 
 _log = logging.getLogger(__name__)
-_MIGRATION_LOCK = 4_061_977  # Any constant does, as long as every process takes the same one.
 
 
 class DatabaseRefused(FtmError):
@@ -58,7 +58,7 @@ class Database:
         return server.url("ftm")
 
     def keep_up(self) -> None:
-        """Start the embedded server again if it has died; a server of one's own is left to others."""
+        """Start the embedded server again if it has died. Does nothing for a server that `FTM_DATABASE_URL` names."""
         if self.embedded is not None:
             self.embedded.start()
 
@@ -71,7 +71,7 @@ class Database:
 
     @cached_property
     def engine(self) -> Engine:
-        """An engine on the migrated database; one a process, never carried across a fork."""
+        """An engine on the migrated database. Each process has its own; a fork must not inherit it."""
         url = self.url()
         _create_database(url)
         engine = sa.create_engine(_with_driver(url), pool_pre_ping=True, pool_size=2)
@@ -92,12 +92,12 @@ class Database:
 
 
 def migrate(connection: Connection) -> None:
-    """Bring the database to the newest schema; a no-op on one that is there.
+    """Upgrade the database to the newest schema; does nothing if it has it.
 
     raises: DatabaseRefused if pgvector is missing or older than 0.8.0, or a newer version of ours migrated further
     """
     _check_server(connection)
-    connection.execute(sa.text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+    acquire(connection, Lock.MIGRATION)
     try:
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
@@ -108,7 +108,7 @@ def migrate(connection: Connection) -> None:
         raise DatabaseRefused(f"the schema is not one of ours ({error}); install the newest ftm_assets") from error
     finally:
         connection.rollback()
-        connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+        release(connection, Lock.MIGRATION)
         connection.commit()
 
 
@@ -167,7 +167,7 @@ def _create_database(url: str) -> None:
             name = connection.dialect.identifier_preparer.quote(target.database)
             connection.execute(sa.text(f"CREATE DATABASE {name}"))
     except sa.exc.DBAPIError as error:
-        # Two processes may come at once; the second finds the database there.
+        # Two processes may create it at once; the second finds it there.
         if "already exists" not in str(error):
             raise _refused(url, error) from error
 

@@ -1,7 +1,7 @@
-"""The PostgreSQL that is there without being installed: a server of one's own below one directory.
+"""The embedded PostgreSQL: a server that needs no installation, with all its files below one directory.
 
-It outlives the process that started it and stops only when told to. Whether it runs is decided by talking to it, not by
-a pid.
+It outlives the process that started it and runs until `stop`. Whether it runs is decided by connecting to it, not by a
+pid. Decision 23.
 """
 
 import fcntl
@@ -33,10 +33,10 @@ HOST = "127.0.0.1"
 FIRST_PORT, N_PORTS = 20_000, 10_000
 START_TIMEOUT_S = 60
 RETRY_S = 0.1
-COMPLAINT_LINES = 20
+N_LOG_LINES = 20
 OR_ELSEWHERE = "or set FTM_DATABASE_URL to a PostgreSQL server of your own"
 
-# Written into postgresql.conf once; there whoever owns a bigger machine may change them.
+# Written into postgresql.conf once; change them there on a bigger machine.
 SETTINGS = {
     "max_connections": "200",
     "max_wal_size": "2GB",
@@ -47,8 +47,8 @@ SETTINGS = {
     "log_timezone": "UTC",
 }
 
-# A vector index that is larger than Postgres' own buffers is searched three times as slowly, though the system has its
-# pages in memory. What nobody reads is never taken.
+# A search takes three times as long in a vector index that is larger than Postgres' own buffers, although the system
+# has its pages in memory. Buffers that are never used take no memory.
 BUFFERS_SHARE, MOST_BUFFERS = 0.25, 8 << 30
 
 
@@ -57,15 +57,15 @@ def buffers_mb(n_bytes: int) -> int:
     return max(128, min(int(BUFFERS_SHARE * n_bytes), MOST_BUFFERS) >> 20)
 
 
-# All said aloud, so that PGSSLMODE, PGHOSTADDR and their like do not count. And scram only: a stranger who has taken
-# our port must not be able to ask for the password in clear text.
+# All spelled out, so that PGSSLMODE, PGHOSTADDR and the like do not count. And scram only: another program that has
+# taken our port must not be able to ask for the password in clear text.
 PROBE = (
     f"dbname=postgres user={USER} host={HOST} hostaddr={HOST} connect_timeout=3 options='' "
     "require_auth=scram-sha-256 sslmode=disable gssencmode=disable"
 )
 
-# What another attempt mends: backends that outlive a killed postmaster for a moment, a port lost before it was bound.
-PASSING = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists', "Address already in use")
+# Errors that a retry resolves: backends that outlive a killed postmaster for a moment, a port lost before it was bound.
+TRANSIENT = ("pre-existing shared memory block", 'lock file "postmaster.pid" already exists', "Address already in use")
 
 # pg_ctl puts paths between double quotes into a shell command and escapes nothing.
 UNQUOTABLE = set('"$`\\\n')
@@ -90,27 +90,27 @@ class EmbeddedServer:
             raise EmbeddedServerError(self.home, f"pg_ctl cannot handle {bad} in a path", "choose another directory")
 
     def start(self) -> None:
-        """A server that accepts connections, also when it did already; `home` is made and filled when it is new.
+        """Start the server unless it runs; `home` is created and filled when it is new.
 
-        raises: EmbeddedServerError with the last lines of the log if the server does not come up
+        raises: EmbeddedServerError with the last lines of the log if the server does not start
         """
-        with self._alone():
+        with self._locked():
             self._initialise()
             deadline = time.monotonic() + START_TIMEOUT_S
             while refusal := self._refusal():
-                complaint = self._wake()
-                passing = not complaint or any(reason in complaint for reason in PASSING)
-                if not passing or time.monotonic() > deadline:
-                    last_words = "\n".join((complaint or refusal).strip().splitlines()[-COMPLAINT_LINES:])
-                    next_step = f"mend what {self._log} says, {OR_ELSEWHERE}\n{last_words}"
+                error = self._launch()
+                is_transient = not error or any(reason in error for reason in TRANSIENT)
+                if not is_transient or time.monotonic() > deadline:
+                    last_lines = "\n".join((error or refusal).strip().splitlines()[-N_LOG_LINES:])
+                    next_step = f"fix what {self._log} says, {OR_ELSEWHERE}\n{last_lines}"
                     raise EmbeddedServerError(self.home, "the server does not start", next_step)
                 time.sleep(RETRY_S)
 
     def stop(self) -> None:
-        """No server, also when there was none; open transactions are rolled back, committed ones are kept."""
+        """Stop the server if it runs; open transactions are rolled back, committed ones are kept."""
         if not self._data.exists():
             return
-        with self._alone():
+        with self._locked():
             if self._postmaster_port() is None:
                 return
             pg_ctl = self._run("pg_ctl", "stop", "-D", str(self._data), "-m", "fast")
@@ -151,10 +151,13 @@ class EmbeddedServer:
         try:
             return file.read_text()
         except FileNotFoundError as error:
-            next_step = f"put it back or begin anew without {self._data}" if self._data.exists() else "start it first"
+            start_over = f"put it back, or delete {self._data} and start over"
+            next_step = start_over if self._data.exists() else "start it first"
             raise EmbeddedServerError(file, "there is no password", next_step) from error
         except PermissionError as error:
-            raise EmbeddedServerError(file, "it belongs to another user", f"run as that one, {OR_ELSEWHERE}") from error
+            raise EmbeddedServerError(
+                file, "it belongs to another user", f"run as that user, {OR_ELSEWHERE}"
+            ) from error
 
     def _write(self, name: str, text: str) -> None:
         """A file for the server's user only, on disk whole or not at all."""
@@ -165,21 +168,21 @@ class EmbeddedServer:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        self._hand_over(fresh)
+        self._give_to_server_user(fresh)
         fresh.replace(self.home / name)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One process at a time; the lock falls with the process that holds it."""
+    def _locked(self) -> Iterator[None]:
+        """Let one process at a time in; the system frees the lock when its process ends."""
         lock = self.home / "lock"
         try:
             self.home.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o600)
         except PermissionError as error:
-            happened, next_step = "we may not write there", f"run as the user who may, {OR_ELSEWHERE}"
+            happened, next_step = "permission denied", f"run as the user that owns it, {OR_ELSEWHERE}"
             raise EmbeddedServerError(lock, happened, next_step) from error
         try:
-            self._hand_over(lock)
+            self._give_to_server_user(lock)
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
@@ -203,15 +206,16 @@ class EmbeddedServer:
         return "" if served == (str(self._data),) else f"port {port} belongs to the server of {served}"
 
     def _postmaster_port(self) -> int | None:
-        """The port of our living postmaster, ready or not; None if it is dead and its pid perhaps somebody else's."""
+        """The port of our postmaster, ready or not; None if it is dead, even if another process has its pid by now."""
         try:
-            noted = re.match(r"-?(\d+)\n.*\n\d+\n(\d+)\n", (self._data / "postmaster.pid").read_text(errors="replace"))
+            text = (self._data / "postmaster.pid").read_text(errors="replace")
         except FileNotFoundError:
             return None
-        ours = noted is not None and f"/postgres -D {self._data} " in _command_line(int(noted[1]))
-        return int(noted[2]) if noted and ours else None
+        recorded = re.match(r"-?(\d+)\n.*\n\d+\n(\d+)\n", text)
+        ours = recorded is not None and f"/postgres -D {self._data} " in _command_line(int(recorded[1]))
+        return int(recorded[2]) if recorded and ours else None
 
-    # How it comes to life
+    # How it starts
 
     def _initialise(self) -> None:
         """A new cluster, whole or not at all, unless there is one."""
@@ -220,42 +224,48 @@ class EmbeddedServer:
         fresh = self.home / "data.new"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(mode=0o700)
-        self._hand_over(fresh)
+        self._give_to_server_user(fresh)
         self._write("password", secrets.token_urlsafe(24))
         initdb = self._run(
-            *("initdb", "-D", str(fresh), f"--username={USER}", f"--pwfile={self.home / 'password'}"),
-            *("--auth=scram-sha-256", "--encoding=UTF8"),
-            *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
+            "initdb",
+            f"--pgdata={fresh}",
+            f"--username={USER}",
+            f"--pwfile={self.home / 'password'}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
             f"--set=shared_buffers={buffers_mb(machine()[1])}MB",
             *(f"--set={name}={value}" for name, value in SETTINGS.items()),
         )
         if initdb.returncode:
             happened = f"initdb failed: {initdb.stderr.strip()}"
-            raise EmbeddedServerError(self._data, happened, f"mend that and start again, {OR_ELSEWHERE}")
+            raise EmbeddedServerError(self._data, happened, f"fix that and start again, {OR_ELSEWHERE}")
         fresh.replace(self._data)
 
-    def _wake(self) -> str:
-        """What a silent server complains of when started; empty if it is up now or coming up by itself."""
+    def _launch(self) -> str:
+        """Start a server that does not answer; returns its error, empty if it runs now or is starting by itself."""
         if port := self._postmaster_port():
             self._write("port", str(port))
             return ""
-        # Postgres would defer to whoever has this pid now. Backends left over from a kill still bar the way without the
-        # file: Postgres finds their shared memory by the inode of the data directory.
+        # Postgres would not start while any process has this pid. Backends left over from a kill still prevent a start
+        # without the file: Postgres finds their shared memory by the inode of the data directory.
         (self._data / "postmaster.pid").unlink(missing_ok=True)
         port = self._free_port()
         self._write("port", str(port))
         self._log.touch(mode=0o600)
-        self._hand_over(self._log)
-        already_said = self._log.stat().st_size
+        self._give_to_server_user(self._log)
+        log_size = self._log.stat().st_size
         # No Unix socket: below a long home its path would exceed the 107 bytes the system allows.
         where = f"-p {port} -h {HOST} -k ''"
         pg_ctl = self._run("pg_ctl", "start", "-D", str(self._data), "-l", str(self._log), "-o", where)
         with self._log.open("rb") as log:
-            log.seek(already_said)
+            log.seek(log_size)
             return pg_ctl.stderr + log.read().decode(errors="replace") if pg_ctl.returncode else ""
 
     def _free_port(self) -> int:
-        """The recorded port unless somebody else has it, else the first free one from a place that `home` decides."""
+        """The recorded port if it is free, else the first free one, searched from an offset that depends on `home`."""
         recorded, offset = self._port(), zlib.crc32(os.fsencode(self.home))
         candidates = [FIRST_PORT + (offset + step) % N_PORTS for step in range(N_PORTS)]
         for port in [recorded, *candidates] if recorded else candidates:
@@ -264,7 +274,7 @@ class EmbeddedServer:
         raise EmbeddedServerError(self.home, f"no free port from {FIRST_PORT} on", "stop a server you do not need")
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """One of the wheel's programs, run to its end as the server's user and deaf to the caller's environment."""
+        """Run one of the wheel's programs to its end, as the server's user and without the caller's environment."""
         return subprocess.run(
             [*self._become_server_user(), str(_binaries() / program), *arguments],
             cwd="/",  # the server's user may have no right to be where we are
@@ -276,20 +286,20 @@ class EmbeddedServer:
             errors="replace",
         )
 
-    # Who it is
+    # Its user
 
     def _server_user(self) -> tuple[int, int]:
-        """uid and gid of the server: our own, or for root, who may not run Postgres, those of somebody lesser."""
+        """uid and gid of the server: our own. Postgres refuses to run as root, so root takes an unprivileged user."""
         if os.geteuid() != 0:
             return os.geteuid(), os.getegid()
         owner = self._data.stat() if self._data.exists() else None
-        return (owner.st_uid, owner.st_gid) if owner and owner.st_uid else _somebody_lesser()
+        return (owner.st_uid, owner.st_gid) if owner and owner.st_uid else _unprivileged_user()
 
-    def _hand_over(self, path: Path) -> None:
+    def _give_to_server_user(self, path: Path) -> None:
         os.chown(path, *self._server_user(), follow_symlinks=False)
 
     def _become_server_user(self) -> list[str]:
-        """What to put before a command so that it runs as the server's user; nothing unless we are root."""
+        """The prefix that runs a command as the server's user; empty unless we are root."""
         if os.geteuid() != 0:
             return []
         setpriv = shutil.which("setpriv")
@@ -300,7 +310,7 @@ class EmbeddedServer:
         become = [setpriv, "--reuid", str(uid), "--regid", str(gid), "--clear-groups"]
         if _can_reach(uid, self._data) and _can_reach(uid, _binaries() / "postgres"):
             return become
-        # Opening /root to the server's user would open it to everybody that user is; so only the server may pass.
+        # Opening /root to the server's user would open it to all processes of that user; so only the server may pass.
         return [*become, "--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
 
 
@@ -334,7 +344,7 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _somebody_lesser() -> tuple[int, int]:
+def _unprivileged_user() -> tuple[int, int]:
     """uid and gid of `postgres` where that user exists, else of `nobody`."""
     for name in ("postgres", "nobody"):
         with suppress(KeyError):

@@ -1,4 +1,4 @@
-"""What Postgres knows of its tables, by which it chooses how to read them."""
+"""Table statistics, by which Postgres chooses its plans. Decision 108."""
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -6,10 +6,10 @@ from sqlalchemy.orm import DeclarativeBase
 
 
 def analyze(connection: Connection, *tables: type[DeclarativeBase]) -> None:
-    """Let Postgres look at what these tables hold now, inside the connection's transaction.
+    """Update the statistics of these tables, inside the connection's transaction.
 
-    Of a quarter that came since it last looked Postgres believes that it has no rows, and reads all of it for each
-    firm or topic. By itself it looks a minute later, if a tenth of the table is new, which the eleventh quarter is not.
-    A table that is being looked at already, or gets an index, is passed over: to wait for that could be in vain.
+    Postgres believes that a quarter loaded since the last ANALYZE has no rows, and reads all of it for each firm or
+    topic. Autovacuum runs only if a tenth of the table is new, which the eleventh quarter is not. A table that is being
+    analyzed already, or gets an index, is skipped, because the wait could be long.
     """
     connection.execute(sa.text(f"ANALYZE (SKIP_LOCKED) {', '.join(table.__tablename__ for table in tables)}"))

@@ -31,13 +31,14 @@ _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 def copy_rows(connection: Connection, table: sa.Table, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> int:
     """Append rows, values in the order of `columns`, inside the connection's transaction; returns how many.
 
-    What Postgres cannot hold in a text is mended: NUL goes, a lone surrogate becomes U+FFFD. Vectors of any float go
-    into `halfvec` columns, rounded to the nearest.
+    Postgres cannot hold every text: NUL is removed, a lone surrogate becomes U+FFFD. Vectors of any float go into
+    `halfvec` columns, rounded to the nearest. An array may be any sequence.
     """
     driver: Any = connection.connection.driver_connection
     names = ", ".join(f'"{name}"' for name in columns)
     types = [table.c[name].type for name in columns]
     halved = [place for place, kind in enumerate(types) if isinstance(kind, HALFVEC)]
+    arrays = [place for place, kind in enumerate(types) if isinstance(kind, sa.ARRAY)]
     n_rows = 0
     with (
         driver.cursor() as cursor,
@@ -48,6 +49,8 @@ def copy_rows(connection: Connection, table: sa.Table, columns: Sequence[str], r
             values = [_storable(value) if isinstance(value, str) else value for value in row]
             for place in halved:
                 values[place] = _halved(values[place])
+            for place in arrays:
+                values[place] = _as_list(values[place])
             copy.write_row(values)
             n_rows += 1
     return n_rows
@@ -60,6 +63,11 @@ def _postgres_type(column_type: sa.types.TypeEngine[Any]) -> str:
 def _halved(vector: Any) -> HalfVector | None:
     # psycopg would take an array for a `vector`, whatever the column is.
     return None if vector is None else HalfVector(vector)
+
+
+def _as_list(array: Any) -> list[Any] | None:
+    # psycopg would take a tuple for a composite value.
+    return None if array is None else list(array)
 
 
 def _storable(text: str) -> str:

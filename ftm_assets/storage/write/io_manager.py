@@ -5,23 +5,20 @@ from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
-from ftm_assets.analysis.sentences import FirmTurns, Sentences
+from ftm_assets.analysis.sentences import FirmTurns
 from ftm_assets.analysis.themes import QuarterTopics, Themes
-from ftm_assets.analysis.topic_summaries import Summaries
-from ftm_assets.analysis.topics import Topics
 from ftm_assets.errors import FtmError
+from ftm_assets.partition_key import PartitionKey
+from ftm_assets.storage import stages
 from ftm_assets.storage.read.attrition import Attrition
 from ftm_assets.storage.read.quarter_topics import analyze_topic_tables, read_quarter_topics
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.write import stages
+from ftm_assets.storage.stages.base import FirmQuarter, Provenance, find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
+from ftm_assets.storage.write.stages import write
 from ftm_assets.storage.write.themes import publish
-
-_FIRM_READERS = {
-    FirmTurns: stages.read_turns,
-    Sentences: stages.read_sentences,
-    Topics: stages.read_topics,
-}
 
 _Step = tuple[str, str]  # Run id and step key.
 
@@ -30,7 +27,8 @@ class NotStored(FtmError):
     """An asset returns or asks for a type that no table holds."""
 
     def __init__(self, asset: str, kind: object) -> None:
-        known = ", ".join(k.__name__ for k in (*_FIRM_READERS, Summaries, QuarterTopics, Themes))
+        types: tuple[type, ...] = (FirmTurns, *(stage.value_type for stage in stages.STAGES), QuarterTopics, Themes)
+        known = ", ".join(each.__name__ for each in types)
         super().__init__(f"asset {asset!r}: {kind!r} is not something the tables hold; annotate it with one of {known}")
 
 
@@ -42,23 +40,22 @@ class PgVectorIOManager(dg.IOManager):
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # One is enough: a process executes one step at a time, and one that failed is forgotten with the next.
+        # One is enough: a process executes one step at a time, and the next step replaces one that failed.
         self._begun: tuple[_Step, float] | None = None
 
     def handle_output(self, context: dg.OutputContext, obj: Any) -> None:
         """Replace the partition's rows, if they differ."""
-        provenance = {"code": context.asset_spec.code_version}
+        if not isinstance(obj, Themes) and stages.find_stage(type(obj)) is None:
+            raise NotStored(context.asset_key.to_user_string(), type(obj))
         seconds = self._seconds_of((context.run_id, context.step_key))
+        provenance = Provenance.of(obj, seconds, code=context.asset_spec.code_version)
         with self._database.transaction() as connection:
             if isinstance(obj, Themes):
-                published = publish(connection, obj, provenance, seconds)
+                published = publish(connection, obj, provenance)
                 changed = published.changed
                 context.add_output_metadata({"sentences by utterance type": _attrition_table(published.attrition)})
-            elif isinstance(obj, Sentences | Topics | Summaries):
-                where = stages.find_firm_quarter(connection, *_firm_partition(context.partition_key))
-                changed = stages.write(connection, where, obj, provenance, seconds)
             else:
-                raise NotStored(context.asset_key.to_user_string(), type(obj))
+                changed = write(connection, _firm_quarter(connection, context.partition_key), obj, provenance)
         context.add_output_metadata({"rows": "replaced" if changed else "unchanged"})
 
     def load_input(self, context: dg.InputContext) -> Any:
@@ -73,13 +70,14 @@ class PgVectorIOManager(dg.IOManager):
             connection.execute(sa.text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ"))
             if wanted is QuarterTopics:
                 return read_quarter_topics(connection, context.partition_key)
-            if wanted in _FIRM_READERS:
-                where = stages.find_firm_quarter(connection, *_firm_partition(context.partition_key))
-                return _FIRM_READERS[wanted](connection, where)
+            if wanted is FirmTurns:
+                return read_turns(connection, _firm_quarter(connection, context.partition_key))
+            if stage := stages.find_stage(wanted):
+                return stage.read(connection, _firm_quarter(connection, context.partition_key))
         raise NotStored(context.asset_key.to_user_string(), wanted)
 
     def _begin(self, context: dg.InputContext) -> None:
-        """Note when a step began to read, unless it has begun before. A read outside of a run begins nothing."""
+        """Note when a step began to read. Only its first read counts, and no read outside of a run. Decision 51."""
         try:
             in_run = context.step_context
         except dg.DagsterInvariantViolationError:
@@ -113,7 +111,6 @@ def _attrition_table(attrition: Attrition) -> dg.TableMetadataValue:
     )
 
 
-def _firm_partition(partition_key: str) -> tuple[str, str]:
-    """Quarter and firm key of `AAPL-60094812|2021Q4`; Dagster joins dimensions in alphabetical order."""
-    firm, _, quarter = partition_key.partition("|")
-    return quarter, firm
+def _firm_quarter(connection: Connection, partition_key: str) -> FirmQuarter:
+    key = PartitionKey.parse(partition_key)
+    return find_firm_quarter(connection, quarter=key.quarter, firm_key=key.firm)

@@ -1,6 +1,6 @@
-"""A source's rows on their way in: gathered in a temporary table, checked against each other, handed out firm by firm.
+"""The staging table: a source's rows are loaded into it, checked against each other, and read firm by firm.
 
-Grouping them there takes no memory, and their order does not matter.
+Postgres groups them, so memory does not grow with the source and the order of its rows does not matter. Decision 13.
 """
 
 from collections.abc import Iterable, Iterator
@@ -19,21 +19,32 @@ from ftm_assets.storage.write.copy import copy_rows
 MAX_REJECTS = 10_000
 _ROWS_AT_A_TIME = 500
 
-_incoming = sa.Table(
-    "incoming",
+_staging = sa.Table(
+    "staging",
     sa.MetaData(),
-    *(
-        sa.Column(name, kind)
-        for names, kind in (
-            ("row_number company_id transcript_id permno event_id component_id person_id", sa.BigInteger()),
-            ("component_order", sa.Integer()),
-            ("call_date", sa.Date()),
-            ("call_at created_at", sa.DateTime(timezone=True)),
-            ("company_name type_name speaker_type person text headline ticker gvkey", sa.Text()),
-            ("event_type collection_type presentation_type source", sa.Text()),
-        )
-        for name in names.split()
-    ),
+    sa.Column("row_number", sa.BigInteger()),
+    sa.Column("company_id", sa.BigInteger()),
+    sa.Column("company_name", sa.Text()),
+    sa.Column("ticker", sa.Text()),
+    sa.Column("gvkey", sa.Text()),
+    sa.Column("permno", sa.BigInteger()),
+    sa.Column("transcript_id", sa.BigInteger()),
+    sa.Column("headline", sa.Text()),
+    sa.Column("call_date", sa.Date()),
+    sa.Column("call_at", sa.DateTime(timezone=True)),
+    sa.Column("created_at", sa.DateTime(timezone=True)),
+    sa.Column("event_id", sa.BigInteger()),
+    sa.Column("event_type", sa.Text()),
+    sa.Column("collection_type", sa.Text()),
+    sa.Column("presentation_type", sa.Text()),
+    sa.Column("component_order", sa.Integer()),
+    sa.Column("component_id", sa.BigInteger()),
+    sa.Column("type_name", sa.Text()),
+    sa.Column("speaker_type", sa.Text()),
+    sa.Column("person", sa.Text()),
+    sa.Column("person_id", sa.BigInteger()),
+    sa.Column("text", sa.Text()),
+    sa.Column("source", sa.Text()),
     prefixes=["TEMPORARY"],
     postgresql_on_commit="DROP",
 )
@@ -54,7 +65,7 @@ class TooManyRejects(FtmError):
 
 @dataclass
 class Rejects:
-    """The rejects of a source as they come; of repairs only the first are noted, the rest are counted."""
+    """The rejects of a source as they come. All are counted; of repairs only the first are kept."""
 
     source: str
     noted: list[Reject] = field(default_factory=list)
@@ -63,8 +74,10 @@ class Rejects:
 
     def add(self, reject: Reject) -> None:
         """Note a reject. raises: TooManyRejects"""
-        self.n_rejected += not reject.kept
-        self.n_repaired += reject.kept
+        if reject.kept:
+            self.n_repaired += 1
+        else:
+            self.n_rejected += 1
         if self.n_rejected > MAX_REJECTS:
             raise TooManyRejects(self.source, reject)
         # A file in another encoding is repaired in every row, and usable all the same.
@@ -72,31 +85,31 @@ class Rejects:
             self.noted.append(reject)
 
 
-def gather(connection: Connection, quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> int:
-    """Put all rows into the temporary table `incoming`, which goes with the transaction; returns how many came.
+def load_staging(connection: Connection, quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> int:
+    """Load all rows into the temporary table `staging`, which ends with the transaction; returns how many there were.
 
     raises: TooManyRejects, and whatever reading the source raises
     """
-    connection.execute(sa.schema.CreateTable(_incoming))
-    n_loaded = copy_rows(connection, _incoming, _COLUMNS, _loaded(quarter, rows, rejects))
-    connection.execute(sa.text("CREATE INDEX ON incoming (company_id, transcript_id, component_order, row_number)"))
-    connection.execute(sa.text("ANALYZE incoming"))
+    connection.execute(sa.schema.CreateTable(_staging))
+    n_loaded = copy_rows(connection, _staging, _COLUMNS, _loaded(quarter, rows, rejects))
+    connection.execute(sa.text("CREATE INDEX ON staging (company_id, transcript_id, component_order, row_number)"))
+    connection.execute(sa.text("ANALYZE staging"))
     return n_loaded + rejects.n_rejected
 
 
-def sift(connection: Connection, rejects: Rejects) -> int:
-    """Take out rows of a second firm with the same transcript, and repeated components; returns how many were equal.
+def deduplicate(connection: Connection, rejects: Rejects) -> int:
+    """Delete rows of a second firm with the same transcript, and repeated components; returns how many were equal.
 
     raises: TooManyRejects
     """
-    _forget_rejects(connection, rejects)
+    _delete_old_rejects(connection, rejects)
     _reject_second_firms(connection, rejects)
     return _drop_duplicates(connection, rejects)
 
 
-def discard(connection: Connection) -> None:
-    """Drop what was gathered."""
-    connection.execute(sa.schema.DropTable(_incoming))
+def drop_staging(connection: Connection) -> None:
+    """Drop the staging table."""
+    connection.execute(sa.schema.DropTable(_staging))
 
 
 def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> Iterator[tuple[object, ...]]:
@@ -115,13 +128,13 @@ def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) 
             )
 
 
-def _forget_rejects(connection: Connection, rejects: Rejects) -> None:
-    """Delete what an earlier reading has said of the rows that are read now."""
+def _delete_old_rejects(connection: Connection, rejects: Rejects) -> None:
+    """Delete the rejects that an earlier reading found among these rows."""
     connection.execute(
         sa.text(
             """
             DELETE FROM rejects WHERE (source, row_number) IN (
-                SELECT coalesce(nullif(source, ''), :source), row_number FROM incoming
+                SELECT coalesce(nullif(source, ''), :source), row_number FROM staging
                 UNION ALL
                 SELECT * FROM unnest(CAST(:sources AS text[]), CAST(:rows AS bigint[]))
             )
@@ -142,25 +155,26 @@ def _reject_second_firms(connection: Connection, rejects: Rejects) -> None:
             f"""
             WITH claims AS (
                 SELECT transcript_id, company_id, true AS stored, '' AS source, 0 AS row_number FROM calls
-                WHERE transcript_id IN (SELECT transcript_id FROM incoming)
+                WHERE transcript_id IN (SELECT transcript_id FROM staging)
                 UNION ALL
-                SELECT transcript_id, company_id, false, source, row_number FROM incoming
+                SELECT transcript_id, company_id, false, source, row_number FROM staging
             ), owners AS (
                 SELECT DISTINCT ON (transcript_id) transcript_id, company_id FROM claims
                 ORDER BY transcript_id, stored DESC, {_IN_ORDER}, company_id
             ), gone AS (
-                DELETE FROM incoming USING owners
-                WHERE incoming.transcript_id = owners.transcript_id AND incoming.company_id <> owners.company_id
-                RETURNING source, row_number, incoming.transcript_id, incoming.company_id, owners.company_id AS owner
+                DELETE FROM staging USING owners
+                WHERE staging.transcript_id = owners.transcript_id AND staging.company_id <> owners.company_id
+                RETURNING source, row_number, staging.transcript_id, staging.company_id, owners.company_id AS owner
             )
             SELECT * FROM gone ORDER BY {_IN_ORDER} LIMIT :most
             """  # noqa: S608  (the text is a constant of this module)
         ),
         {"most": MAX_REJECTS + 1},
     )
-    for source, row, transcript, company, owner in gone:
-        reason = f"transcript {transcript} already belongs to firm {owner}"
-        rejects.add(Reject(row, "companyid", str(company), reason, transcript, source=source))
+    for row in gone:
+        reason = f"transcript {row.transcript_id} already belongs to firm {row.owner}"
+        company = str(row.company_id)
+        rejects.add(Reject(row.row_number, "companyid", company, reason, row.transcript_id, source=row.source))
 
 
 def _drop_duplicates(connection: Connection, rejects: Rejects) -> int:
@@ -172,10 +186,10 @@ def _drop_duplicates(connection: Connection, rejects: Rejects) -> int:
                 SELECT ctid, row_number() OVER same AS rank, first_value(row_number) OVER same AS first_row,
                        nullif(first_value(source) OVER same, source) AS first_source,
                        text = first_value(text) OVER same AS same_text
-                FROM incoming
+                FROM staging
                 WINDOW same AS (PARTITION BY company_id, transcript_id, component_order ORDER BY {_IN_ORDER}, ctid)
             ), gone AS (
-                DELETE FROM incoming USING ranked WHERE incoming.ctid = ranked.ctid AND rank > 1
+                DELETE FROM staging USING ranked WHERE staging.ctid = ranked.ctid AND rank > 1
                 RETURNING source, row_number, transcript_id, component_order, first_source, first_row, same_text
             )
             SELECT *, count(*) FILTER (WHERE same_text) OVER () AS n_same
@@ -193,11 +207,9 @@ def _drop_duplicates(connection: Connection, rejects: Rejects) -> int:
     return later[0].n_same if later else 0
 
 
-def firms_of_source(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
+def iter_firms(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
     """The firms of the source, each with its calls in order of their day."""
-    in_order = sa.select(_incoming).order_by(
-        _incoming.c.company_id, _incoming.c.transcript_id, _incoming.c.component_order
-    )
+    in_order = sa.select(_staging).order_by(_staging.c.company_id, _staging.c.transcript_id, _staging.c.component_order)
     # Streamed: the rows stay on the server.
     options = {"stream_results": True, "max_row_buffer": _ROWS_AT_A_TIME}
     with connection.execute(in_order, execution_options=options) as found:
@@ -208,8 +220,8 @@ def firms_of_source(connection: Connection) -> Iterator[tuple[int, list[Call]]]:
 
 
 def write_rejects(connection: Connection, rejects: Rejects) -> None:
-    """Store what was noted, each row and reason once."""
-    columns = "row_number reason column value transcript_id kept".split()
+    """Store the rejects, each row and reason once."""
+    columns = ("row_number", "reason", "column", "value", "transcript_id", "kept")
     values, row = attrgetter(*columns), attrgetter("source", "row_number", "reason")
     rejects.noted.sort(key=row)
     copy_rows(

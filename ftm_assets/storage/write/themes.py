@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -13,8 +12,9 @@ from ftm_assets.storage.read.attrition import Attrition, count_attrition
 from ftm_assets.storage.read.theme_state import current_run, theme_inputs
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.table_stats import analyze
+from ftm_assets.storage.stages.base import Provenance
 from ftm_assets.storage.write.copy import copy_rows
-from ftm_assets.storage.write.stages import link_topics, lock
+from ftm_assets.storage.write.stages import link_topics, lock_firm_quarters
 
 
 @dataclass(frozen=True)
@@ -25,24 +25,21 @@ class Published:
     attrition: Attrition
 
 
-def publish(
-    connection: Connection, themes: Themes, provenance: Mapping[str, Any], seconds: float | None = None
-) -> Published:
+def publish(connection: Connection, themes: Themes, provenance: Provenance) -> Published:
     """Publish a theme run. If it found the same themes as the current run, the rows of that run stay.
 
     Themes that it no longer finds are retired: their row stays, with the number of the last run that found them.
     Topics that were replaced while the themes were made are in them, but not live.
 
-    provenance: what made it; recorded with the provenance of the themes, even when the rows stay
-    seconds:    how long making it took; recorded only if something else changed
+    provenance: see `Provenance.of`; what differs is recorded even when the rows stay
     """
     quarter = themes.quarter
-    lock(connection, quarter)
+    lock_firm_quarters(connection, quarter)
     last = current_run(connection, quarter)
     last_number = last.run_number if last else 0
     changed = last is None or last.content_hash != themes.content_hash
     number = last_number + 1 if changed else last_number
-    _record_run(connection, themes, number, {**provenance, **themes.provenance}, seconds)
+    _record_run(connection, themes, number, provenance)
     if changed:
         _replace_themes(connection, themes, number)
     if changed or theme_inputs(connection, quarter) != themes.firm_hashes:
@@ -59,9 +56,7 @@ def delete_themes(connection: Connection, quarter: str) -> None:
         connection.execute(sa.delete(table).where(table.__table__.c.quarter == quarter))
 
 
-def _record_run(
-    connection: Connection, themes: Themes, run_number: int, provenance: Mapping[str, Any], seconds: float | None
-) -> None:
+def _record_run(connection: Connection, themes: Themes, run_number: int, provenance: Provenance) -> None:
     facts = {
         "input_hash": themes.input_hash,
         "content_hash": themes.content_hash,
@@ -69,14 +64,14 @@ def _record_run(
         "n_firms": len(themes.firm_hashes),
         "n_topics": themes.n_topics,
         "rejected": dict(themes.rejected),
-        "provenance": provenance,
+        "provenance": dict(provenance.details),
         "as_of": themes.as_of,
     }
-    run = insert(t.ThemeRun).values(quarter=themes.quarter, run_number=run_number, seconds=seconds, **facts)
+    run = insert(t.ThemeRun).values(quarter=themes.quarter, run_number=run_number, seconds=provenance.seconds, **facts)
     connection.execute(
         run.on_conflict_do_update(
             index_elements=["quarter", "run_number"],
-            set_={**facts, "seconds": seconds},
+            set_={**facts, "seconds": provenance.seconds},
             where=sa.or_(*(getattr(t.ThemeRun, name).is_distinct_from(run.excluded[name]) for name in facts)),
         )
     )

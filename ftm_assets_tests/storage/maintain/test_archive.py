@@ -11,10 +11,12 @@ from ftm_assets.storage.maintain.archive import NotFinished, archive
 from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index, search_index_ready
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
+from ftm_assets.storage.server.advisory_locks import Lock, acquire
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages.base import find_firm_quarter
+from ftm_assets.storage.stages.sentences import VectorsArchived, read_sentences
 from ftm_assets.storage.write import stages
 from ftm_assets.storage.write.calls import QuarterInUse
-from ftm_assets.storage.write.stages import VectorsArchived, find_firm_quarter, read_sentences
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.storage.builders import TEXTS, firm, firms, put_themes, themes_of
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, one
@@ -118,7 +120,7 @@ def test_one_that_was_stopped_before_the_room_was_given_back_is_repeated(
     firms(database, *range(7, 60), texts=(*TEXTS, *PROSE))
     put_themes(database, themes_of(database))
     with monkeypatch.context() as patch:
-        patch.setattr(module, "_give_back", stopped)
+        patch.setattr(module, "_vacuum", stopped)
         with pytest.raises(KeyboardInterrupt):
             archive(database, QUARTER)
     assert one(database, VECTORS) == [0]
@@ -130,8 +132,7 @@ def test_one_that_was_stopped_before_the_room_was_given_back_is_repeated(
 
 def test_nothing_is_archived_while_its_index_is_built(published: Database) -> None:
     with published.engine.connect() as builder:
-        key = f"ftm search index {QUARTER}"
-        builder.execute(sa.text(f"SELECT pg_advisory_lock(hashtextextended('{key}', 0))"))
+        acquire(builder, Lock.SEARCH_INDEX, QUARTER)
         with pytest.raises(QuarterInUse):
             archive(published, QUARTER)
         builder.invalidate()

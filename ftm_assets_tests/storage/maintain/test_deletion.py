@@ -5,11 +5,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.storage.maintain.deletion import (
-    CallToForget,
-    calls_to_forget,
+    CallToDelete,
+    calls_to_delete,
+    delete_calls,
     drop_quarter,
     firms_without_calls,
-    forget,
 )
 from ftm_assets.storage.read.queries import firms
 from ftm_assets.storage.read.theme_state import ThemeState, theme_state
@@ -43,19 +43,19 @@ def chosen(
     database: Database, quarter: str | None = None, firm: int | None = None, call: int | None = None
 ) -> list[int]:
     with database.transaction() as connection:
-        return [found.transcript_id for found in calls_to_forget(connection, quarter, firm, call)]
+        return [found.transcript_id for found in calls_to_delete(connection, quarter, firm, call)]
 
 
 def forget_calls(
     database: Database, quarter: str | None = None, firm: int | None = None, call: int | None = None
 ) -> list[str]:
     with database.transaction() as connection:
-        forget(connection, calls_to_forget(connection, quarter, firm, call))
+        delete_calls(connection, calls_to_delete(connection, quarter, firm, call))
         return firms_without_calls(connection)
 
 
 def forget_quarter(connection: Connection, quarter: str) -> None:
-    forget(connection, calls_to_forget(connection, quarter))
+    delete_calls(connection, calls_to_delete(connection, quarter))
 
 
 def rows_of(database: Database, condition: str) -> dict[str, list[object]]:
@@ -83,8 +83,8 @@ def test_calls_are_chosen_by_every_condition_given(quarters: Database) -> None:
 
 def test_a_chosen_call_says_which_it_is(quarters: Database) -> None:
     with quarters.transaction() as connection:
-        assert calls_to_forget(connection, transcript_id=80) == [
-            CallToForget(QUARTER, 8, BOLT, 80, "Acme Inc., Q3 2021 Earnings Call, Nov 01, 2021")
+        assert calls_to_delete(connection, transcript_id=80) == [
+            CallToDelete(QUARTER, 8, BOLT, 80, "Acme Inc., Q3 2021 Earnings Call, Nov 01, 2021")
         ]
 
 

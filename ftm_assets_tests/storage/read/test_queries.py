@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.transcripts import Reject
-from ftm_assets.storage.maintain.deletion import calls_to_forget, forget
+from ftm_assets.storage.maintain.deletion import calls_to_delete, delete_calls
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import FirmProgress, TopicRow
 from ftm_assets.storage.server.database import Database
@@ -229,7 +229,7 @@ def test_a_replaced_topic_is_still_in_its_theme_but_not_live(published: Database
 
 def test_a_topic_of_a_firm_that_was_forgotten_goes_by_the_key_of_the_firm(published: Database) -> None:
     with published.transaction() as connection:
-        forget(connection, calls_to_forget(connection, QUARTER, 7))
+        delete_calls(connection, calls_to_delete(connection, QUARTER, 7))
 
     found = {topic.firm_name: topic.live for topic in topics_of_theme(published, FREIGHT)}
 

@@ -6,6 +6,7 @@ import sqlalchemy as sa
 
 from ftm_assets.storage.read.report import Configuration, NoThemes, QuarterReport, StageSeconds, read_report
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages.base import Provenance
 from ftm_assets.storage.write.stages import write
 from ftm_assets_tests.storage.builders import (
     TEXTS,
@@ -92,7 +93,7 @@ def test_seconds_are_summed_over_the_firms_that_were_measured(database: Database
         sentences = sentences_of(database, where)
         topics = topics_of(sentences)
         with database.transaction() as connection:
-            write(connection, where, sentences, {}, seconds)
+            write(connection, where, sentences, Provenance.of(sentences, seconds))
         put(database, where, topics)
         put(database, where, summaries_of(topics, sentences))
     put_themes(database, themes_of(database))

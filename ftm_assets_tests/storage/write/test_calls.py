@@ -14,11 +14,13 @@ import sqlalchemy as sa
 from ftm_assets.analysis.transcripts import Call, Component, Reject
 from ftm_assets.storage.read.theme_state import theme_state
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages.base import find_firm_quarter
+from ftm_assets.storage.stages.transcripts import read_turns
 from ftm_assets.storage.write import calls as transcripts
-from ftm_assets.storage.write import staging as incoming
-from ftm_assets.storage.write.calls import IngestCounts, count_calls, create_quarter, decide, ingest
-from ftm_assets.storage.write.stages import find_firm_quarter, read_turns
+from ftm_assets.storage.write import staging
+from ftm_assets.storage.write.calls import create_quarter, ingest
 from ftm_assets.storage.write.staging import TooManyRejects
+from ftm_assets.storage.write.upsert_plan import IngestCounts, count_calls, plan_upserts
 from ftm_assets_tests.fakes import at, component
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, at_once, derive, load, load_all, one, publish_theme
 
@@ -64,7 +66,7 @@ def corrected(rows: list[Component], transcript_id: int, **changes: object) -> l
 
 
 def changes(before: dict[str, list[str]], after: dict[str, list[str]]) -> set[str]:
-    """Tables whose rows differ, leaves aside."""
+    """Tables whose rows differ, partitions aside."""
     return {name for name in before if before[name] != after[name] and not name.startswith("sentences_")}
 
 
@@ -427,29 +429,29 @@ def test_as_of_a_day_calls_that_the_source_does_not_hold_stay(database: Database
 
 
 def row(transcript_id: int, superseded_by: int | None = None, quarter: str = QUARTER) -> Any:
-    """A row of `calls`, as far as decisions depend on it."""
+    """A row of `calls`, as far as plans depend on it."""
     return SimpleNamespace(quarter=quarter, superseded_by=superseded_by, content_hash="c", text_hash=str(transcript_id))
 
 
 def test_versions_follow_the_one_they_gave_way_to_when_that_gives_way_itself() -> None:
     stored = {69: row(69, 71, NEXT_QUARTER), 70: row(70, 71), 71: row(71), 60: row(60)}
     newest = Call(tuple(call(72, "Freight costs rose.")))
-    decisions = decide(QUARTER, stored, {72: newest}, {71: 72})
-    assert [(d.quarter, d.transcript_id, d.superseded_by, d.changes) for d in decisions] == [
+    plans = plan_upserts(QUARTER, stored, {72: newest}, {71: 72})
+    assert [(d.quarter, d.transcript_id, d.superseded_by, d.changes) for d in plans] == [
         (QUARTER, 72, None, True),
         (NEXT_QUARTER, 69, 72, True),
         (QUARTER, 70, 72, True),
         (QUARTER, 71, 72, True),
         (QUARTER, 60, None, False),
     ]
-    assert [(d.modelled_before, d.modelled_now) for d in decisions] == [
+    assert [(d.modelled_before, d.modelled_now) for d in plans] == [
         (None, newest.text_hash),
         (None, None),
         (None, None),
         ("71", None),
         ("60", "60"),
     ]
-    assert count_calls(decisions) == IngestCounts(n_components=1, n_calls=1, n_new=1)
+    assert count_calls(plans) == IngestCounts(n_components=1, n_calls=1, n_new=1)
 
 
 # Versions that are dated in two quarters
@@ -728,7 +730,7 @@ def other_firms(n: int) -> list[Component]:
 def test_a_source_with_too_many_unusable_rows_is_refused_and_nothing_is_written(
     database: Database, monkeypatch: pytest.MonkeyPatch, rows: Callable[[int], list[Component | Reject]]
 ) -> None:
-    monkeypatch.setattr(incoming, "MAX_REJECTS", 3)
+    monkeypatch.setattr(staging, "MAX_REJECTS", 3)
     assert load(database, *rows(3)).counts.n_rejected == 3
     before = all_rows(database)
     with pytest.raises(TooManyRejects, match=r"calls\.csv: more than 3 rows cannot be used.*nothing was loaded"):
@@ -737,7 +739,7 @@ def test_a_source_with_too_many_unusable_rows_is_refused_and_nothing_is_written(
 
 
 def test_repairs_alone_make_no_source_unusable(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(incoming, "MAX_REJECTS", 3)
+    monkeypatch.setattr(staging, "MAX_REJECTS", 3)
     rows = [
         row
         for n in range(9)
@@ -839,7 +841,7 @@ def test_a_large_source_takes_little_memory(database: Database) -> None:
 # The quarter's table
 
 
-def leaves(database: Database) -> list[object]:
+def partition_tables(database: Database) -> list[object]:
     return one(database, "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'sentences'::regclass")
 
 
@@ -848,16 +850,16 @@ def test_a_quarter_is_created_once(database: Database) -> None:
         with database.transaction() as connection:
             create_quarter(connection, QUARTER)
     assert one(database, "SELECT quarter FROM quarters") == [QUARTER]
-    assert leaves(database) == ["sentences_2021q4"]
+    assert partition_tables(database) == ["sentences_2021q4"]
 
 
 def test_what_is_no_quarter_is_refused(database: Database) -> None:
     with pytest.raises(sa.exc.IntegrityError, match="quarter_format"), database.transaction() as connection:
         create_quarter(connection, "2021Q5")
-    assert leaves(database) == []
+    assert partition_tables(database) == []
 
 
-def test_the_leaf_is_as_the_models_say(database: Database) -> None:
+def test_the_partition_is_as_the_models_say(database: Database) -> None:
     load(database, component())
     keys = "SELECT conname FROM pg_constraint WHERE conrelid = '{}'::regclass AND contype = 'f' ORDER BY 1"
     assert one(database, keys.format("sentences_2021q4")) == one(database, keys.format("sentences"))
@@ -876,7 +878,7 @@ def test_many_may_create_quarters_at_once(database: Database) -> None:
             create_quarter(connection, quarter)
 
     at_once(4, create)
-    assert sorted(map(str, leaves(database))) == ["sentences_2021q4", "sentences_2022q1"]
+    assert sorted(map(str, partition_tables(database))) == ["sentences_2021q4", "sentences_2022q1"]
 
 
 def test_whoever_writes_calls_is_not_waited_for_long(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from ftm_assets.analysis.topic_summaries import Summaries
 from ftm_assets.analysis.topics import Topics
 from ftm_assets.analysis.vectors import in_half_precision
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages import SENTENCES, TOPICS
+from ftm_assets.storage.stages.base import FirmQuarter, Provenance, StageNotMaterialized, UnknownFirm, find_firm_quarter
 from ftm_assets.storage.write import stages
 from ftm_assets_tests.fakes import HashEncoder, component
 from ftm_assets_tests.storage.builders import (
@@ -31,14 +33,14 @@ from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, load, one
 STAGE_ROWS = "SELECT stage, xmin::text, written_at FROM materializations ORDER BY stage"
 
 
-def read_sentences(database: Database, where: stages.FirmQuarter) -> Sentences:
+def read_sentences(database: Database, where: FirmQuarter) -> Sentences:
     with database.transaction() as connection:
-        return stages.read_sentences(connection, where)
+        return SENTENCES.read(connection, where)
 
 
-def read_topics(database: Database, where: stages.FirmQuarter) -> Topics:
+def read_topics(database: Database, where: FirmQuarter) -> Topics:
     with database.transaction() as connection:
-        return stages.read_topics(connection, where)
+        return TOPICS.read(connection, where)
 
 
 # --- what is read is what was written
@@ -248,17 +250,17 @@ def test_rows_for_a_firm_without_a_call_are_refused(database: Database) -> None:
 def test_an_unknown_firm_is_named(database: Database) -> None:
     with (
         database.transaction() as connection,
-        pytest.raises(stages.UnknownFirm, match="firm 'NOBODY-1' is not in the database; materialize transcripts"),
+        pytest.raises(UnknownFirm, match="firm 'NOBODY-1' is not in the database; materialize transcripts"),
     ):
-        stages.find_firm_quarter(connection, QUARTER, "NOBODY-1")
+        find_firm_quarter(connection, QUARTER, "NOBODY-1")
 
 
 def test_a_stage_that_is_not_there_is_named(database: Database) -> None:
     where = firm(database)
-    with pytest.raises(stages.StageNotMaterialized, match="firm_sentences of firm 'ACME-INC-7' in 2021Q4 is not there"):
+    with pytest.raises(StageNotMaterialized, match="firm_sentences of firm 'ACME-INC-7' in 2021Q4 is not there"):
         read_sentences(database, where)
     put(database, where, sentences_of(database, where))
-    with pytest.raises(stages.StageNotMaterialized, match="firm_topics"):
+    with pytest.raises(StageNotMaterialized, match="firm_topics"):
         read_topics(database, where)
 
 
@@ -354,7 +356,8 @@ def test_calls_may_change_while_their_topics_are_being_written(database: Databas
     corrected = [component("Freight costs fell, to correct the record.", company_id=7, transcript_id=70)]
 
     with database.transaction() as connection:
-        stages.write(connection, where, topics_of(sentences), {})
+        topics = topics_of(sentences)
+        stages.write(connection, where, topics, Provenance.of(topics))
         waiting = Thread(target=lambda: load(database, *corrected))
         waiting.start()
         wait_for_a_lock(database)

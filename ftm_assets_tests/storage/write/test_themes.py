@@ -8,7 +8,7 @@ import pytest
 
 from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopics, ThemeSettings
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.storage.maintain.deletion import calls_to_forget, forget
+from ftm_assets.storage.maintain.deletion import calls_to_delete, delete_calls
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.read.queries import ThemeRow, themes_of_quarter
 from ftm_assets.storage.read.theme_state import (
@@ -21,6 +21,8 @@ from ftm_assets.storage.read.theme_state import (
     theme_state,
 )
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages.base import FirmQuarter, Provenance
+from ftm_assets.storage.stages.topics import read_topics
 from ftm_assets.storage.write import stages
 from ftm_assets.storage.write.themes import delete_themes, publish
 from ftm_assets_tests.fakes import HashEncoder, at
@@ -147,23 +149,23 @@ def test_only_the_best_sentences_of_a_topic_speak_for_it(database: Database) -> 
     assert "hurt" not in said(database)[7, 0]
 
 
-def _no_sentences(database: Database, where: stages.FirmQuarter) -> None:
+def _no_sentences(database: Database, where: FirmQuarter) -> None:
     firm(database, where.company_id, CORRECTED)
 
 
-def _no_topics(database: Database, where: stages.FirmQuarter) -> None:
+def _no_topics(database: Database, where: FirmQuarter) -> None:
     put(database, where, replace(sentences_of(database, where), names=frozenset({"somebody"})))
 
 
-def _stale_topics(database: Database, where: stages.FirmQuarter) -> None:
+def _stale_topics(database: Database, where: FirmQuarter) -> None:
     with database.transaction() as connection:
-        topics = stages.read_topics(connection, where)
+        topics = read_topics(connection, where)
     assert not put(database, where, replace(topics, input_hash="other sentences"))
 
 
 @pytest.mark.parametrize("fall_behind", [_no_sentences, _no_topics, _stale_topics])
 def test_a_firm_that_is_behind_is_left_out(
-    database: Database, fall_behind: Callable[[Database, stages.FirmQuarter], None]
+    database: Database, fall_behind: Callable[[Database, FirmQuarter], None]
 ) -> None:
     acme, _ = firms(database, 7, 8)
 
@@ -228,7 +230,7 @@ def test_a_run_keeps_the_seconds_of_what_made_it(database: Database) -> None:
     themes = themes_of(database)
     for seconds, changed, kept in ((5.0, True, 5.0), (7.0, False, 5.0)):
         with database.transaction() as connection:
-            assert publish(connection, themes, {}, seconds).changed is changed
+            assert publish(connection, themes, Provenance.of(themes, seconds)).changed is changed
         assert one(database, "SELECT seconds FROM theme_runs") == [kept]
 
 
@@ -370,7 +372,7 @@ def test_a_firm_that_went_makes_themes_due(database: Database) -> None:
     firms(database, 7, 8)
     put_themes(database, themes_of(database))
     with database.transaction() as connection:
-        forget(connection, calls_to_forget(connection, QUARTER, 7))
+        delete_calls(connection, calls_to_delete(connection, QUARTER, 7))
     assert counts(database) == [ThemeCounts(QUARTER, 1, 1, 1, published=True)]
     assert counts(database)[0].due
 
@@ -404,7 +406,7 @@ def test_themes_name_the_firms_that_came_went_or_changed(database: Database) -> 
     firms(database, 8, texts=CORRECTED)
     assert state(database).changed_firms == ("BOLT-CO-8", "DUNE-GROUP-10"), "changed"
     with database.transaction() as connection:
-        forget(connection, calls_to_forget(connection, QUARTER, 9))
+        delete_calls(connection, calls_to_delete(connection, QUARTER, 9))
     assert state(database).changed_firms == ("BOLT-CO-8", "CRANE-WORKS-9", "DUNE-GROUP-10"), "went"
     assert not state(database).current
 
@@ -447,7 +449,7 @@ def test_topics_that_changed_while_the_themes_were_made_are_not_live(database: D
     themes = themes_of(database)
     firms(database, 7, texts=CORRECTED)
     with database.transaction() as connection:
-        forget(connection, calls_to_forget(connection, QUARTER, 9))
+        delete_calls(connection, calls_to_delete(connection, QUARTER, 9))
 
     put_themes(database, themes)
 

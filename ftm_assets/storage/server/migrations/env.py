@@ -1,4 +1,4 @@
-"""Alembic's entry: runs on the connection that `storage.database.migrate` hands over."""
+"""Alembic's entry: runs on the connection that `storage.server.database.migrate` hands over."""
 
 from typing import Any
 
@@ -9,13 +9,13 @@ from ftm_assets.storage.schema.tables import Base
 
 
 def include_name(name: str | None, kind: str, parents: object) -> bool:
-    """Leave the quarters' leaves of `sentences` and search indexes alone; they come and go with the data."""
+    """Ignore the partitions of `sentences` and the search indexes, which belong to the quarters, not to the schema."""
     of_quarters = {"table": "sentences_", "index": PREFIX}
     return not (name is not None and kind in of_quarters and name.startswith(of_quarters[kind]))
 
 
 def include_object(thing: Any, name: str | None, kind: str, reflected: bool, compare_to: object) -> bool:
-    """Leave the keys alone that Postgres adds where a leaf is referred to."""
+    """Ignore the keys that Postgres adds where a partition is referred to."""
     return not (kind == "foreign_key_constraint" and thing.referred_table.name.startswith("sentences_"))
 
 
