@@ -30,7 +30,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster_postgres.utils import DagsterPostgresException
 
 import ftm_assets
-from ftm_assets.host import machine
+from ftm_assets.host import cores_and_memory
 from ftm_assets.launcher import queue as q
 from ftm_assets.launcher.advisory_lock import AlreadyHeld
 from ftm_assets.launcher.encoder_supervisor import EncoderProcess
@@ -77,7 +77,7 @@ class Worker:
             addresses |= {"FTM_LLM_ADDRESS": self.model.address, **dict.fromkeys(MODEL_KEYS, "")}
         self.kept: list[SupervisedProcess] = [self.encoder, *([self.model] if self.model else [])]
         n_lanes, lane_bytes = fitting_lanes(
-            settings.lanes, settings.lane_memory, *machine(), waits=self.model is not None
+            settings.lanes, settings.lane_memory, *cores_and_memory(), waits=self.model is not None
         )
         self.lanes = Lanes(folder, n_lanes, settings.preload, settings.lane_runs, lane_bytes, addresses)
         self.left: deque[RunLeft] = deque()

@@ -14,7 +14,7 @@ from ftm_assets.analysis.communities import (
     LEFT_OUT,
     N_PARTS,
     CommunityModel,
-    agreed,
+    consensus,
     largest_first,
     membership_strength,
     neighbour_graph,
@@ -108,24 +108,24 @@ def test_a_run_gives_communities_to_who_is_present_and_has_neighbours() -> None:
 
 def test_neighbours_belong_together_where_most_runs_say_so() -> None:
     runs = runs_of([0, 0, 1, 1], [5, 5, 5, 5], [0, 0, 1, 2])
-    assert agreed(path(4), runs, 0.5).tolist() == [0, 0, 1, 1]
-    assert agreed(path(4), runs, 0.3).tolist() == [0, 0, 0, 0]
-    assert agreed(path(4), runs, 0.7).tolist() == [0, 0, 1, 2]
+    assert consensus(path(4), runs, 0.5).tolist() == [0, 0, 1, 1]
+    assert consensus(path(4), runs, 0.3).tolist() == [0, 0, 0, 0]
+    assert consensus(path(4), runs, 0.7).tolist() == [0, 0, 1, 2]
 
 
 def test_the_share_of_runs_has_to_be_above_the_agreement() -> None:
     runs = runs_of([0, 0], [0, 0], [0, 0], [0, 1])
-    assert agreed(path(2), runs, 0.74).tolist() == [0, 0]
-    assert agreed(path(2), runs, 0.75).tolist() == [0, 1]
+    assert consensus(path(2), runs, 0.74).tolist() == [0, 0]
+    assert consensus(path(2), runs, 0.75).tolist() == [0, 1]
 
 
 def test_a_run_that_left_one_of_the_two_out_has_no_say() -> None:
-    assert agreed(path(2), runs_of([0, 0], [0, -1], [-1, 0], [-1, -1]), 0.75).tolist() == [0, 0]
-    assert agreed(path(2), runs_of([0, -1], [-1, -1]), 0.75).tolist() == [0, 1]
+    assert consensus(path(2), runs_of([0, 0], [0, -1], [-1, 0], [-1, -1]), 0.75).tolist() == [0, 0]
+    assert consensus(path(2), runs_of([0, -1], [-1, -1]), 0.75).tolist() == [0, 1]
 
 
 def test_rows_that_are_no_neighbours_are_not_asked_about() -> None:
-    assert agreed(csr_matrix((3, 3)), runs_of([0, 0, 0]), 0.5).tolist() == [0, 1, 2]
+    assert consensus(csr_matrix((3, 3)), runs_of([0, 0, 0]), 0.5).tolist() == [0, 1, 2]
 
 
 def test_clusters_are_numbered_by_size_then_by_their_first_row_and_small_ones_are_outliers() -> None:

@@ -403,7 +403,9 @@ def test_names_are_those_of_the_firm_and_of_everyone_who_speaks() -> None:
 def test_sentences_know_where_they_come_from() -> None:
     spoken = firm_turns(turn("Our margins rose again."))
     rows = split_turns(1, spoken.turns)
-    sentences = Sentences.of(spoken, rows, np.ones((1, 2), np.float32), ("model", "1"), SentenceSettings(min_words=3))
+    sentences = Sentences.from_turns(
+        spoken, rows, np.ones((1, 2), np.float32), ("model", "1"), SentenceSettings(min_words=3)
+    )
     assert (sentences.rows, sentences.names, sentences.calls) == (rows, spoken.names, spoken.calls)
     assert (sentences.encoder, sentences.input_hash, sentences.reason) == (("model", "1"), "hash of the calls", None)
     assert sentences.provenance == {
@@ -416,11 +418,11 @@ def test_sentences_know_where_they_come_from() -> None:
 
 def test_without_sentences_there_is_a_reason() -> None:
     nothing = np.zeros((0, 2), np.float32)
-    assert Sentences.of(firm_turns(reason="no call"), (), nothing, ("model", "1")).reason == "no call"
-    silent = Sentences.of(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
+    assert Sentences.from_turns(firm_turns(reason="no call"), (), nothing, ("model", "1")).reason == "no call"
+    silent = Sentences.from_turns(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
     assert silent.reason == "its calls hold no sentence beside the operator's"
     assert silent.provenance["reason"] == silent.reason
-    unknown = Sentences.of(replace(firm_turns(), calls=()), (), nothing, ("model", "1"))
+    unknown = Sentences.from_turns(replace(firm_turns(), calls=()), (), nothing, ("model", "1"))
     assert unknown.reason == "none of its calls is modelled"
 
 

@@ -38,7 +38,9 @@ def topics(sentences: Sentences) -> Topics:
 
 def summarized(topics: Topics, sentences: Sentences) -> Summaries:
     written = [keyword_summary(topic) for topic in evidence_of(topics, sentences)]
-    return Summaries.of(topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1"))
+    return Summaries.for_topics(
+        topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1")
+    )
 
 
 def test_evidence_is_a_topics_own_best_sentences_nearest_first(topics: Topics, sentences: Sentences) -> None:

@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopics, ThemeSettings
+from ftm_assets.analysis.themes import N_EXEMPLARS, N_KEYWORD_SENTENCES, QuarterTopics, ThemeSettings, topic_terms
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.storage.maintain.deletion import calls_to_forget, forget
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
@@ -117,7 +117,9 @@ def test_a_topic_stands_for_the_mean_of_its_best_sentences(database: Database) -
 
 
 def said(database: Database) -> dict[tuple[int, int], tuple[str, ...]]:
-    return {(topic.company_id, topic.topic_number): topic.terms for topic in read(database).topics}
+    quarter = read(database)
+    terms_of = zip(quarter.topics, topic_terms(quarter), strict=True)
+    return {(topic.company_id, topic.topic_number): terms for topic, terms in terms_of}
 
 
 def test_a_topic_says_the_terms_of_its_sentences_the_best_one_first(database: Database) -> None:
@@ -140,10 +142,10 @@ def test_a_topic_says_a_term_once_a_sentence_and_no_name(database: Database) -> 
 
 
 def test_only_the_best_sentences_of_a_topic_speak_for_it(database: Database) -> None:
-    rich = [f"Freight from port{i}x {'is late and ' * 3}costly." for i in range(N_SPOKEN)]
+    rich = [f"Freight from port{i}x {'is late and ' * 3}costly." for i in range(N_KEYWORD_SENTENCES)]
     where = firm(database, texts=["Freight is what hurt us.", *rich])
     _, topics, _ = derive(database, where)
-    [worst] = topics.exemplars(0, N_SPOKEN + 1)[N_SPOKEN:]
+    [worst] = topics.exemplars(0, N_KEYWORD_SENTENCES + 1)[N_KEYWORD_SENTENCES:]
     assert worst == "7_70_0000"
     assert "hurt" not in said(database)[7, 0]
 
