@@ -160,9 +160,9 @@ def test_too_few_words_are_no_reason_to_fail(words: Documents) -> None:
     _, vectors = planted(40)
     found = fit(words * 10, vectors)
     assert found.sizes.tolist() == [10, 10, 10, 10]
-    said = [term for terms in words for term in terms]
-    assert sorted(words[0] for words in found.keywords if words) == sorted(said)
-    assert found.labels.count("unnamed") == 4 - len(said)
+    known_terms = [term for terms in words for term in terms]
+    assert sorted(words[0] for words in found.keywords if words) == sorted(known_terms)
+    assert found.labels.count("unnamed") == 4 - len(known_terms)
 
 
 # --- few or equal documents

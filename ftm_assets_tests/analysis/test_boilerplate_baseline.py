@@ -21,7 +21,7 @@ PAST = [REAL_DATA / f"earnings_calls_{name}.csv.gz" for name in ("dev", "ccbysa"
 
 
 def baseline(*firms: Sequence[str], min_share: float = 0.5) -> np.ndarray:
-    """Runs that at least half of the firms say, unless told otherwise; nobody has a name."""
+    """Runs that at least half of the firms say by default; nobody has a name."""
     return find_phrases([(NOBODY, sentences) for sentences in firms], min_share)
 
 
@@ -72,9 +72,9 @@ def test_marks_are_no_words_and_an_apostrophe_is_one_however_it_is_written() -> 
 
 
 def test_a_run_is_common_where_enough_firms_say_it_and_at_least_two() -> None:
-    said = [[PLEASED]] * 2 + [["Freight is late."]] * 8
-    assert share_in_phrases(PLEASED, NOBODY, baseline(*said, min_share=0.2)) == 1
-    assert share_in_phrases(PLEASED, NOBODY, baseline(*said, min_share=0.21)) == 0
+    firms = [[PLEASED]] * 2 + [["Freight is late."]] * 8
+    assert share_in_phrases(PLEASED, NOBODY, baseline(*firms, min_share=0.2)) == 1
+    assert share_in_phrases(PLEASED, NOBODY, baseline(*firms, min_share=0.21)) == 0
     assert share_in_phrases(PLEASED, NOBODY, baseline([PLEASED], ["Freight is late."], min_share=0.05)) == 0
 
 
@@ -83,12 +83,12 @@ def test_a_firm_that_repeats_itself_counts_once() -> None:
 
 
 def test_runs_are_hashes_in_ascending_order_whatever_the_order_of_the_firms() -> None:
-    said = [[PLEASED, "Freight is late."], ["Freight is late.", PLEASED]]
-    found = baseline(*said)
+    firms = [[PLEASED, "Freight is late."], ["Freight is late.", PLEASED]]
+    found = baseline(*firms)
     assert found.dtype == np.uint64
     assert (np.diff(found) > 0).all()
     assert len(found) == 5 + 2  # Eight words with both marks, and five.
-    assert found.tolist() == baseline(*said[::-1]).tolist()
+    assert found.tolist() == baseline(*firms[::-1]).tolist()
 
 
 # --- what is a commonplace
@@ -120,9 +120,9 @@ def test_a_sentence_with_words_of_its_own_is_one_from_the_share_on() -> None:
 
 
 def test_a_sentence_with_an_amount_is_never_one() -> None:
-    said = "We continue to invest in our business"
-    assert is_baseline_phrase(f"{said}.", NOBODY, 0.5)
-    assert not is_baseline_phrase(f"{said} $5 million.", NOBODY, 0.5)
+    text = "We continue to invest in our business"
+    assert is_baseline_phrase(f"{text}.", NOBODY, 0.5)
+    assert not is_baseline_phrase(f"{text} $5 million.", NOBODY, 0.5)
 
 
 def test_a_name_is_no_word_of_its_own() -> None:
@@ -161,15 +161,15 @@ def test_counted_in_the_quarter_itself_it_would_be_one() -> None:
 def pandemic_quarter(n_firms: int = 12) -> QuarterTopics:
     """Each firm speaks of the pandemic; besides, of two of four other subjects and of one that is its own."""
     others = ("freight rates doubled", "hourly wages rose", "tariffs hurt imports", "oil wells closed")
-    said: list[tuple[int, str, int]] = []
+    mentions: list[tuple[int, str, int]] = []
     for firm in range(n_firms):
         own = [(others[(firm + i) % 4], 1 + (firm + i) % 4) for i in range(2)]
         own.append((f"own{firm}x matters", 5 + firm))
-        said += [(firm, text, axis) for text, axis in [(PANDEMIC[0], 0), *own]]
+        mentions += [(firm, text, axis) for text, axis in [(PANDEMIC[0], 0), *own]]
     chance = np.random.default_rng(6)
-    places = np.eye(48)[[axis for _, _, axis in said]] + chance.normal(scale=0.05, size=(len(said), 48))
+    places = np.eye(48)[[axis for _, _, axis in mentions]] + chance.normal(scale=0.05, size=(len(mentions), 48))
     vectors = unit_rows(places)
-    topics = tuple(QuarterTopic(firm, i, text, (text,), 0.0) for i, (firm, text, _) in enumerate(said))
+    topics = tuple(QuarterTopic(firm, i, text, (text,), 0.0) for i, (firm, text, _) in enumerate(mentions))
     return QuarterTopics("2020Q1", topics, vectors, vectors, dict.fromkeys(range(n_firms), "hash"), n_firms, 0)
 
 
@@ -240,8 +240,8 @@ def test_the_baseline_counts_firms_that_said_enough_up_to_a_day(
 
 def test_words_of_the_baseline_are_those_of_some_firms_with_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WORD_SHARE", 0.75)
-    said = [["Ports ship freight."], ["Ports ship wheat."], ["Freight waits. Ports wait."], ["Rain."]]
-    assert bench.common_words([(NOBODY, sentences) for sentences in said]) == [("ports", 0.75)]
+    firms = [["Ports ship freight."], ["Ports ship wheat."], ["Freight waits. Ports wait."], ["Rain."]]
+    assert bench.common_words([(NOBODY, sentences) for sentences in firms]) == [("ports", 0.75)]
 
 
 @pytest.mark.slow

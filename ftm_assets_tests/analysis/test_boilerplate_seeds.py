@@ -30,14 +30,14 @@ def encoder() -> SentenceTransformerEncoder:
     return SentenceTransformerEncoder()
 
 
-def spoken(*texts: str) -> tuple[Sentence, ...]:
+def sentences_of(*texts: str) -> tuple[Sentence, ...]:
     return split_turns(
         1, [Turn(7, i, "Presenter Speech", "Executives", "Ann Lee", text) for i, text in enumerate(texts)]
     )
 
 
 def unflagged(*texts: str) -> tuple[Sentence, ...]:
-    return tuple(replace(row, boilerplate=None) for row in spoken(*texts))
+    return tuple(replace(row, boilerplate=None) for row in sentences_of(*texts))
 
 
 def flags(encoder: SentenceTransformerEncoder, rows: tuple[Sentence, ...], **settings: float) -> list[str | None]:
@@ -77,7 +77,7 @@ def test_the_limit_is_a_setting(encoder: SentenceTransformerEncoder) -> None:
 
 
 def test_an_amount_and_another_flag_stay(encoder: SentenceTransformerEncoder) -> None:
-    rows = spoken("We are very pleased with our results, up 12 %.", "Thank you very much for your questions.")
+    rows = sentences_of("We are very pleased with our results, up 12 %.", "Thank you very much for your questions.")
     assert [row.boilerplate for row in rows] == [None, "thanks"]
     assert flags(encoder, rows) == [None, "thanks"]
 

@@ -230,7 +230,7 @@ def test_too_few_words_are_no_reason_to_fail(words: list[tuple[str, ...]]) -> No
     _, vectors = planted(80)
     found = CommunityModel(TopicSettings(), 6).fit_transform(words * 20, vectors)
     assert subjects_of(found.assignments) == subjects_of(fit().assignments)
-    assert found.labels.count("unnamed") == sum(not said for said in words) * len(found.sizes) / 4
+    assert found.labels.count("unnamed") == sum(not terms for terms in words) * len(found.sizes) / 4
 
 
 @pytest.mark.parametrize("settings", [TopicSettings(), ThemeSettings()])
@@ -359,7 +359,7 @@ def test_what_is_said_again_and_again_is_one_cluster(n: int, spread: float) -> N
     others = subjects[np.arange(400) % 28] + chance.normal(scale=0.95 / 384**0.5, size=(400, 384))
     repeated = unit_rows(chance.normal(size=(1, 384))) + chance.normal(scale=spread / 384**0.5, size=(n, 384))
     vectors = unit_rows(np.concatenate([others, repeated]))
-    found = CommunityModel(TopicSettings(), 6).fit_transform([("said",)] * len(vectors), vectors).assignments
+    found = CommunityModel(TopicSettings(), 6).fit_transform([("term",)] * len(vectors), vectors).assignments
     [cluster] = set(found[400:].tolist())
     assert cluster >= 0
     assert (found == cluster).sum() == n

@@ -146,9 +146,9 @@ def test_a_theme_needs_more_firms_in_a_larger_quarter() -> None:
 
 
 def test_a_firm_without_a_topic_belongs_to_the_quarter() -> None:
-    said = [(1, "wages"), (2, "wages"), (3, "rain"), (3, "snow")]
-    assert themes_of(said).rejected == {DOMINATED: 1}
-    assert themes_of(said, firm_hashes=dict.fromkeys(range(57), "hash")).rejected == {"fewer than 3 firms": 1}
+    mentions = [(1, "wages"), (2, "wages"), (3, "rain"), (3, "snow")]
+    assert themes_of(mentions).rejected == {DOMINATED: 1}
+    assert themes_of(mentions, firm_hashes=dict.fromkeys(range(57), "hash")).rejected == {"fewer than 3 firms": 1}
 
 
 @pytest.mark.parametrize(
@@ -168,9 +168,9 @@ def test_a_theme_has_keywords_that_its_topics_say(
 
 
 def test_keywords_said_are_counted_once_a_topic_and_averaged() -> None:
-    said = (("a", "a", "x"), ("a", "b"), (), ("b",))
+    terms_of = (("a", "a", "x"), ("a", "b"), (), ("b",))
     topics = tuple(QuarterTopic(firm, 0, "", (), 0.0) for firm in range(4))
-    assert Cluster(topics, said, (1.0,) * 4, ("a", "b", "c")).keywords_per_topic == (1 + 2 + 0 + 1) / 4
+    assert Cluster(topics, terms_of, (1.0,) * 4, ("a", "b", "c")).keywords_per_topic == (1 + 2 + 0 + 1) / 4
 
 
 def test_a_keyword_counts_the_less_the_more_firms_of_the_baseline_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,17 +179,17 @@ def test_a_keyword_counts_the_less_the_more_firms_of_the_baseline_say_it(monkeyp
 
 
 def test_clusters_are_rejected_by_reason() -> None:
-    told = ThemeSettings(min_theme_size=2, min_firms=3, min_keywords_said=1.2)
-    said = [
+    settings = ThemeSettings(min_theme_size=2, min_firms=3, min_keywords_said=1.2)
+    mentions = [
         *[(firm, "wages") for firm in (1, 2, 3)],
         *[(4, "rain")] * 2,  # One firm.
         *[(firm, "hail") for firm in (4, 5)],  # Two.
         *[(firm, "snow") for firm in (6, 6, 6, 7, 8)],  # Three, of which one holds more than 40 %.
         *[(firm, "sun") for firm in (1, 2, 3)],
     ]
-    quarter = quarter_of(said)
+    quarter = quarter_of(mentions)
     wordless = [replace(topic, sentences=("sun",)) if topic.label == "sun label" else topic for topic in quarter.topics]
-    found = find_themes(replace(quarter, topics=tuple(wordless)), told, FIRST_WORD)
+    found = find_themes(replace(quarter, topics=tuple(wordless)), settings, FIRST_WORD)
     assert found.rejected == {ONE_FIRM: 1, "fewer than 3 firms": 1, DOMINATED: 1, FEW_KEYWORDS: 1}
     assert [theme.label for theme in found.themes] == ["wages costs"]
     assert {member.theme_number for member in found.members} == {1}
@@ -375,8 +375,8 @@ def scattered(n_firms: int = 12, subjects: Sequence[str] = ("wages", "freight", 
     means[alone] = 0
     noise = chance.normal(scale=np.where(alone, 1, 0.04)[:, None], size=(len(topics), 48))
     quarter = quarter_of(topics, exemplars=unit_rows(means + noise))
-    said = [replace(t, sentences=(f"own{t.company_id}x",)) if "other" in t.label else t for t in quarter.topics]
-    return replace(quarter, topics=tuple(said))
+    topics = [replace(t, sentences=(f"own{t.company_id}x",)) if "other" in t.label else t for t in quarter.topics]
+    return replace(quarter, topics=tuple(topics))
 
 
 def test_the_default_model_finds_what_the_firms_share() -> None:

@@ -55,9 +55,9 @@ def test_evidence_is_a_topics_own_best_sentences_nearest_first(topics: Topics, s
 
 
 def test_there_is_no_more_evidence_than_sentences_and_never_more_than_five() -> None:
-    spoken = [*(f"Freight is dear for all of us in {place}." for place in ("Ghent", "Oslo", "Turin")), *SPOKEN]
-    rows = split_turns(1, [Turn(7, 0, "Answer", "Executives", "Ann Lee", "\n".join(spoken))])
-    many = Sentences(rows, HashEncoder().encode(spoken))
+    texts = [*(f"Freight is dear for all of us in {place}." for place in ("Ghent", "Oslo", "Turin")), *SPOKEN]
+    rows = split_turns(1, [Turn(7, 0, "Answer", "Executives", "Ann Lee", "\n".join(texts))])
+    many = Sentences(rows, HashEncoder().encode(texts))
     topics = fit_topics(many, TopicSettings(min_sentences=4), FirstWordModel())
     assert [topic.n_sentences for topic in topics.topics] == [6, 2]
     assert [len(e.sentences) for e in evidence_of(topics, many)] == [5, 2]

@@ -116,10 +116,10 @@ def test_a_topic_stands_for_the_mean_of_its_best_sentences(database: Database) -
     assert quarter.exemplars.dtype == quarter.summaries.dtype == np.float32
 
 
-def said(database: Database) -> dict[tuple[int, int], tuple[str, ...]]:
+def terms_of(database: Database) -> dict[tuple[int, int], tuple[str, ...]]:
     quarter = read(database)
-    terms_of = zip(quarter.topics, topic_terms(quarter), strict=True)
-    return {(topic.company_id, topic.topic_number): terms for topic, terms in terms_of}
+    rows = zip(quarter.topics, topic_terms(quarter), strict=True)
+    return {(topic.company_id, topic.topic_number): terms for topic, terms in rows}
 
 
 def test_a_topic_says_the_terms_of_its_sentences_the_best_one_first(database: Database) -> None:
@@ -129,7 +129,7 @@ def test_a_topic_says_the_terms_of_its_sentences_the_best_one_first(database: Da
         *("freight", "rose", "freight costs", "costs rose"),
         *("freight", "hurt"),
     ]
-    assert said(database)[7, 0] == tuple(best_first)
+    assert terms_of(database)[7, 0] == tuple(best_first)
 
 
 def test_a_topic_says_a_term_once_a_sentence_and_no_name(database: Database) -> None:
@@ -137,8 +137,8 @@ def test_a_topic_says_a_term_once_a_sentence_and_no_name(database: Database) -> 
     derive(database, firm(database, texts=texts))
     # In a call without her, and of another firm, they are words like others.
     derive(database, firm(database, 8, texts=texts, person="Bo Yu"))
-    assert Counter(said(database)[7, 0]) == {"wages": 4, "says": 1, "fell": 3}
-    assert Counter(said(database)[8, 0])["acme"] == 3
+    assert Counter(terms_of(database)[7, 0]) == {"wages": 4, "says": 1, "fell": 3}
+    assert Counter(terms_of(database)[8, 0])["acme"] == 3
 
 
 def test_only_the_best_sentences_of_a_topic_speak_for_it(database: Database) -> None:
@@ -147,7 +147,7 @@ def test_only_the_best_sentences_of_a_topic_speak_for_it(database: Database) -> 
     _, topics, _ = derive(database, where)
     [worst] = topics.exemplars(0, N_KEYWORD_SENTENCES + 1)[N_KEYWORD_SENTENCES:]
     assert worst == "7_70_0000"
-    assert "hurt" not in said(database)[7, 0]
+    assert "hurt" not in terms_of(database)[7, 0]
 
 
 def _no_sentences(database: Database, where: stages.FirmQuarter) -> None:
