@@ -106,8 +106,8 @@ def fit_topics(sentences: Sentences, settings: TopicSettings = DEFAULTS, model: 
         nothing = TopicModelResult(np.full(n, -1), np.zeros(n, np.float32), ())
         return _topics(sentences, terms_of, nothing, settings, reason)
     found = (model or topic_model(settings)).fit_transform(terms_of, modelled.embeddings)
-    reason = None if found.keywords else "no group of sentences hangs together"
-    return _topics(sentences, terms_of, found, settings, reason)
+    no_topics = None if found.keywords else "no group of sentences hangs together"
+    return _topics(sentences, terms_of, found, settings, no_topics)
 
 
 def topic_model(settings: TopicSettings) -> TopicModel:
@@ -126,7 +126,7 @@ def _topics(
 ) -> Topics:
     modelled = sentences.modelled()
     centres = centroids(modelled.embeddings, found.assignments)
-    richness = np.array([len(set(terms)) for terms in terms_of], np.int64)
+    richness = np.array([len(set(of_sentence)) for of_sentence in terms_of], np.int64)
     ranks = ranks_within(modelled.embeddings, centres, found.assignments, richness)
     return Topics(
         topics=tuple(

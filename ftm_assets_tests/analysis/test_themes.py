@@ -375,8 +375,8 @@ def scattered(n_firms: int = 12, subjects: Sequence[str] = ("wages", "freight", 
     means[alone] = 0
     noise = chance.normal(scale=np.where(alone, 1, 0.04)[:, None], size=(len(topics), 48))
     quarter = quarter_of(topics, exemplars=unit_rows(means + noise))
-    topics = [replace(t, sentences=(f"own{t.company_id}x",)) if "other" in t.label else t for t in quarter.topics]
-    return replace(quarter, topics=tuple(topics))
+    distinct = [replace(t, sentences=(f"own{t.company_id}x",)) if "other" in t.label else t for t in quarter.topics]
+    return replace(quarter, topics=tuple(distinct))
 
 
 def test_the_default_model_finds_what_the_firms_share() -> None:
