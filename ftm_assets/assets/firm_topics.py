@@ -44,7 +44,7 @@ def firm_topics(config: TopicConfig, firm_sentences: Sentences) -> Materialized:
 
 
 def topics_metadata(topics: Topics) -> Metadata:
-    """Counts, outlier share, and the topics, largest first."""
+    """Counts, outlier share and the topics by size."""
     return known(
         {
             "n_topics": len(topics.topics),
