@@ -18,11 +18,14 @@ from ftm_assets.errors import FtmError
 from ftm_assets.plugins import is_import_path, load_plugin
 from ftm_assets.settings import Precision
 
+# Decision 25: it comes as a package, so a machine without model hub works.
 _PACKAGED = "all-MiniLM-L6-v2"
 _DEFAULT_PUBLISHER = "sentence-transformers/"  # Of a model name without publisher.
 # Hash of the published weights. The package is not by the publisher, so the weights are verified when they are loaded.
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Decision 87: other batches are faster, but change the last digits.
 _BATCH_SIZE = 32
+# Decision 106.
 _GPU_BATCH_CHARACTERS = 65_536  # Some 16,000 tokens, padding included: enough work for a GPU, little memory.
 _HUB_TIMEOUT_S = 10
 _PRECISION_SEPARATOR = "+"  # Before the precision in a revision.
@@ -170,6 +173,7 @@ def batches(texts: Sequence[str], max_characters: int | None = None) -> list[np.
                     has up to 32 texts
     """
     lengths = np.array([len(text) for text in texts], np.int64)
+    # Decision 31: a function of these texts alone: other firms' texts would change the last digits.
     order = np.argsort(-lengths, kind="stable")
     found, start = [], 0
     while start < len(order):

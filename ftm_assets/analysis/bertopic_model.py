@@ -11,6 +11,7 @@ import numpy as np
 from ftm_assets.analysis.clustering import MIN_DOCUMENTS, ClusterSettings, TopicModelResult, nearest_neighbours
 
 _PLACEHOLDERS = ("", " ")  # BERTopic fails on fewer than two terms.
+# Decision 29.
 _SEPARATOR = "\x1f"  # BERTopic joins a cluster's documents; terms cut beforehand cannot run across their borders.
 
 
@@ -28,6 +29,7 @@ class BERTopicParameters:
     cluster_selection: Literal["leaf", "eom"]
     min_samples: int = 2
     # At n = 450, 200 epochs end within the seed-to-seed spread of the 500 that UMAP would run.
+    # Decision 30.
     n_epochs: int = 200
 
 
@@ -115,6 +117,7 @@ def reduce(embeddings: np.ndarray, parameters: BERTopicParameters, seed: int) ->
             metric="cosine",
             random_state=seed,
             # The spectral start uses a generator without seed when texts repeat each other.
+            # Decision 32.
             init="pca",
             n_jobs=1,
             precomputed_knn=nearest_neighbours(embeddings, n_neighbors),

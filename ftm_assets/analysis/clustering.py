@@ -18,6 +18,7 @@ R = TypeVar("R")
 MIN_DOCUMENTS = 4
 _BLOCK_ROWS = 1024
 _BLOCK_CELLS = 2**24
+# Decision 85: from here on float32 finds the candidates and float64 decides.
 _MANY_ROWS = 4096
 _MAX_THREADS = 8  # Each holds a block of cosines, or a graph.
 _GROUPS_PER_NEIGHBOUR = 20

@@ -64,6 +64,7 @@ class CommunityModel:
         runs = self._runs(graph, parts, np.ones(n, bool), settings.seed)
         assignments = largest_first(consensus(graph, runs, settings.agreement), self.min_size)
         refits = []
+        # Decision 56: stability is measured by doing it again, not by comparing the runs of the consensus.
         for refit in range(self.n_refits):
             kept = parts != refit % N_PARTS
             reruns = self._runs(graph, parts, kept, settings.seed + 1 + refit)
@@ -103,6 +104,7 @@ def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
     embeddings: (n, d) float32 of unit length    returns: (n, n) float64, symmetric, nothing on the diagonal
     """
     n = len(embeddings)
+    # Decision 54: what all rows have in common says nothing about any.
     centred = unit_rows(embeddings - embeddings.mean(axis=0, dtype=np.float64))
     indices, distances = nearest_neighbours(centred, min(n_neighbors + 1, n))
     starts = np.repeat(np.arange(n), indices.shape[1] - 1)
@@ -126,6 +128,7 @@ def communities(graph: csr_matrix, present: np.ndarray, resolution: float, seed:
     return found
 
 
+# Decision 53: consensus of many runs instead of UMAP and HDBSCAN.
 def consensus(graph: csr_matrix, runs: Sequence[np.ndarray], threshold: float) -> np.ndarray:
     """Connected components of the neighbours that share a community in more than this share of the runs: (n,) int32.
 

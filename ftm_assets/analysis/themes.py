@@ -23,6 +23,7 @@ ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
 NEAR_SEEDS = "its topics say hardly more than platitudes"
 FEW_KEYWORDS = "its topics share too few words but those of every call"
+# Decision 34: all sentences, the nearest three, or keywords gave less stable or looser themes.
 N_EXEMPLARS = 5  # Best sentences of a topic whose mean vector stands for it.
 N_KEYWORD_SENTENCES = 8  # Best sentences of a topic whose terms name its theme.
 _COSINE_DIGITS = 6
@@ -69,6 +70,7 @@ class ThemeSettings(ClusterSettings, frozen=True):
         ge=2,
         description="fewest topics that make a theme; empty: a third of the square root of the topics, at least 5",
     )
+    # Decision 68: exemplars need no text, and keywords are as good.
     theme_input: ThemeInput = Field(
         "exemplars",
         description="the vector of a topic: mean of its best sentences, or its summary by keywords or language model",
@@ -79,6 +81,7 @@ class ThemeSettings(ClusterSettings, frozen=True):
     max_firm_share: float = Field(
         0.4, gt=0, le=1, description="largest share of a theme's topics that one firm may hold"
     )
+    # Decision 69.
     max_platitude: float = Field(
         0.38,
         ge=0,
@@ -98,11 +101,13 @@ class ThemeSettings(ClusterSettings, frozen=True):
     def runs(self, n_topics: int) -> int:
         """Runs of the consensus in a quarter of `n_topics`."""
         # Chance matters most in a small quarter, and a large one cannot afford so many runs.
+        # Decision 70.
         return min(self.n_runs, max(FEWEST_RUNS, self.n_runs * ALL_RUNS // max(1, n_topics)))
 
     def smallest_theme(self, n_topics: int) -> int:
         """Fewest topics that make a theme in a quarter of `n_topics`."""
         # The number of themes of a fixed size grows with the firms; with the root it grows with the root.
+        # Decision 33.
         return self.min_theme_size or max(5, round(math.sqrt(n_topics) / 3))
 
     def fewest_firms(self, n_firms: int) -> int:
@@ -456,6 +461,7 @@ def rejection(cluster: Cluster, settings: ThemeSettings, n_firms: int) -> str | 
         return ONE_FIRM if len(counts) == 1 else f"fewer than {fewest} firms"
     if max(counts) / len(cluster.topics) > settings.max_firm_share:
         return DOMINATED
+    # Decision 35: procedure, calendar and filler are no theme.
     if cluster.boilerplate_similarity >= settings.max_platitude:
         return NEAR_SEEDS
     return FEW_KEYWORDS if cluster.keywords_per_topic < settings.min_keywords_said else None
@@ -486,5 +492,6 @@ def match_themes(
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             if cosines[row, column] >= threshold:
                 numbers[row] = known.numbers[column]
+    # Decision 17: numbers are never given by rank.
     fresh = iter(range(known.next_number, known.next_number + len(centres)))
     return [numbers[i] if i in numbers else next(fresh) for i in range(len(centres))]

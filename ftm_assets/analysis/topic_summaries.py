@@ -85,6 +85,7 @@ class Summaries:
     def content_hash(self) -> str:
         """Hash of texts, embeddings and topics: a change of a firm's topics reaches the themes through it alone."""
         # Only the kind of a reason: the number of failed attempts must make no theme stale.
+        # Decision 65.
         hashed = [
             (s.topic_number, s.text, s.source, s.model, s.evidence, s.title, s.reason and kind_of(s.reason))
             for s in self.summaries

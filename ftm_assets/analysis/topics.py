@@ -16,6 +16,7 @@ from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.vectors import centroids
 from ftm_assets.analysis.words import terms
 
+# Decision 34: nearest alone would prefer empty sentences.
 _TERM_WEIGHT, _MOST_TERMS = 0.04, 8
 
 

@@ -164,6 +164,7 @@ def firm_key(company_id: int, name: str, ticker: str | None) -> str:
 
     Only letters, digits and single hyphens, because `|`, `,` and brackets have a meaning in Dagster.
     """
+    # Decision 3.
     slug = re.sub(r"[^A-Z0-9]+", "-", (ticker or name).upper()).strip("-")[:24].strip("-")
     return f"{slug or 'FIRM'}-{company_id}"
 

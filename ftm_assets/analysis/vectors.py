@@ -2,6 +2,7 @@
 
 import numpy as np
 
+# Decision 19: one width for every encoder; shorter vectors are padded with zeros.
 DIMENSIONS = 768
 
 

@@ -19,6 +19,7 @@ def _word_list(file: str) -> frozenset[str]:
     return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
 
 
+# Decision 28: lists of our own, because usual ones hold words that firms talk about.
 _STOP_WORDS = _word_list("stop_words.txt") | _word_list("filler_words.txt")
 _ORDINARY_WORDS = _STOP_WORDS | _word_list("business_words.txt")
 
@@ -68,6 +69,7 @@ def _words(text: str, names: Collection[str]) -> list[str]:
     return ["" if parts and not known.isdisjoint(parts) else word for word, parts in found]
 
 
+# Decision 86.
 @lru_cache(maxsize=2**17)  # Calls say the same words again and again.
 def _word(token: str) -> tuple[str, tuple[str, ...]]:
     """The word that a token stands for, '' if it may never name a topic, and its parts in the form of `name_tokens`."""

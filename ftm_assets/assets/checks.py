@@ -39,6 +39,7 @@ def quarter_coverage(
     )
 
 
+# Decision 8: Dagster does not notice that a firm behind a theme has changed.
 @_quarter_check
 def themes_current(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
     """The published themes were made from the current summaries; Dagster compares no more than 100 partitions."""

@@ -12,6 +12,7 @@ OUTLIERS = "outlier_share"
 MAX_OUTLIER_SHARE = 0.6
 
 
+# Decision 9: settings stay beside the function they steer.
 class TopicConfig(TopicSettings, dg.Config):
     """Launchpad form of `TopicSettings`."""
 
@@ -20,6 +21,7 @@ class TopicConfig(TopicSettings, dg.Config):
     partitions_def=firm_quarters,
     io_manager_key="pgvector",
     dagster_type=dg.Any,
+    # Decision 7: a separate check would be one more step in each of 3,000 runs.
     check_specs=[
         dg.AssetCheckSpec(
             OUTLIERS,

@@ -20,6 +20,7 @@ class SearchIndexConfig(SearchIndexSettings, dg.Config):
 
 @dg.asset(
     partitions_def=quarters,
+    # Decision 71: an asset after the themes, so that nothing waits for it.
     deps=[cross_firm_themes],
     owners=OWNERS,
     kinds={"postgres"},

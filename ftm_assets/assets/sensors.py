@@ -43,6 +43,7 @@ def complete_quarters(
             if each.due and not themes_in_work(context.instance, each.quarter)
         }
     for quarter, inputs in due.items():
+        # Decision 5: the hash alone would leave themes stale when a correction is taken back.
         run_key = f"{quarter}:{inputs}:{_last_materialization(context.instance, cross_firm_themes, quarter)}"
         yield dg.RunRequest(run_key=run_key, partition_key=quarter)
     if not due:

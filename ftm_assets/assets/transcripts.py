@@ -86,6 +86,7 @@ def load_quarter(database: Database, quarter: str, config: TranscriptSettings) -
     source = open_source(spec, columns=config.columns, event_types=config.event_types)
     as_of = _day(config.as_of)
     _create_quarter(database, quarter)
+    # Decision 13: it writes by itself, because a quarter does not fit through a return value.
     with database.transaction() as connection:
         ingested = ingest(connection, quarter, source.read(quarter), source.name, as_of)
     drop_index_for_bulk_write(database, quarter, len(ingested.changed_firms))

@@ -19,6 +19,7 @@ from ftm_assets.analysis.boilerplate.rules import names_amount, without_marks
 from ftm_assets.analysis.words import MIN_NAME_CHARS, terms
 
 PHRASES_FILE = "baseline_phrases.npy"
+# Decision 55.
 _PHRASE_WORDS = 4  # Phrases of three words would match subjects of many firms, too.
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
 

@@ -16,6 +16,7 @@ _AMOUNT = re.compile(
 )
 
 # Precision over recall: a courtesy has to fill its sentence, a notice has to use the words of lawyers.
+# Decision 27.
 _LEAD = r"(?:(?:and|so|well|yes|yeah|no|okay|ok|all right|great|perfect|excellent|got it|hi|hello|hey)[,.!]? )*"
 _SUBSTANCE = (
     r"\b(?:we|i|it|they|there|is|are|was|were|will|have|has|had|do|does|did|can|could|would|should|but|because|if"
