@@ -22,6 +22,7 @@ from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, f
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.themes import theme_settings
 
+# Decision 36.
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -45,6 +45,7 @@ from ftm_assets.processes.supervised_process import SupervisedProcess
 from ftm_assets.settings import MODEL_KEYS, Settings
 
 MAX_ATTEMPTS = 3
+# Decision 43: the launcher sets a flag, the worker interrupts the lane.
 CANCEL_TIMEOUT_S = 20.0
 _TICK_S = 0.1
 _HOUSEKEEPING_S = 1.0

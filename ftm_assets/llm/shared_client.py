@@ -166,6 +166,7 @@ class NearestLanguageModel:
         return self.own
 
 
+# Decision 111: limits belong to one box, so one process holds them.
 def socket_of(home: Path) -> str | None:
     """Where a worker's client process listens; None if the path is too long for a socket."""
     path = str(home / "language_model")

@@ -79,6 +79,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     model_config = ConfigDict(extra="ignore")
     message: _Message
+    # Decision 91: a reply that is cut off has a kind of its own.
     finish_reason: str | None = None
 
 

@@ -21,6 +21,7 @@ SPEAKERS = {
 }
 
 
+# Decision 52: the report is one file, and the same rows give the same bytes.
 def render(report: QuarterReport) -> str:
     """The report as HTML. Everything that a call has said is escaped."""
     environment = jinja2.Environment(

@@ -34,6 +34,7 @@ MODELLED = "boilerplate IS NULL"
 CLEAN_UP_MS = 1_000
 # Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
 BULK_SHARE = 0.1
+# Decision 72: one index for each quarter and level.
 PREFIX = "hnsw_"
 _SAFE_IN_PARALLEL = (0, 8, 3)
 # Graph of a build in memory, with some room: a row of 768 dimensions took 2,250 bytes at m = 16, and 2,762 at m = 32.

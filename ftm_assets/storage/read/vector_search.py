@@ -25,6 +25,7 @@ from ftm_assets.storage.maintain.search_index import MODELLED, Level, indexed, r
 from ftm_assets.storage.write.stages import archived
 
 # Candidates for each row that is wanted, and the least that an index is asked for.
+# Decision 74: the index names candidates, whole vectors rank them.
 _OVERSAMPLING, _FEWEST = 4, 40
 _WHOLE = f"vector({DIMENSIONS})"
 EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences; see `python -m bench.queries`.
@@ -149,6 +150,7 @@ def search(
     hits: list[Hit] = []
     for level in levels:
         near: list[_Near] = []
+        # Decision 73: each quarter is asked by a statement of its own.
         for quarter, vector in vectors.items():
             if level is Level.sentences and quarter in without_sentences:
                 continue
