@@ -44,6 +44,7 @@ from ftm_assets.llm.shared_client import socket_of
 from ftm_assets.processes.supervised_process import SupervisedProcess
 from ftm_assets.settings import MODEL_KEYS, Settings
 
+# Decision 44.
 MAX_ATTEMPTS = 3
 # Decision 43: the launcher sets a flag, the worker interrupts the lane.
 CANCEL_TIMEOUT_S = 20.0
@@ -58,6 +59,7 @@ _PRUNE_S = 3600.0
 log = logging.getLogger("ftm.worker")
 
 
+# Decision 41.
 class Worker:
     """One worker from its lock to its end. Not to be used twice. raises: AlreadyHeld if there is one already"""
 

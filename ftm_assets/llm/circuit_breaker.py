@@ -34,6 +34,7 @@ class Gate:
     use, whether the server or those who asked say so. For one event loop.
     """
 
+    # Decision 59.
     def __init__(self, patience_s: float) -> None:
         self.patience_s = patience_s
         self.why = ""
@@ -45,6 +46,7 @@ class Gate:
         self._misconfigured_until = 0.0
         self._n_failures = 0
         self._n_pauses = 0
+        # Decision 90.
         self._replies: dict[str, bool] = {}
         self._changed = asyncio.Event()
 

@@ -173,6 +173,7 @@ def socket_of(home: Path) -> str | None:
     return path if len(path.encode()) <= _LONGEST_ADDRESS else None
 
 
+# Decision 60.
 def find_language_model(settings: Settings, ledger: Ledger) -> LanguageModel | None:
     """The model that the settings name, as this process is to ask it; None if they name none. raises: BadPrices"""
     if settings.llm_model and settings.llm_address:

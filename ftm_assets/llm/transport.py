@@ -95,6 +95,7 @@ class _Details(BaseModel):
 class _Usage(BaseModel):
     model_config = ConfigDict(extra="ignore")
     prompt_tokens: _Count
+    # Decision 92.
     completion_tokens: _Count
     total_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None

@@ -56,6 +56,7 @@ def archive(database: Database, quarter: str) -> ArchiveResult:
             raise NotFinished(quarter)
         if not alone_with_index(connection, quarter):
             raise QuarterInUse(quarter, "archived")
+        # Decision 79.
         dropped = connection.execute(
             sa.text(f"UPDATE {leaf(quarter)} SET embedding = NULL WHERE embedding IS NOT NULL")  # noqa: S608
         )

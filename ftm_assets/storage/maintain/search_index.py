@@ -26,6 +26,7 @@ from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, leaf
 from ftm_assets.storage.write.stages import archived, vectors_of
 
+# Decision 76.
 POLL_S = 1.0
 _N_LOOKED_AT = 100
 # Sentences that are searched. The others are said by thousands in the same words: they take a quarter of an index, and
@@ -33,6 +34,7 @@ _N_LOOKED_AT = 100
 MODELLED = "boilerplate IS NULL"
 CLEAN_UP_MS = 1_000
 # Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
+# Decision 75.
 BULK_SHARE = 0.1
 # Decision 72: one index for each quarter and level.
 PREFIX = "hnsw_"

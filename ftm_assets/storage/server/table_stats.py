@@ -12,4 +12,5 @@ def analyze(connection: Connection, *tables: type[DeclarativeBase]) -> None:
     firm or topic. By itself it looks a minute later, if a tenth of the table is new, which the eleventh quarter is not.
     A table that is being looked at already, or gets an index, is passed over: to wait for that could be in vain.
     """
+    # Decision 108.
     connection.execute(sa.text(f"ANALYZE (SKIP_LOCKED) {', '.join(table.__tablename__ for table in tables)}"))
