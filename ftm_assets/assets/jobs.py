@@ -14,7 +14,6 @@ firm_quarter = dg.define_asset_job(
     selection=["firm_sentences", "firm_topics", "topic_summaries"],
     description="Sentences, topics and summaries of one firm in one quarter, in one run.",
 )
-# Decision 96: an upgrade pays for no topic that a model has summarized.
 ONLY_MISSING = {"ops": {"topic_summaries": {"config": {"only_missing": True}}}}
 firm_summaries = dg.define_asset_job(
     "firm_summaries",

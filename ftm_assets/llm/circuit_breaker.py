@@ -34,7 +34,6 @@ class Gate:
     use, whether the server or those who asked say so. For one event loop.
     """
 
-    # Decision 59.
     def __init__(self, patience_s: float) -> None:
         self.patience_s = patience_s
         self.why = ""
@@ -46,7 +45,7 @@ class Gate:
         self._misconfigured_until = 0.0
         self._n_failures = 0
         self._n_pauses = 0
-        # Decision 90.
+        # Decisions 59 and 90.
         self._replies: dict[str, bool] = {}
         self._changed = asyncio.Event()
 

@@ -134,6 +134,7 @@ def summarize(
     before: Iterable[TopicSummary] = (),
     settings: SummarySettings = DEFAULTS,
     *,
+    # Decision 96.
     only_missing: bool = False,
 ) -> Written:
     """A summary for each topic: the model's if it gave a usable one, else the one before, else keywords and the reason.

@@ -34,7 +34,6 @@ _N_LOOKED_AT = 100
 MODELLED = "boilerplate IS NULL"
 CLEAN_UP_MS = 1_000
 # Writing a row anew costs as much with an index as half a row's share of building it; but a firm's run waits for it.
-# Decision 75.
 BULK_SHARE = 0.1
 # Decision 72: one index for each quarter and level.
 PREFIX = "hnsw_"
@@ -250,6 +249,7 @@ def drop_search_index(connection: Connection, quarter: str) -> None:
         connection.execute(sa.text(f"DROP INDEX IF EXISTS {index_name(level, quarter)}"))
 
 
+# Decision 75.
 def drop_index_for_bulk_write(database: Database, quarter: str, n_firms: int) -> bool:
     """Drop the quarter's indexes if so many of its firms are to be written that building them anew is cheaper.
 
