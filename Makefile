@@ -73,6 +73,7 @@ imports: .venv/installed
 	$(BIN)/lint-imports
 
 # The AWS command line, shellcheck and a policy scanner: for scripts/ and terraform/, and the tests of both.
+# Decision 104: tools of the cloud have an environment of their own.
 cloud-tools: .venv-cloud/installed
 
 .venv-cloud/installed: cloud-requirements.txt

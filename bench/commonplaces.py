@@ -13,7 +13,7 @@ import numpy as np
 
 import ftm_assets.analysis
 from bench.calls import firm_turns, quarters_until
-from ftm_assets.analysis.boilerplate.baseline import RUNS_FILE, find_runs
+from ftm_assets.analysis.boilerplate.baseline import PHRASES_FILE, find_phrases
 from ftm_assets.analysis.sentences import SentenceSettings, split_turns
 from ftm_assets.analysis.words import COMMON_WORDS_FILE, all_terms
 from ftm_assets.sources.csv.source import CsvSource
@@ -51,8 +51,8 @@ if __name__ == "__main__":
     parser.add_argument("files", nargs="+", type=Path, help="CSV files of calls, columns as in README.md")
     found = firms_until(parser.parse_args().files)
     folder = Path(ftm_assets.analysis.__file__).parent
-    runs, words = find_runs(found, RUN_SHARE), common_words(found)
-    np.save(folder / RUNS_FILE, runs)
+    runs, words = find_phrases(found, RUN_SHARE), common_words(found)
+    np.save(folder / PHRASES_FILE, runs)
     (folder / COMMON_WORDS_FILE).write_text(
         "".join(f"{term}\t{share:.2f}\n" for term, share in words), encoding="utf-8"
     )

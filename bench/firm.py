@@ -103,12 +103,12 @@ def measure_ours(file: Path, corpus: Corpus, seeds: Sequence[int], n_encoded: in
                         encoder.encode([row.text for row in rows])
                 with found.clock("flag"):
                     flagged = measure_boilerplate(rows, vectors, of_seeds)
-                    sentences = Sentences.of(turns, flagged, vectors, known)
+                    sentences = Sentences.from_turns(turns, flagged, vectors, known)
                 topics = _fit(found, sentences, seeds[0])
                 summaries = [keyword_summary(evidence) for evidence in evidence_of(topics, sentences)]
                 texts = encoder.encode([summary.text for summary in summaries])
                 with found.clock("write"):
-                    for value in (sentences, topics, Summaries.of(topics, summaries, texts, known)):
+                    for value in (sentences, topics, Summaries.for_topics(topics, summaries, texts, known)):
                         with database.transaction() as connection:
                             write(connection, where, value, Provenance.of(value))
                 found.keywords += [topic.keywords for topic in topics.topics]

@@ -438,7 +438,7 @@ def work(home: Home, n_firms: int) -> tuple[float, float]:
         wall_s, cpu_s = time.perf_counter(), time.process_time()
         rows = split_turns(turns.company_id, turns.turns, SentenceSettings())
         vectors = encoder.encode([row.text for row in rows])
-        sentences = Sentences.of(turns, rows, vectors, (encoder.name, encoder.revision), SentenceSettings())
+        sentences = Sentences.from_turns(turns, rows, vectors, (encoder.name, encoder.revision), SentenceSettings())
         topics = fit_topics(sentences, TopicSettings())
         encoder.encode([keyword_summary(topic).text for topic in evidence_of(topics, sentences)])
         took.append((time.perf_counter() - wall_s, time.process_time() - cpu_s))

@@ -63,10 +63,10 @@ def between(real: Sequence[Topic], n: int, seed: int = 0) -> list[Topic]:
     made = unit_rows((1 - ways) * vectors[ones] + ways * vectors[others])
     topics = []
     for row, (one, other) in enumerate(zip(ones.tolist(), others.tolist(), strict=True)):
-        words = (*real[one].terms, *real[other].terms)
-        kept = draw.random(len(words)) < 1 / 2
-        said = tuple(word for word, stays in zip(words, kept.tolist(), strict=True) if stays)
-        topics.append(replace(real[one], company_id=row // TOPICS_A_FIRM, vector=made[row], terms=said))
+        texts = (*real[one].sentences, *real[other].sentences)
+        kept = draw.random(len(texts)) < 1 / 2
+        sentences = tuple(text for text, stays in zip(texts, kept.tolist(), strict=True) if stays)
+        topics.append(replace(real[one], company_id=row // TOPICS_A_FIRM, vector=made[row], sentences=sentences))
     return topics
 
 

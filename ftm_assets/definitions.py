@@ -45,6 +45,7 @@ def build_definitions(
             "encoder": encoder,
             "language_model": NoLanguageModel() if language_model is None else language_model,
         },
+        # Decision 6: a process for each step would load the model each time.
         executor=dg.in_process_executor,
     )
 

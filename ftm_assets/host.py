@@ -1,20 +1,20 @@
-"""What this process may use of its machine."""
+"""The cores and the memory that this process may use."""
 
 import os
 from contextlib import suppress
 from pathlib import Path
 
-_CONTAINER = Path("/sys/fs/cgroup")
+_CGROUP = Path("/sys/fs/cgroup")
 
 
-def machine(container: Path = _CONTAINER) -> tuple[int, int]:
-    """Cores and bytes of memory: of the machine, or of the container that this process is in.
+def cores_and_memory(container: Path = _CGROUP) -> tuple[int, int]:
+    """Number of cores and bytes of memory: of the machine, or of the container if that has limits.
 
-    container: where Linux keeps the limits of a control group (version 2)
+    container: folder of the limits of a control group (version 2)
     """
     n_cores = len(os.sched_getaffinity(0))
     n_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    with suppress(OSError, ValueError):  # No limit reads as `max`.
+    with suppress(OSError, ValueError):  # Without a limit the file says `max`.
         quota, period = map(int, (container / "cpu.max").read_text().split())
         n_cores = min(n_cores, max(1, quota // period))
     with suppress(OSError, ValueError):

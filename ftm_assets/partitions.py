@@ -9,8 +9,10 @@ from ftm_assets.settings import read_settings
 FIRM = "firm"
 QUARTER = "quarter"
 
+# Decision 2: a list, because Dagster's time windows know no quarters.
 quarters = dg.StaticPartitionsDefinition(read_settings().quarter_keys())
 firms = dg.DynamicPartitionsDefinition(name=FIRM)
+# Decision 1: one run for each firm and quarter.
 firm_quarters = dg.MultiPartitionsDefinition({FIRM: firms, QUARTER: quarters})
 
 with warnings.catch_warnings():

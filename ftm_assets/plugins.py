@@ -1,4 +1,4 @@
-"""Things of one's own, named by `package.module:attribute`."""
+"""Plugins: encoders and sources of your own, named by `package.module:attribute`."""
 
 import pkgutil
 import re
@@ -10,26 +10,26 @@ _IMPORT_PATH = r"[^\W\d][\w.]*:[^\W\d][\w.]*"
 
 
 def is_import_path(spec: str) -> bool:
-    """Whether a word names something to import rather than a file or a model."""
+    """Whether `spec` names something to import, and not a file or a model."""
     return re.fullmatch(_IMPORT_PATH, spec) is not None
 
 
-def imported(spec: str, kind: str, protocol: type, error: type[FtmError]) -> object:
-    """What an import path names, or what that returns when called bare; it has all that the protocol asks for.
+def load_plugin(spec: str, kind: str, protocol: type, error: type[FtmError]) -> object:
+    """The object of this import path, called without arguments if it is callable; it has every member of `protocol`.
 
-    kind:   what it is to be, in words, for whoever reads the error
-    raises: `error` if it cannot be imported or called, or lacks something
+    kind:   what the plugin is, for the error message
+    raises: `error` if it cannot be imported or called, or lacks a member
     """
     try:
         found = pkgutil.resolve_name(spec)
         found = found() if callable(found) else found
-    except Exception as cause:  # Whatever a module of somebody else's may raise.
+    except Exception as cause:  # Code of others may raise anything.
         raise error(
             f"{kind} {spec!r} cannot be loaded ({type(cause).__name__}: {cause}); install its module or put its folder "
             f"on PYTHONPATH, and name a {protocol.__name__} or what returns one when called without arguments"
         ) from cause
     needed = [name for name in vars(protocol) if not name.startswith("_")]
-    # Not isinstance, which would read properties, and one of an encoder's loads its model.
+    # Not isinstance: it reads properties, and reading `Encoder.revision` loads the model.
     if any(getattr_static(found, name, None) is None for name in needed):
         names = [f"`{name}`" for name in needed]
         raise error(

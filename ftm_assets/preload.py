@@ -1,4 +1,4 @@
-"""Imported once by the parent of the lanes: what a firm's run needs."""
+"""Imports what a firm's run needs; the warm parent loads this module once before it forks lanes."""
 
 from ftm_assets import definitions
 from ftm_assets.analysis.communities import warm_up

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
         "auto", description="of the encoder: auto, fp32, bf16, fp16; auto: fp32, on NVIDIA's GPUs fp16"
     )
 
+    # Decision 94: a lane that waits costs memory but no CPU.
     lanes: int = Field(
         0, ge=0, description="runs at a time in the worker; 0: cores and two, with a language model 16 more, at most 32"
     )

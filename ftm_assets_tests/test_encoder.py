@@ -25,8 +25,8 @@ from ftm_assets.encoder import (
     EncoderMissing,
     EncoderTooWide,
     SentenceTransformerEncoder,
+    auto_precision,
     batches,
-    fast_precision,
     open_encoder,
     same_weights,
 )
@@ -152,13 +152,13 @@ def test_a_batch_holds_32_texts_of_near_length_the_longest_first() -> None:
 
 def test_a_batch_holds_as_many_texts_as_fill_a_gpu() -> None:
     texts = ["a" * n for n in (5, 30, 9, 10, 1, 5)]
-    cut = [[len(texts[row]) for row in batch] for batch in batches(texts, most_characters=20)]
+    cut = [[len(texts[row]) for row in batch] for batch in batches(texts, max_characters=20)]
     assert cut == [[30], [10, 9], [5, 5, 1]], "padding counts, and one that is longer goes alone"
-    assert [len(batch) for batch in batches([""] * 30, most_characters=20)] == [20, 10]
+    assert [len(batch) for batch in batches([""] * 30, max_characters=20)] == [20, 10]
 
 
 def test_all_gpus_of_a_kind_encode_in_one_precision_so_that_a_quarter_may_change_between_them() -> None:
-    assert [fast_precision(device) for device in ("cpu", "mps", "cuda")] == ["fp32", "fp32", "fp16"]
+    assert [auto_precision(device) for device in ("cpu", "mps", "cuda")] == ["fp32", "fp32", "fp16"]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

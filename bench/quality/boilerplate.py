@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.calls import firm_turns, quarters_until
-from ftm_assets.analysis.boilerplate.baseline import common_share, is_baseline_phrase, shipped_runs
+from ftm_assets.analysis.boilerplate.baseline import is_baseline_phrase, share_in_phrases, shipped_phrases
 from ftm_assets.analysis.boilerplate.rules import boilerplate_reason, names_amount
 from ftm_assets.analysis.sentences import SentenceSettings, split_turns
 from ftm_assets.analysis.words import terms
@@ -59,7 +59,7 @@ def by_words(sentence: Labelled) -> bool:
 
 def by_phrases(sentence: Labelled) -> bool:
     """Made of phrases of the baseline."""
-    share = common_share(sentence.text, sentence.names, shipped_runs())
+    share = share_in_phrases(sentence.text, sentence.names, shipped_phrases())
     return not names_amount(sentence.text) and share >= (SETTINGS.max_commonplace or 1)
 
 

@@ -65,7 +65,7 @@ def _firm(turns: FirmTurns, encoder: Encoder) -> FirmCorpus:
     sentences = split_turns(turns.company_id, turns.turns, names=turns.names)
     vectors = _vectors([sentence.text for sentence in sentences], encoder)
     measured = measure_boilerplate(sentences, vectors, encode_once(encoder, boilerplate_seeds()))
-    return FirmCorpus(turns, Sentences.of(turns, measured, vectors, (encoder.name, encoder.revision)), vectors)
+    return FirmCorpus(turns, Sentences.from_turns(turns, measured, vectors, (encoder.name, encoder.revision)), vectors)
 
 
 def _vectors(texts: Sequence[str], encoder: Encoder) -> np.ndarray:

@@ -7,10 +7,17 @@ from statistics import fmean
 import numpy as np
 
 from bench.quality.corpus import FirmCorpus
-from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopic, QuarterTopics, ThemeSettings, find_themes
+from ftm_assets.analysis.themes import (
+    N_EXEMPLARS,
+    N_KEYWORD_SENTENCES,
+    QuarterTopic,
+    QuarterTopics,
+    Speakers,
+    ThemeSettings,
+    find_themes,
+)
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.analysis.words import terms
 from ftm_assets.encoder import Encoder
 
 MIN_SENTENCES = 20
@@ -26,7 +33,8 @@ class Topic:
     label: str
     vector: np.ndarray
     text: str
-    terms: tuple[str, ...] = ()
+    sentences: tuple[str, ...] = ()
+    names: frozenset[str] = frozenset()
     boilerplate_similarity: float = 0.0
 
 
@@ -71,9 +79,10 @@ def quarter_of(topics: Sequence[Topic]) -> QuarterTopics:
     rows = unit_rows(np.array([topic.vector for topic in topics]))
     hashes = {topic.company_id: "" for topic in topics}
     members = tuple(
-        QuarterTopic(t.company_id, n, t.label, t.terms, t.boilerplate_similarity) for n, t in enumerate(topics)
+        QuarterTopic(t.company_id, n, t.label, t.sentences, t.boilerplate_similarity) for n, t in enumerate(topics)
     )
-    return QuarterTopics("", members, rows, rows, hashes, len(hashes), len(topics))
+    speakers = {topic.company_id: Speakers("", tuple(topic.names)) for topic in topics}
+    return QuarterTopics("", members, rows, rows, hashes, len(hashes), len(topics), speakers=speakers)
 
 
 def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
@@ -82,7 +91,7 @@ def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
         for row, vector in zip(firm.sentences.rows, firm.sentences.embeddings, strict=True)
     }
     best = found.exemplars(number, N_EXEMPLARS)
-    spoken = [rows[sentence_id][0] for sentence_id in found.exemplars(number, N_SPOKEN)]
+    spoken = [rows[sentence_id][0] for sentence_id in found.exemplars(number, N_KEYWORD_SENTENCES)]
     topic = found.topics[number]
     return Topic(
         firm.turns.company_id,
@@ -91,7 +100,8 @@ def _topic(firm: FirmCorpus, found: Topics, number: int) -> Topic:
         topic.label,
         np.mean([rows[sentence_id][1] for sentence_id in best], axis=0),
         spoken[0].text,
-        tuple(term for row in spoken for term in dict.fromkeys(terms(row.text, firm.sentences.names))),
+        tuple(row.text for row in spoken),
+        firm.sentences.names,
         fmean(row.boilerplate_similarity or 0.0 for row in spoken),
     )
 

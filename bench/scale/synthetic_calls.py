@@ -107,7 +107,7 @@ class MadeFirm:
                         *(self.flags[n], round(0.2 + 0.3 * abs(float(self.vectors[n, 0])), 4)),
                     )
                 )
-        return Sentences.of(turns, tuple(rows), self.vectors, ENCODER)
+        return Sentences.from_turns(turns, tuple(rows), self.vectors, ENCODER)
 
     def topics(self, sentences: Sentences) -> Topics:
         """Its topics, best sentences first within each."""
@@ -137,7 +137,7 @@ class MadeFirm:
     def summaries(self, topics: Topics, sentences: Sentences) -> Summaries:
         """Its summaries, by keywords."""
         written = [keyword_summary(topic) for topic in evidence_of(topics, sentences)]
-        return Summaries.of(topics, written, self.summary_vectors, ENCODER)
+        return Summaries.for_topics(topics, written, self.summary_vectors, ENCODER)
 
 
 class Market:

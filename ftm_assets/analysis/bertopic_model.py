@@ -10,13 +10,14 @@ import numpy as np
 
 from ftm_assets.analysis.clustering import MIN_DOCUMENTS, ClusterSettings, TopicModelResult, nearest_neighbours
 
-_NEVER_SAID = ("", " ")  # BERTopic fails on fewer than two terms.
-_BETWEEN = "\x1f"  # BERTopic joins a cluster's documents; terms cut beforehand cannot run across their borders.
+_PLACEHOLDERS = ("", " ")  # BERTopic fails on fewer than two terms.
+# Decision 29.
+_SEPARATOR = "\x1f"  # BERTopic joins a cluster's documents; terms cut beforehand cannot run across their borders.
 
 
 @dataclass(frozen=True)
-class Shape:
-    """What steers UMAP and HDBSCAN; each level has its own.
+class BERTopicParameters:
+    """Parameters of UMAP and HDBSCAN; topics and themes have a set each.
 
     n_neighbors, n_components, min_dist: of UMAP
     min_samples, cluster_selection:      of HDBSCAN; more samples, more noise; fine (leaf) or stable (eom) clusters
@@ -27,12 +28,13 @@ class Shape:
     min_dist: float
     cluster_selection: Literal["leaf", "eom"]
     min_samples: int = 2
-    # At n = 450, 200 epochs land inside the seed-to-seed spread of the 500 that UMAP would run.
+    # At n = 450, 200 epochs end within the seed-to-seed spread of the 500 that UMAP would run.
+    # Decision 30.
     n_epochs: int = 200
 
 
-FIRM = Shape(n_neighbors=15, n_components=10, min_dist=0.0, cluster_selection="leaf")
-QUARTER = Shape(n_neighbors=30, n_components=15, min_dist=0.05, cluster_selection="eom")
+FIRM = BERTopicParameters(n_neighbors=15, n_components=10, min_dist=0.0, cluster_selection="leaf")
+QUARTER = BERTopicParameters(n_neighbors=30, n_components=15, min_dist=0.05, cluster_selection="eom")
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class BERTopicModel:
     """
 
     settings: ClusterSettings
-    shape: Shape
+    parameters: BERTopicParameters
     min_cluster_size: int
 
     def fit_transform(self, documents: Sequence[Sequence[str]], embeddings: np.ndarray) -> TopicModelResult:
@@ -57,45 +59,45 @@ class BERTopicModel:
 
         if len(documents) < MIN_DOCUMENTS:
             raise ValueError(f"{len(documents)} documents are too few to cluster")
-        terms = sorted({*_NEVER_SAID, *chain.from_iterable(documents)})
+        terms = sorted({*_PLACEHOLDERS, *chain.from_iterable(documents)})
         with threadpool_limits(1), warnings.catch_warnings():
-            # A cluster without terms is an empty row, a term that nobody says an empty column.
+            # A cluster without terms is an empty row, a term that no document has is an empty column.
             warnings.simplefilter("ignore", RuntimeWarning)
             model = BERTopic(
                 umap_model=BaseDimensionalityReduction(),
                 hdbscan_model=HDBSCAN(
                     min_cluster_size=self.min_cluster_size,
-                    min_samples=self.shape.min_samples,
-                    cluster_selection_method=self.shape.cluster_selection,
+                    min_samples=self.parameters.min_samples,
+                    cluster_selection_method=self.parameters.cluster_selection,
                     core_dist_n_jobs=1,
                 ),
                 vectorizer_model=CountVectorizer(analyzer=_split_terms, vocabulary=terms),
-                language="multilingual",  # For English it would drop every character that is not a letter or digit.
+                language="multilingual",  # "english" would drop every character that is not a letter or digit.
             )
-            texts = [_BETWEEN.join([*of_document, ""]) for of_document in documents]
-            topics, probabilities = model.fit_transform(texts, reduce(embeddings, self.shape, self.settings.seed))
+            texts = [_SEPARATOR.join([*of_document, ""]) for of_document in documents]
+            topics, probabilities = model.fit_transform(texts, reduce(embeddings, self.parameters, self.settings.seed))
         assignments = np.asarray(topics, np.int64)
-        # One row for each cluster in order of its number, that of the outliers, where there are any, first.
-        scores = model.c_tf_idf_[int(assignments.min() < 0) :]
+        # One row for each cluster in order of its number; the row of the outliers, if there are any, is the first.
+        scores = model.c_tf_idf_[1:] if assignments.min() < 0 else model.c_tf_idf_
         return TopicModelResult(
-            assignments,
-            np.where(assignments >= 0, probabilities, 0).astype(np.float32),
-            tuple(_most_telling(row.indices, row.data, terms, self.settings.n_keywords) for row in scores),
+            assignments=assignments,
+            probabilities=np.where(assignments >= 0, probabilities, 0).astype(np.float32),
+            keywords=tuple(_best_terms(row.indices, row.data, terms, self.settings.n_keywords) for row in scores),
         )
 
 
 def _split_terms(text: str) -> list[str]:
-    return [term for term in map(str.strip, text.split(_BETWEEN)) if term]
+    return [term for term in map(str.strip, text.split(_SEPARATOR)) if term]
 
 
-def _most_telling(columns: np.ndarray, scores: np.ndarray, terms: Sequence[str], n: int) -> tuple[str, ...]:
-    """The n terms of highest score; of equals the longer one says more, else the alphabet decides."""
+def _best_terms(columns: np.ndarray, scores: np.ndarray, terms: Sequence[str], n: int) -> tuple[str, ...]:
+    """The n terms of highest score; of equals the longer one, else the alphabet decides."""
     named = ((terms[column], score) for column, score in zip(columns.tolist(), scores.tolist(), strict=True))
     ranked = sorted((-score, -len(term.split()), term) for term, score in named if score > 0)
     return tuple(term for *_, term in ranked[:n])
 
 
-def reduce(embeddings: np.ndarray, shape: Shape, seed: int) -> np.ndarray:
+def reduce(embeddings: np.ndarray, parameters: BERTopicParameters, seed: int) -> np.ndarray:
     """Unit vectors in few dimensions, near ones kept near (UMAP, McInnes et al. 2018, arXiv:1802.03426).
 
     embeddings: (n >= 4, d) float32 of unit length    returns: (n, min(n_components, n - 2)) float32
@@ -103,22 +105,23 @@ def reduce(embeddings: np.ndarray, shape: Shape, seed: int) -> np.ndarray:
     from umap import UMAP
 
     n = len(embeddings)
-    n_neighbors = min(shape.n_neighbors, n - 1)
+    n_neighbors = min(parameters.n_neighbors, n - 1)
     with warnings.catch_warnings():
-        # Nobody calls transform() on new data, and one thread is what makes the seed hold.
+        # We never call transform() on new data, and results follow the seed only with one thread.
         warnings.filterwarnings("ignore", message=".*(transform|n_jobs).*")
         reducer = UMAP(
             n_neighbors=n_neighbors,
-            n_components=min(shape.n_components, n - 2),
-            min_dist=shape.min_dist,
-            n_epochs=shape.n_epochs,
+            n_components=min(parameters.n_components, n - 2),
+            min_dist=parameters.min_dist,
+            n_epochs=parameters.n_epochs,
             metric="cosine",
             random_state=seed,
-            # The spectral start draws on a generator that no seed reaches as soon as texts repeat each other.
+            # The spectral start uses a generator without seed when texts repeat each other.
+            # Decision 32.
             init="pca",
             n_jobs=1,
             precomputed_knn=nearest_neighbours(embeddings, n_neighbors),
-            force_approximation_algorithm=True,  # Without it UMAP drops the neighbours it is given when n < 4096.
+            force_approximation_algorithm=True,  # Otherwise UMAP ignores these neighbours when n < 4096.
         )
         reduced: np.ndarray = reducer.fit_transform(embeddings)
     return reduced

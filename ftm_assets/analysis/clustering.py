@@ -1,4 +1,4 @@
-"""Clusters of unit vectors and the words that tell them apart: what topic models take, give and are steered by."""
+"""What topic models have in common: settings, results, exact nearest neighbours, keywords and labels."""
 
 import math
 import os
@@ -16,35 +16,46 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 MIN_DOCUMENTS = 4
-_BLOCK_ROWS, _BLOCK_CELLS = 1024, 2**24
+_BLOCK_ROWS = 1024
+_BLOCK_CELLS = 2**24
+# Decision 85: from here on float32 finds the candidates and float64 decides.
 _MANY_ROWS = 4096
-_MOST_THREADS = 8  # Each holds a block of cosines, or a graph.
-_GROUPS_A_NEIGHBOUR = 20
-_MOST_CANDIDATES = 8  # Rows that are looked at exactly, by the number of neighbours.
-_ITSELF = -1.0
+_MAX_THREADS = 8  # Each holds a block of cosines, or a graph.
+_GROUPS_PER_NEIGHBOUR = 20
+_MAX_CANDIDATES = 8  # Rows per neighbour that are compared in float64.
+_SELF = -1.0  # Distance of a row to itself, below any other.
 
 
 class ClusterSettings(BaseModel, frozen=True):
-    """What steers clustering and naming; each level has a class of its own with its own defaults."""
+    """Settings of clustering and naming; topics and themes have a class each, with defaults of their own."""
 
     model: Literal["communities", "bertopic"] = Field(
         "communities", description="consensus of graph communities, or BERTopic (UMAP and HDBSCAN)"
     )
     n_neighbors: int = Field(12, ge=2, le=200, description="communities: nearest neighbours that a row is joined to")
     granularity: float = Field(
-        0.2, gt=0, le=10, description="communities: resolution over the square root of the rows; more, smaller clusters"
+        0.2,
+        gt=0,
+        le=10,
+        description="communities: resolution scale, times the square root of the rows; higher gives smaller clusters",
     )
     agreement: float = Field(
-        0.7, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
+        0.7,
+        ge=0.5,
+        lt=1,
+        description="communities: consensus threshold, share of runs that must join two neighbours",
     )
     n_runs: int = Field(
-        20, ge=2, le=100, description="communities: runs, each with another seed and without a tenth of the rows"
+        20,
+        ge=2,
+        le=100,
+        description="communities: runs, each with another seed and without a tenth of the rows",
     )
     n_keywords: int = Field(
-        10, ge=3, le=50, description="keywords kept for each cluster; themes are also judged by them"
+        10, ge=3, le=50, description="keywords of each cluster; a theme whose topics share too few of them is rejected"
     )
     keyword_support: float = Field(
-        0.1, ge=0, le=1, description="communities: least share of a cluster's documents, or firms, that say a keyword"
+        0.1, ge=0, le=1, description="communities: least share of a cluster's documents, or firms, that use a keyword"
     )
     seed: int = Field(42, ge=0, le=2**32 - 1, description="same input, same seed, same clusters")
 
@@ -54,10 +65,10 @@ class TopicModelResult:
     """Clusters of n documents, largest first.
 
     assignments:   (n,) int64 in -1..k-1, -1 for outliers
-    probabilities: (n,) float32 in 0..1, how firmly a document belongs to its cluster; 0 for outliers
-    keywords:      k tuples of terms, most telling first
+    probabilities: (n,) float32 in 0..1, membership strength of a document in its cluster; 0 for outliers
+    keywords:      k tuples of terms, the best first
     stability:     (k,) float64 in 0..1, how well a cluster comes back under other seeds and without some of the
-                   documents; None where nobody looked
+                   documents; None if not measured
     """
 
     assignments: np.ndarray
@@ -82,7 +93,7 @@ class TopicModel(Protocol):
     def fit_transform(self, documents: Sequence[Sequence[str]], embeddings: np.ndarray) -> TopicModelResult:
         """Clusters of the documents.
 
-        documents:  the terms of each, as often as it says them
+        documents:  the terms of each, repeated as often as they occur
         embeddings: (n, d) float32 of unit length, row i belongs to document i
         """
         ...
@@ -93,9 +104,9 @@ def nearest_neighbours(embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.n
 
     embeddings: (n, d) float32 of unit length    returns: indices (n, k) int32, distances (n, k) float32
     Exact, in float64 rounded to six decimals: the last bits differ between machines and must not decide who is a
-    neighbour. Of many rows, float32 first tells which may be among the nearest.
+    neighbour. Of many rows, float32 first finds the candidates.
     """
-    # Columns of nothing but zeros: shorter vectors are padded.
+    # Without the columns of zeros: shorter vectors are padded.
     rows = np.ascontiguousarray(embeddings[:, embeddings.any(axis=0)])
     n = len(rows)
     indices = np.empty((n, k), np.int32)
@@ -107,27 +118,28 @@ def nearest_neighbours(embeddings: np.ndarray, k: int) -> tuple[np.ndarray, np.n
         block = slice(start, min(start + step, n))
         indices[block], distances[block] = find(rows, block, k)
 
-    side_by_side(fill, range(0, n, step), n)
+    map_in_threads(fill, range(0, n, step), n)
     return indices, distances
 
 
-def side_by_side(act: Callable[[T], R], on: Iterable[T], n_rows: int) -> list[R]:
-    """What an action that lets go of the interpreter's lock gives for each, in order; of many rows on all cores.
+def map_in_threads(function: Callable[[T], R], items: Iterable[T], n_rows: int) -> list[R]:
+    """`function` of each item, in order; with many rows on all cores.
 
-    Within a firm nothing is gained: its lane has one core, and the other lanes have the others.
+    The function has to release the interpreter's lock. A firm has few rows and gains nothing: its lane has one core,
+    and other lanes have the others.
     """
     if n_rows < _MANY_ROWS:
-        return [act(each) for each in on]
-    n_threads = min(_MOST_THREADS, len(os.sched_getaffinity(0)))
+        return [function(item) for item in items]
+    n_threads = min(_MAX_THREADS, len(os.sched_getaffinity(0)))
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(n_threads) as threads:
-        return list(threads.map(act, on))
+        return list(threads.map(function, items))
 
 
 def _nearest(rows: np.ndarray, block: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Indices and distances of the k nearest rows of a block of rows."""
     n = len(rows)
     away = np.round(np.clip(1 - rows[block].astype(np.float64) @ rows.astype(np.float64).T, 0, 2), 6)
-    away[np.arange(len(away)), np.arange(block.start, block.stop)] = _ITSELF
+    away[np.arange(len(away)), np.arange(block.start, block.stop)] = _SELF
     ordered = away + np.arange(n) * _places(n)
     nearest = np.argpartition(ordered, k - 1, axis=1)[:, :k] if k < n else np.tile(np.arange(n), (len(away), 1))
     order = np.argsort(np.take_along_axis(ordered, nearest, axis=1), axis=1)
@@ -136,23 +148,25 @@ def _nearest(rows: np.ndarray, block: slice, k: int) -> tuple[np.ndarray, np.nda
 
 
 def _nearest_of_many(rows: np.ndarray, block: slice, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """As `_nearest`, which it is where too many rows are as near as the nearest, as when firms repeat each other."""
+    """As `_nearest`, with candidates found in float32. Falls back to `_nearest` if there are too many candidates, as
+    when firms repeat each other.
+    """
     n, d = rows.shape
     cosines = rows[block] @ rows.T
-    cosines[np.arange(len(cosines)), np.arange(block.start, block.stop)] = -_ITSELF
+    cosines[np.arange(len(cosines)), np.arange(block.start, block.stop)] = -_SELF
     # The k-th largest of the maxima of groups is at most the k-th largest of all, and cheaper to find.
-    n_groups = min(_GROUPS_A_NEIGHBOUR * k, n)
+    n_groups = min(_GROUPS_PER_NEIGHBOUR * k, n)
     most = cosines[:, :n_groups].copy()
     for start in range(n_groups, n - n_groups + 1, n_groups):
         np.maximum(most, cosines[:, start : start + n_groups], out=most)
     least = np.partition(most, n_groups - k, axis=1)[:, n_groups - k]
-    # By how much float32 may be off, twice, and the last decimal.
+    # Twice the error of float32, and the last decimal.
     places, others = np.nonzero(cosines >= (least - (2 * d * 2.0**-24 + 2e-6))[:, None])
-    if len(places) > _MOST_CANDIDATES * len(cosines) * k:
+    if len(places) > _MAX_CANDIDATES * len(cosines) * k:
         return _nearest(rows, block, k)
     exact = np.einsum("ij,ij->i", rows[block][places], rows[others], dtype=np.float64, casting="same_kind")
     away = np.round(np.clip(1 - exact, 0, 2), 6)
-    away[others == places + block.start] = _ITSELF
+    away[others == places + block.start] = _SELF
     order = np.lexsort((away + others * _places(n), places))
     first = np.searchsorted(places, np.arange(len(cosines)))
     chosen = order[first[:, None] + np.arange(k)]
@@ -160,7 +174,7 @@ def _nearest_of_many(rows: np.ndarray, block: slice, k: int) -> tuple[np.ndarray
 
 
 def _places(n: int) -> float:
-    """Per row far below the last decimal that counts, and enough to let the lower of two equals win."""
+    """Tie break per row: far below the last decimal that counts, and enough to let the lower of two equal rows win."""
     return 1e-7 / max(n, 1)
 
 
@@ -171,42 +185,43 @@ def find_keywords(
     support: float,
     groups: Sequence[Hashable] | None = None,
 ) -> tuple[tuple[str, ...], ...]:
-    """The n terms that tell each cluster from the others.
+    """The n terms that set each cluster apart from the others.
 
-    By class-based TF-IDF (Grootendorst 2022, arXiv:2203.05794), times the root of the cluster's part in all mentions of
-    the term: in the few documents of a firm, rarity alone tells clusters apart too little.
+    By class-based TF-IDF (Grootendorst 2022, arXiv:2203.05794), times the root of the cluster's share of all mentions
+    of the term: in the few documents of a firm, rarity alone hardly separates clusters.
 
-    assignments: (n,) int in -1..k-1, one a document; outliers count towards what is said everywhere
-    support:     least share of a cluster's groups that must say a term, and at least two of them where it has more
-    groups:      who speaks in each document; None: each stands alone, and where no term is shared all count
-    returns:     k tuples, most telling first; of equals the longer one says more, else the alphabet decides
+    assignments: (n,) int in -1..k-1, one a document; terms of outliers count among all mentions
+    support:     least share of a cluster's groups that must use a term, and at least two if it has several groups
+    groups:      the group of each document, such as its firm; None: each document is a group, and a cluster whose
+                 documents share no term may take any
+    returns:     k tuples, the best first; of equals the longer term, else the alphabet decides
     """
     k = int(assignments.max(initial=-1)) + 1
     counts: list[Counter[str]] = [Counter() for _ in range(k)]
-    speakers: list[dict[str, set[Hashable]]] = [{} for _ in range(k)]
+    users: list[dict[str, set[Hashable]]] = [{} for _ in range(k)]  # Term -> groups that use it.
     present: list[set[Hashable]] = [set() for _ in range(k)]
     everywhere: Counter[str] = Counter()
-    speaking = range(len(documents)) if groups is None else groups
-    for terms, cluster, group in zip(documents, assignments.tolist(), speaking, strict=True):
+    group_of = range(len(documents)) if groups is None else groups
+    for terms, cluster, group in zip(documents, assignments.tolist(), group_of, strict=True):
         everywhere.update(terms)
         if cluster >= 0:
             counts[cluster].update(terms)
             present[cluster].add(group)
             for term in set(terms):
-                speakers[cluster].setdefault(term, set()).add(group)
+                users[cluster].setdefault(term, set()).add(group)
     average = sum(map(Counter.total, counts)) / max(k, 1)
     found = []
     for cluster in range(k):
         needed = max(min(2, len(present[cluster])), support * len(present[cluster]))
         total = counts[cluster].total()
-        said: Mapping[str, int] = {
-            term: n for term, n in counts[cluster].items() if len(speakers[cluster][term]) >= needed
+        supported: Mapping[str, int] = {
+            term: n for term, n in counts[cluster].items() if len(users[cluster][term]) >= needed
         }
-        if groups is None and not said:
-            said = counts[cluster]
+        if groups is None and not supported:
+            supported = counts[cluster]
         scores = {
             term: n / total * math.log(1 + average / everywhere[term]) * math.sqrt(n / everywhere[term])
-            for term, n in said.items()
+            for term, n in supported.items()
         }
         ranked = sorted(scores, key=lambda term: (-round(scores[term], 12), -len(term.split()), term))
         found.append(tuple(ranked[:n_terms]))
@@ -216,7 +231,7 @@ def find_keywords(
 def label(keywords: Sequence[str], n_terms: int = 3) -> str:
     """A short name from the first keywords, `wage inflation, hiring, overtime`; `unnamed` where there is none.
 
-    No word comes twice, be it with an s, and of a word and a pair that holds it the pair is taken.
+    No word appears twice, with or without a final s. A pair is preferred to a word that it contains.
     """
     chosen: list[str] = []
     seen: set[str] = set()

@@ -1,9 +1,9 @@
-"""Clusters as communities of a graph of nearest neighbours, kept where many runs agree.
+"""Clusters as communities of a graph of nearest neighbours: the consensus of many runs.
 
-Within each run, the Louvain algorithm (Blondel et al. 2008, arXiv:0803.0476) divides the graph. The runs differ in
-their seed and in what they leave out, and what they agree on is the result (evidence accumulation, Fred & Jain 2005):
-neighbours that are in one community in most of the runs that hold both. Only pairs of neighbours are counted, so memory
-grows with the rows and not with their square.
+Within each run, the Louvain algorithm (Blondel et al. 2008, arXiv:0803.0476) divides the graph. Runs differ in their
+seed and in the rows they leave out. The result is their consensus (evidence accumulation, Fred & Jain 2005): neighbours
+that share a community in most of the runs that hold both. Only pairs of neighbours are counted, so memory grows with
+the rows and not with their square.
 """
 
 import math
@@ -20,34 +20,33 @@ from ftm_assets.analysis.clustering import (
     ClusterSettings,
     TopicModelResult,
     find_keywords,
+    map_in_threads,
     nearest_neighbours,
-    side_by_side,
 )
 from ftm_assets.analysis.vectors import unit_rows
 
 N_PARTS = 10  # A run leaves out one of them.
 _ABSENT = -1
 LEFT_OUT = -2
-_LEAST_WEIGHT = 1e-3  # Neighbours all the same.
+_LEAST_WEIGHT = 1e-3  # Of neighbours at any distance.
 
 
 def warm_up() -> None:
-    """Import what a fit needs, so that the next one in this process, or in a fork of it, begins at once."""
+    """Import and compile what a fit needs, so that the next fit in this process, or in a fork of it, starts at once."""
     vectors = unit_rows(np.random.default_rng(0).normal(size=(60, 32)).astype(np.float32))
-    CommunityModel(ClusterSettings(), min_size=5).fit_transform([["said"]] * len(vectors), vectors)
+    CommunityModel(ClusterSettings(), min_size=5).fit_transform([["term"]] * len(vectors), vectors)
 
 
 @dataclass(frozen=True)
 class CommunityModel:
-    """A `TopicModel` of communities that many runs agree on.
+    """A `TopicModel` by consensus over many runs of community detection.
 
     Deterministic: exact neighbours in float64, every step seeded.
 
     min_size: fewest documents of a cluster
-    groups:   who speaks in each document: a run leaves out all documents of a group or none, and keywords are counted
-              by group; None: each document stands alone
-    n_refits: how often the graph is divided again for the clusters' stability, with other seeds and without about
-              a tenth of the groups
+    groups:   the group of each document, such as its firm. A run leaves out whole groups, and keywords are counted by
+              group; None: each document is a group
+    n_refits: repetitions that measure the clusters' stability, with other seeds and without about a tenth of the groups
     """
 
     settings: ClusterSettings
@@ -63,23 +62,19 @@ class CommunityModel:
         settings, parts = self.settings, self._parts(n)
         graph = neighbour_graph(embeddings, settings.n_neighbors)
         runs = self._runs(graph, parts, np.ones(n, bool), settings.seed)
-        assignments = largest_first(agreed(graph, runs, settings.agreement), self.min_size)
+        assignments = largest_first(consensus(graph, runs, settings.agreement), self.min_size)
         refits = []
+        # Decision 56: stability is measured by doing it again, not by comparing the runs of the consensus.
         for refit in range(self.n_refits):
             kept = parts != refit % N_PARTS
-            again = agreed(graph, self._runs(graph, parts, kept, settings.seed + 1 + refit), settings.agreement)
-            refits.append(np.where(kept, largest_first(again, self.min_size), LEFT_OUT))
+            reruns = self._runs(graph, parts, kept, settings.seed + 1 + refit)
+            refitted = largest_first(consensus(graph, reruns, settings.agreement), self.min_size)
+            refits.append(np.where(kept, refitted, LEFT_OUT))
         return TopicModelResult(
-            assignments,
-            membership_strength(assignments, runs),
-            find_keywords(
-                documents,
-                assignments,
-                settings.n_keywords,
-                settings.keyword_support,
-                self.groups,
-            ),
-            stability(assignments, refits) if refits else None,
+            assignments=assignments,
+            probabilities=membership_strength(assignments, runs),
+            keywords=find_keywords(documents, assignments, settings.n_keywords, settings.keyword_support, self.groups),
+            stability=stability(assignments, refits) if refits else None,
         )
 
     def _runs(self, graph: csr_matrix, parts: np.ndarray, kept: np.ndarray, seed: int) -> list[np.ndarray]:
@@ -89,10 +84,10 @@ class CommunityModel:
         def divide(run: int) -> np.ndarray:
             return communities(graph, kept & (parts != run % N_PARTS), resolution, (seed * n_runs + run) % 2**32)
 
-        return side_by_side(divide, range(n_runs), graph.shape[0])
+        return map_in_threads(divide, range(n_runs), graph.shape[0])
 
     def _parts(self, n: int) -> np.ndarray:
-        """The part of each row, by its group alone, so that who comes or goes moves nobody else."""
+        """The part of each row, by its group alone: adding or removing a group moves no other."""
         if self.groups is None:
             return np.arange(n) % N_PARTS
         digests = (blake2b(str(group).encode(), digest_size=8).digest() for group in self.groups)
@@ -100,16 +95,16 @@ class CommunityModel:
 
 
 def neighbour_graph(embeddings: np.ndarray, n_neighbors: int) -> csr_matrix:
-    """Rows joined to their nearest ones, either way; the weight is the fourth power of their cosine.
+    """Graph that joins rows if one is among the nearest of the other; the weight is the fourth power of their cosine.
 
-    The mean of all rows, what every one of them says, is taken off first (Mu & Viswanath 2018, arXiv:1702.01417).
-    Rows whose weights add up to more than the median row's are scaled down towards it: otherwise rows that are much
-    alike would hold most of the graph's weight, and no community may hold more than a part of it that shrinks with the
-    resolution.
+    The mean of all rows, which they have in common, is subtracted first (Mu & Viswanath 2018, arXiv:1702.01417). Rows
+    whose weights add up to more than the median row's are scaled down towards it. Otherwise rows that are much alike
+    would hold most of the graph's weight, and a community may hold only a part of it that shrinks with the resolution.
 
     embeddings: (n, d) float32 of unit length    returns: (n, n) float64, symmetric, nothing on the diagonal
     """
     n = len(embeddings)
+    # Decision 54: what all rows have in common says nothing about any.
     centred = unit_rows(embeddings - embeddings.mean(axis=0, dtype=np.float64))
     indices, distances = nearest_neighbours(centred, min(n_neighbors + 1, n))
     starts = np.repeat(np.arange(n), indices.shape[1] - 1)
@@ -133,8 +128,12 @@ def communities(graph: csr_matrix, present: np.ndarray, resolution: float, seed:
     return found
 
 
-def agreed(graph: csr_matrix, runs: Sequence[np.ndarray], agreement: float) -> np.ndarray:
-    """Rows that hang together by neighbours which share a community in more than that part of the runs: (n,) int32."""
+# Decision 53: consensus of many runs instead of UMAP and HDBSCAN.
+def consensus(graph: csr_matrix, runs: Sequence[np.ndarray], threshold: float) -> np.ndarray:
+    """Connected components of the neighbours that share a community in more than this share of the runs: (n,) int32.
+
+    Only runs that hold both neighbours count.
+    """
     edges = triu(graph, k=1).tocoo()
     together, held = np.zeros(edges.nnz), np.zeros(edges.nnz)
     for run in runs:
@@ -142,7 +141,7 @@ def agreed(graph: csr_matrix, runs: Sequence[np.ndarray], agreement: float) -> n
         both = (one != _ABSENT) & (other != _ABSENT)
         held += both
         together += both & (one == other)
-    joined = together > agreement * np.maximum(held, 1)
+    joined = together > threshold * np.maximum(held, 1)
     pairs = csr_matrix((joined[joined], (edges.row[joined], edges.col[joined])), graph.shape)
     found: np.ndarray = connected_components(pairs, directed=False)[1]
     return found
@@ -159,8 +158,9 @@ def largest_first(found: np.ndarray, min_size: int) -> np.ndarray:
 
 
 def membership_strength(assignments: np.ndarray, runs: Sequence[np.ndarray]) -> np.ndarray:
-    """Share of the runs, of those that hold it, in which a row is where most of its cluster is; 0 for outliers.
+    """Share of the runs in which a row is in the community that holds most of its cluster; 0 for outliers.
 
+    Only runs that hold the row count.
     returns: (n,) float32
     """
     k = int(assignments.max(initial=-1)) + 1
@@ -178,11 +178,11 @@ def membership_strength(assignments: np.ndarray, runs: Sequence[np.ndarray]) -> 
 def stability(assignments: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
     """Mean over other clusterings of each cluster's best Jaccard similarity there (Hennig 2007).
 
-    others:  (n,) int each; -1 for outliers, LEFT_OUT for rows that it was not given, which count nowhere
-    returns: (k,) float64 in 0..1; 0 for a cluster that none was given a row of
+    others:  (n,) int each; -1 for outliers, LEFT_OUT for rows that a clustering was made without, which are ignored
+    returns: (k,) float64 in 0..1; 0 for a cluster whose rows were all left out everywhere
     """
     k = int(assignments.max(initial=-1)) + 1
-    best, asked = np.zeros(k), np.zeros(k)
+    best, n_compared = np.zeros(k), np.zeros(k)
     for other in others:
         given = other != LEFT_OUT
         here, there = assignments[given], other[given]
@@ -192,6 +192,6 @@ def stability(assignments: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarr
         sizes = np.bincount(here[inside], minlength=k)[:, None]
         unions = sizes + np.bincount(there[clustered], minlength=counts.shape[1]) - counts
         best += (counts / np.maximum(unions, 1)).max(axis=1, initial=0)
-        asked += sizes[:, 0] > 0
-    found: np.ndarray = best / np.maximum(asked, 1)
+        n_compared += np.where(sizes[:, 0] > 0, 1, 0)
+    found: np.ndarray = best / np.maximum(n_compared, 1)
     return found

@@ -1,4 +1,4 @@
-"""One content hash for everything that is stored: equal content, equal hash, in any process."""
+"""The content hash of everything that is stored: equal content has the same hash in any process."""
 
 import dataclasses
 import hashlib
@@ -14,7 +14,7 @@ def content_hash(*parts: object) -> str:
     """32 hex digits of BLAKE2b over the parts, in order.
 
     parts:  None, str, bool, int, float, date, datetime, dataclasses, arrays, mappings, and (nested) iterables of those
-    raises: TypeError for anything else, sets among them: what they look like may change from one process to the next
+    raises: TypeError for anything else, also for sets: their order changes from process to process
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:

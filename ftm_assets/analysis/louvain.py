@@ -9,6 +9,7 @@ import numpy as np
 from numba import njit
 from scipy.sparse import csr_matrix
 
+# Decision 84.
 _LEAST_GAIN = np.float32(1e-3)  # Of modularity, below which a pass over the rows, or a level, is the last.
 
 

@@ -1,4 +1,4 @@
-"""Sentences of earnings calls: where they start and end, who says them, and which carry nothing."""
+"""Sentences of earnings calls: their offsets, speaker role and section, and which are boilerplate."""
 
 import re
 from collections import defaultdict
@@ -24,8 +24,9 @@ Role = Literal["executive", "analyst", "unknown"]
 Section = Literal["prepared", "qa", "unknown"]
 UtteranceType = Literal["remark", "answer", "question", "unknown"]
 
-COMMONPLACE = "commonplace"
-PLATITUDE = "platitude"
+# Decision 110: stored values, so they keep their old words.
+BASELINE_FLAG = "commonplace"
+SEED_FLAG = "platitude"
 SPLITTER = f"sentencex {version('sentencex')}"
 
 
@@ -71,16 +72,17 @@ class FirmTurns:
 
 
 class SentenceSettings(BaseModel, frozen=True):
-    """What counts as one sentence, and as one worth modelling."""
+    """What counts as one sentence, and which sentences are modelled."""
 
     min_words: int = Field(4, ge=1, le=20, description="fewest words of a modelled sentence, [marks] not counted")
     max_commonplace: float | None = Field(
         0.8,
         gt=0,
         le=1,
-        description="share of its words in phrases of the baseline that makes a sentence a commonplace, as does having "
-        "no word of its own; empty: commonplaces are modelled",
+        description="share of its words in baseline phrases from which a sentence is boilerplate; one without words of "
+        "its own always is; empty: the baseline is not used",
     )
+    # Decision 69: this limit and that of themes hold for all-MiniLM-L6-v2.
     max_platitude: float = Field(
         0.55,
         ge=0,
@@ -98,8 +100,8 @@ class Sentence:
     """One sentence and its place: `turn.text[start_char:end_char] == text`, in Python characters.
 
     exchange:    number of the question with its answers, from 1 within the call; None outside of any
-    boilerplate: why the sentence is not modelled ('greeting', 'too short', ...), None if it is
-    boilerplate_similarity:   cosine to the nearest boilerplate seed, None until it is measured
+    boilerplate: why the sentence is not modelled ('greeting', 'too short', ...), None if it is modelled
+    boilerplate_similarity: cosine to the nearest boilerplate seed, None until it is measured
     """
 
     sentence_id: str
@@ -117,7 +119,7 @@ class Sentence:
 
     @property
     def utterance_type(self) -> UtteranceType:
-        """What an executive prepared or answers, what an analyst asks; the column of this name says the same."""
+        """Remark or answer of an executive, question of an analyst; same rule as the column of this name."""
         match self.role, self.section:
             case "executive", "prepared":
                 return "remark"
@@ -131,11 +133,11 @@ class Sentence:
 # An array has no single truth value, so the generated == would raise.
 @dataclass(frozen=True, eq=False)
 class Sentences:
-    """One firm-quarter's sentences with their vectors, and what the stages below need to know of their calls.
+    """One firm-quarter's sentences with their vectors, and what the next stages need to know of the calls.
 
     embeddings: (n, d) float32, row i belongs to rows[i]
     names:      lower-case parts of the names of the firm and of everyone who speaks
-    encoder:    name and revision of what made the vectors
+    encoder:    name and revision of the model behind the vectors
     input_hash: content hash of the calls
     reason:     why there is no sentence, else None
     company_name: as of that quarter, empty for a firm without a call
@@ -159,7 +161,7 @@ class Sentences:
             raise ValueError(f"embeddings are {self.embeddings.dtype}; convert them with .astype(np.float32)")
 
     @classmethod
-    def of(
+    def from_turns(
         cls,
         turns: FirmTurns,
         rows: tuple[Sentence, ...],
@@ -168,8 +170,9 @@ class Sentences:
         settings: SentenceSettings = DEFAULTS,
     ) -> "Sentences":
         """The sentences of these turns, with their provenance; vectors as they will be stored, in half precision."""
-        silent = "its calls hold no sentence beside the operator's" if turns.calls else "none of its calls is modelled"
-        reason = turns.reason or (None if rows else silent)
+        # Decision 4: an empty partition is a result, with its reason.
+        no_rows = "its calls hold no sentence beside the operator's" if turns.calls else "none of its calls is modelled"
+        reason = turns.reason or (None if rows else no_rows)
         provenance = {
             "splitter": SPLITTER,
             "encoder": list(encoder),
@@ -177,15 +180,15 @@ class Sentences:
             "reason": reason,
         }
         return cls(
-            rows,
-            in_half_precision(embeddings),
-            turns.names,
-            encoder,
-            turns.input_hash,
-            reason,
-            turns.calls,
-            provenance,
-            turns.company_name,
+            rows=rows,
+            embeddings=in_half_precision(embeddings),
+            names=turns.names,
+            encoder=encoder,
+            input_hash=turns.input_hash,
+            reason=reason,
+            calls=turns.calls,
+            provenance=provenance,
+            company_name=turns.company_name,
         )
 
     def __len__(self) -> int:
@@ -193,11 +196,11 @@ class Sentences:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of sentences, vectors, encoder and names: all that the next stage reads."""
+        """Hash of sentences, vectors, encoder and names: everything that the next stage reads."""
         return content_hash(self.rows, self.embeddings, self.encoder, sorted(self.names))
 
     def modelled(self) -> "Sentences":
-        """Those without a boilerplate flag, order kept."""
+        """The sentences without a boilerplate flag, in the same order."""
         keep = [i for i, row in enumerate(self.rows) if row.boilerplate is None]
         return replace(self, rows=tuple(self.rows[i] for i in keep), embeddings=self.embeddings[keep])
 
@@ -221,7 +224,7 @@ def split_turns(
         role, section = _role(turn.speaker_type), _section(turn.type_name)
         texts = [(start, end, turn.text[start:end]) for start, end in split_text(turn.text, settings.max_chars)]
         flags = [_flag(text, settings, names) for _, _, text in texts]
-        exchange = exchanges[turn.transcript_id].take(turn, says_something=None in flags)
+        exchange = exchanges[turn.transcript_id].number_of(turn, has_content=None in flags)
         for (start, end, text), boilerplate in zip(texts, flags, strict=True):
             position = n_in_transcript[turn.transcript_id]
             n_in_transcript[turn.transcript_id] += 1
@@ -249,34 +252,35 @@ def measure_boilerplate(
     boilerplate_seeds: np.ndarray,
     settings: SentenceSettings = DEFAULTS,
 ) -> tuple[Sentence, ...]:
-    """The sentences with their cosine to the nearest boilerplate seed; flagged where that is all they say.
+    """The sentences with their cosine to the nearest boilerplate seed; those near one are flagged.
 
-    Who carries another flag, or names an amount, is not flagged for its likeness to a seed.
+    A sentence that has another flag, or names an amount, gets no flag here.
 
     embeddings: (n, d) float32, row i belongs to rows[i]    boilerplate_seeds: (p, d) float32, by the same encoder
     """
     measured = []
     for row, near in zip(rows, nearness(embeddings, boilerplate_seeds).tolist(), strict=True):
-        is_one = near >= settings.max_platitude and row.boilerplate is None and not names_amount(row.text)
-        measured.append(replace(row, boilerplate_similarity=near, boilerplate=PLATITUDE if is_one else row.boilerplate))
+        is_near = near >= settings.max_platitude and row.boilerplate is None and not names_amount(row.text)
+        flag = SEED_FLAG if is_near else row.boilerplate
+        measured.append(replace(row, boilerplate_similarity=near, boilerplate=flag))
     return tuple(measured)
 
 
 def _flag(text: str, settings: SentenceSettings, names: Collection[str]) -> str | None:
-    """Why a sentence is not modelled."""
+    """Why a sentence is not modelled, None if it is."""
     if reason := boilerplate_reason(text, settings.min_words):
         return reason
     limit = settings.max_commonplace
-    return COMMONPLACE if limit is not None and is_baseline_phrase(text, names, limit) else None
+    return BASELINE_FLAG if limit is not None and is_baseline_phrase(text, names, limit) else None
 
 
 @dataclass(slots=True)
 class _Exchanges:
-    """The exchanges of one call, while its turns go by.
+    """State of the exchanges of one call while its turns are read in order.
 
-    number:   of the last one that began, 0 before the first
-    running:  whether turns belong to it
-    answered: whether it has an answer, so that the next question begins another one
+    number:   of the last exchange, 0 before the first
+    running:  whether turns still belong to it
+    answered: whether it has an answer, so that the next question starts another exchange
     """
 
     number: int = 0
@@ -284,14 +288,14 @@ class _Exchanges:
     answered: bool = False
 
     def end(self) -> None:
-        """Turns belong to no exchange until somebody asks."""
+        """Close the exchange: the next turns belong to none until somebody asks."""
         self.running = False
 
-    def take(self, turn: Turn, *, says_something: bool) -> int | None:
-        """The number of the exchange that a turn belongs to. A question of courtesies alone begins none."""
+    def number_of(self, turn: Turn, *, has_content: bool) -> int | None:
+        """The exchange that the next turn belongs to. A question of courtesies alone starts none."""
         if _section(turn.type_name) != "qa":
             self.end()
-        elif _asks(turn) and says_something and (self.answered or not self.running):
+        elif _asks(turn) and has_content and (self.answered or not self.running):
             self.number += 1
             self.running, self.answered = True, False
         elif _answers(turn):
@@ -301,11 +305,12 @@ class _Exchanges:
 
 def _is_operator(turn: Turn) -> bool:
     speaker = turn.speaker_type.strip().casefold()
-    # The type of the component decides only where nobody says who spoke.
+    # The type of the component decides only if the speaker is unknown.
     return speaker == "operator" or (speaker in ("", "unknown") and "operator message" in turn.type_name.casefold())
 
 
 def _asks(turn: Turn) -> bool:
+    # Decision 49.
     # Of 186 turns of unknown speakers in real Q&A, 135 stood where a question does: executives answered them.
     return _role(turn.speaker_type) != "executive" and not _answers(turn)
 
@@ -339,6 +344,7 @@ _CLOSERS = re.compile(r"[\"'\u201d\u2019)\]}>\xbb\u203a]+")
 # Quotes and brackets are hidden from sentencex: it looks for no end inside a pair, and takes the years in
 # "'21 was good. '22 was not." for one, so that a stray mark hides a page. Other white space than ASCII (next to an
 # initial) and lone surrogates make it panic.
+# Decision 26.
 _READ_AS = str.maketrans(
     dict.fromkeys("\"'\u2018\u2019\u201c\u201d\u201e\u201f\xab\xbb\u2039\u203a()[]{}<>", " ")
     | dict.fromkeys("\t\v\f\x1c\x1d\x1e\x1f\x85\xa0\u1680\u2028\u2029\u202f\u205f\u3000", " ")
@@ -389,7 +395,7 @@ def _sentence_ends(paragraph: str) -> list[int]:
 
 
 def _reading_copy(paragraph: str) -> str:
-    """The paragraph as sentencex reads it best, character for character as long."""
+    """The paragraph with what sentencex misreads replaced; every character keeps its place."""
     return _MISREAD.sub(lambda misread: _STAND_INS[misread.lastgroup or ""], paragraph).translate(_READ_AS)
 
 
@@ -403,7 +409,7 @@ def _pieces(text: str, start: int, end: int, max_chars: int) -> list[tuple[int, 
         return [(start, end)] if start < end else []
     pieces = []
     while end - start > max_chars:
-        # The character that no longer fits tells whether a word ends in front of it.
+        # The first character that no longer fits tells whether a word ends before it.
         window = text[start : start + max_chars + 1]
         head = window.rstrip() if window[-1].isspace() else window.rsplit(maxsplit=1)[0][:max_chars]
         pieces.append((start, start + len(head)))

@@ -1,4 +1,4 @@
-"""Themes of a quarter: topics of several firms that say the same thing."""
+"""Themes of a quarter: topics of several firms about the same subject."""
 
 import math
 from collections import Counter
@@ -17,18 +17,19 @@ from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.topic_summaries import Source
 from ftm_assets.analysis.vectors import centroids, unit_rows
-from ftm_assets.analysis.words import baseline_shares, name_tokens
+from ftm_assets.analysis.words import baseline_shares, name_tokens, terms
 
 ONE_FIRM = "one firm only"
 DOMINATED = "one firm holds too many of its topics"
-PLATITUDES = "its topics say hardly more than platitudes"
-COMMONPLACE = "its topics share too few words but those of every call"
+NEAR_SEEDS = "its topics say hardly more than platitudes"
+FEW_KEYWORDS = "its topics share too few words but those of every call"
+# Decision 34: all sentences, the nearest three, or keywords gave less stable or looser themes.
 N_EXEMPLARS = 5  # Best sentences of a topic whose mean vector stands for it.
-N_SPOKEN = 8  # Best sentences of a topic whose words name its theme.
+N_KEYWORD_SENTENCES = 8  # Best sentences of a topic whose terms name its theme.
 _COSINE_DIGITS = 6
 
-FEWEST_RUNS = 20  # of a quarter with many topics
-ALL_RUNS = 2000  # topics up to which a quarter has all runs
+FEWEST_RUNS = 20  # Of a quarter with many topics.
+ALL_RUNS = 2000  # Topics up to which a quarter has all runs.
 
 ThemeInput = Literal["exemplars", "keywords", "llm"]
 
@@ -41,30 +42,35 @@ class ThemeSettings(ClusterSettings, frozen=True):
         0.09,
         gt=0,
         le=10,
-        description="communities: resolution over the square root of the topics; more, smaller themes",
+        description="communities: resolution scale, times the square root of the topics; higher gives more, smaller "
+        "themes",
     )
     agreement: float = Field(
-        0.75, ge=0.5, lt=1, description="communities: share of runs above which two neighbours belong together"
+        0.75,
+        ge=0.5,
+        lt=1,
+        description="communities: consensus threshold, the share of runs that must join two neighbours",
     )
     n_runs: int = Field(
         100,
         ge=2,
         le=100,
-        description="communities: runs, each with another seed and without a tenth of the firms; from 2,000 topics on "
-        "fewer, in proportion, but at least 20",
+        description="communities: runs of the consensus, each with another seed and without a tenth of the firms; from "
+        "2,000 topics on fewer, in proportion, but at least 20",
     )
     keyword_support: float = Field(
-        0.15, ge=0, le=1, description="communities: least share of a theme's firms that say a keyword of it"
+        0.15, ge=0, le=1, description="communities: least share of a theme's firms that use a keyword of it"
     )
     n_refits: int = Field(
-        5, ge=0, le=50, description="communities: times that all is done again to see which themes are stable"
+        5, ge=0, le=50, description="communities: how often clustering is repeated to measure stability"
     )
-    min_stability: float = Field(0.5, ge=0, le=1, description="stability below which a theme is called unstable")
+    min_stability: float = Field(0.5, ge=0, le=1, description="stability below which a theme counts as unstable")
     min_theme_size: int | None = Field(
         None,
         ge=2,
         description="fewest topics that make a theme; empty: a third of the square root of the topics, at least 5",
     )
+    # Decision 68: exemplars need no text, and keywords are as good.
     theme_input: ThemeInput = Field(
         "exemplars",
         description="the vector of a topic: mean of its best sentences, or its summary by keywords or language model",
@@ -75,29 +81,33 @@ class ThemeSettings(ClusterSettings, frozen=True):
     max_firm_share: float = Field(
         0.4, gt=0, le=1, description="largest share of a theme's topics that one firm may hold"
     )
+    # Decision 69.
     max_platitude: float = Field(
         0.38,
         ge=0,
         le=1,
-        description="cosine to the nearest seed sentence, averaged over its topics, from which a cluster is no theme",
+        description="mean cosine of its topics to the nearest boilerplate seed from which a cluster is no theme",
     )
     min_keywords_said: float = Field(
         0.3,
         ge=0,
-        description="fewest keywords of a theme that its topics name, on average; one of every call counts nothing",
+        description="mean number of a theme's keywords that its topics must name; the more firms of the baseline use "
+        "a keyword, the less it counts",
     )
     match_threshold: float = Field(
         0.8, ge=0, le=1, description="cosine from which a theme keeps the id of an earlier run"
     )
 
     def runs(self, n_topics: int) -> int:
-        """Runs that have to agree in a quarter of `n_topics`."""
-        # Chance has most to say in a small quarter, and a large one cannot pay for so many.
+        """Runs of the consensus in a quarter of `n_topics`."""
+        # Chance matters most in a small quarter, and a large one cannot afford so many runs.
+        # Decision 70.
         return min(self.n_runs, max(FEWEST_RUNS, self.n_runs * ALL_RUNS // max(1, n_topics)))
 
     def smallest_theme(self, n_topics: int) -> int:
         """Fewest topics that make a theme in a quarter of `n_topics`."""
         # The number of themes of a fixed size grows with the firms; with the root it grows with the root.
+        # Decision 33.
         return self.min_theme_size or max(5, round(math.sqrt(n_topics) / 3))
 
     def fewest_firms(self, n_firms: int) -> int:
@@ -105,30 +115,30 @@ class ThemeSettings(ClusterSettings, frozen=True):
         return self.min_firms or max(2, round(math.sqrt(n_firms) / 3))
 
     def is_unstable(self, stability: float | None) -> bool:
-        """Whether a theme was looked at and does not come back well enough."""
+        """Whether the stability was measured and is too low."""
         return stability is not None and stability < self.min_stability
 
 
 @dataclass(frozen=True, slots=True)
 class QuarterTopic:
-    """One topic of the quarter, as it enters the themes.
+    """One topic of the quarter, as the themes are made from it.
 
-    terms:     of its N_SPOKEN best sentences
-    boilerplate_similarity: cosine of these sentences to the nearest boilerplate seed, on average
-    summary:   to read; nothing is clustered by it but its vector, and only if that is asked for
+    sentences: its N_KEYWORD_SENTENCES best sentences, the best first
+    boilerplate_similarity: mean cosine of these sentences to the nearest boilerplate seed
+    summary:   for readers; clustering uses its vector alone, and only if the settings ask for it
     """
 
     company_id: int
     topic_number: int
     label: str
-    terms: tuple[str, ...]
+    sentences: tuple[str, ...]
     boilerplate_similarity: float
     summary: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class ThemeDescription:
-    """A theme in two or three sentences, and who wrote them. `model` and `title` are None for keywords."""
+    """A theme in two or three sentences, and its author. `model` and `title` are None for keywords."""
 
     theme_number: int
     text: str
@@ -147,8 +157,8 @@ class KnownThemes:
     centroids:   (m, d) float32, row i belongs to numbers[i]; the themes of the current run only
     members:     their topics, set i belongs to numbers[i]
     next_number: the lowest number that was never used
-    descriptions: number -> what a language model has written about it, if one has
-    encoder:     `name@revision` of what the centroids were made with
+    descriptions: number -> the description that a language model wrote, if there is one
+    encoder:     `name@revision` of the model behind the centroids
     """
 
     numbers: tuple[int, ...] = ()
@@ -172,6 +182,9 @@ class Speakers:
         return name_tokens(self.persons, self.company_name)
 
 
+NO_SPEAKERS = Speakers("")
+
+
 @dataclass(frozen=True)
 class QuarterTopics:
     """Everything that the themes of a quarter are made from.
@@ -180,8 +193,8 @@ class QuarterTopics:
     firm_hashes:          company id -> content hash of the summaries that are here
     n_expected:           firms with a call in the quarter
     n_by_keywords:        topics whose summary is made of keywords
-    as_of:                when the last of the calls became available, None if no call tells
-    encoder:              `name@revision` of what the vectors were made with, None for a quarter without any
+    as_of:                when the last of the calls became available, None if no call has a time
+    encoder:              `name@revision` of the model behind the vectors, None for a quarter without any
     speakers:             company id -> the firm's name, and everyone who speaks in its modelled calls
     """
 
@@ -199,16 +212,16 @@ class QuarterTopics:
 
     @property
     def input_hash(self) -> str:
-        """Hash of what went in, firm by firm."""
+        """Hash of the summaries of each firm."""
         return input_hash(self.firm_hashes)
 
     def input_of(self, wanted: ThemeInput) -> ThemeInput:
-        """What is clustered: what is wanted if all topics have it, since two kinds of text cannot be compared."""
+        """The input to cluster: the wanted one if all topics have it, since two kinds of text cannot be compared."""
         n_wanted = {"keywords": self.n_by_keywords, "llm": len(self.topics) - self.n_by_keywords}
         return wanted if n_wanted.get(wanted) == len(self.topics) else "exemplars"
 
     def comparable(self) -> KnownThemes:
-        """The themes known before; made with another encoder, they tell nothing but which numbers are taken."""
+        """The themes known before. Those of another encoder cannot be matched; only their numbers stay taken."""
         return self.known if self.known.encoder == self.encoder else KnownThemes(next_number=self.known.next_number)
 
 
@@ -223,8 +236,8 @@ class Theme:
 
     top_firm_share: largest share of its topics that one firm holds
     concentration:  Herfindahl index of its topics over its firms, 1 for a single firm
-    stability:      how well it comes back under other seeds and without a tenth of the firms, 0 to 1; None where
-                    nobody looked
+    stability:      how well it comes back under other seeds and without a tenth of the firms, 0 to 1; None if not
+                    measured
     """
 
     theme_number: int
@@ -250,14 +263,14 @@ class ThemeTopic:
 
 @dataclass(frozen=True)
 class Themes:
-    """The themes of a quarter, largest first, and what was left out.
+    """The themes of a quarter, largest first, and counts of the topics and clusters left out.
 
     centroids: (k, d) float32, row i belongs to themes[i]
     rejected:  reason -> clusters that broke a rule of the settings
     n_noise:   topics in no cluster at all
     provenance:  settings, encoder and the kind of text that was clustered
     descriptions, description_embeddings: of each theme in order, the second (k, d) float32 of unit length, zero for
-               keywords; both empty until somebody has described them
+               keywords; both empty until the themes are described
     """
 
     quarter: str
@@ -293,11 +306,13 @@ DEFAULTS = ThemeSettings()
 class Cluster:
     """Topics that may make a theme.
 
+    terms:        of each topic, as from `topic_terms`
     similarities: cosine of each topic to the mean of all
     stability:    as in `Theme`
     """
 
     topics: tuple[QuarterTopic, ...]
+    terms: tuple[tuple[str, ...], ...]
     similarities: tuple[float, ...]
     keywords: tuple[str, ...]
     stability: float | None = None
@@ -314,22 +329,22 @@ class Cluster:
 
     @property
     def boilerplate_similarity(self) -> float:
-        """Cosine of its topics to the nearest boilerplate seed, on average."""
+        """Mean cosine of its topics to the nearest boilerplate seed."""
         return math.fsum(topic.boilerplate_similarity for topic in self.topics) / len(self.topics)
 
     @property
-    def keywords_said(self) -> float:
+    def keywords_per_topic(self) -> float:
         """How many of the keywords a topic names, on average.
 
-        A keyword counts the less, the more firms of the baseline say it.
+        The more firms of the baseline use a keyword, the less it counts.
         """
         rarity = {keyword: 1 - baseline_shares().get(keyword, 0.0) for keyword in self.keywords}
-        said = (rarity[term] for topic in self.topics for term in rarity.keys() & set(topic.terms))
+        named = (rarity[term] for of_topic in self.terms for term in rarity.keys() & set(of_topic))
         # Exact: the order of a set's members changes from process to process.
-        return math.fsum(said) / len(self.topics)
+        return math.fsum(named) / len(self.topics)
 
     def theme(self, number: int) -> Theme:
-        """The theme that it is, under this number."""
+        """The theme of this number."""
         n, counts = len(self.topics), self.firms.values()
         return Theme(
             theme_number=number,
@@ -343,7 +358,7 @@ class Cluster:
         )
 
     def theme_topics(self, number: int) -> list[ThemeTopic]:
-        """Its topics as those of the theme of this number."""
+        """Its topics as members of the theme of this number."""
         return [
             ThemeTopic(topic.company_id, topic.topic_number, topic.label, number, similarity)
             for topic, similarity in zip(self.topics, self.similarities, strict=True)
@@ -354,9 +369,10 @@ def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, mode
     """Themes of a quarter. A cluster that breaks a rule is counted with the reason; its topics stay without theme."""
     theme_input = quarter.input_of(settings.theme_input)
     vectors = quarter.exemplars if theme_input == "exemplars" else quarter.summaries
-    found = _fit(quarter, vectors, settings, model)
+    terms_of = topic_terms(quarter)
+    found = _fit(quarter, terms_of, vectors, settings, model)
     centres = centroids(vectors, found.assignments)
-    clusters = _clusters(quarter, vectors, found, centres)
+    clusters = _clusters(quarter, terms_of, vectors, found, centres)
     reasons = [rejection(cluster, settings, len(quarter.firm_hashes)) for cluster in clusters]
     kept = [row for row, reason in enumerate(reasons) if reason is None]
     members = [clusters[row].members for row in kept]
@@ -377,8 +393,26 @@ def find_themes(quarter: QuarterTopics, settings: ThemeSettings = DEFAULTS, mode
     )
 
 
+def topic_terms(quarter: QuarterTopics) -> list[tuple[str, ...]]:
+    """The terms of each topic, in the order of `quarter.topics`: those of its sentences, each once a sentence.
+
+    Names of the topic's firm and of its speakers are left out.
+    """
+    interned: dict[str, str] = {}  # Equal terms as one string: a full quarter has 22 million.
+    found = []
+    for topic in quarter.topics:
+        names = quarter.speakers.get(topic.company_id, NO_SPEAKERS).name_tokens
+        distinct = (dict.fromkeys(terms(sentence, names)) for sentence in topic.sentences)
+        found.append(tuple(interned.setdefault(term, term) for of_sentence in distinct for term in of_sentence))
+    return found
+
+
 def _fit(
-    quarter: QuarterTopics, vectors: np.ndarray, settings: ThemeSettings, model: TopicModel | None
+    quarter: QuarterTopics,
+    terms_of: Sequence[Sequence[str]],
+    vectors: np.ndarray,
+    settings: ThemeSettings,
+    model: TopicModel | None,
 ) -> TopicModelResult:
     n = len(quarter.topics)
     smallest = settings.smallest_theme(n)
@@ -386,7 +420,7 @@ def _fit(
         return TopicModelResult(np.full(n, -1), np.zeros(n, np.float32), ())
     firms = [topic.company_id for topic in quarter.topics]
     model = model or topic_model(settings, smallest, firms)
-    return model.fit_transform([topic.terms for topic in quarter.topics], vectors)
+    return model.fit_transform(terms_of, vectors)
 
 
 def topic_model(settings: ThemeSettings, smallest: int, firms: Sequence[int]) -> TopicModel:
@@ -398,7 +432,11 @@ def topic_model(settings: ThemeSettings, smallest: int, firms: Sequence[int]) ->
 
 
 def _clusters(
-    quarter: QuarterTopics, vectors: np.ndarray, found: TopicModelResult, centres: np.ndarray
+    quarter: QuarterTopics,
+    terms_of: Sequence[tuple[str, ...]],
+    vectors: np.ndarray,
+    found: TopicModelResult,
+    centres: np.ndarray,
 ) -> list[Cluster]:
     clusters = []
     for number, keywords in enumerate(found.keywords):
@@ -406,10 +444,11 @@ def _clusters(
         cosines = vectors[rows].astype(np.float64) @ centres[number].astype(np.float64)
         clusters.append(
             Cluster(
-                tuple(quarter.topics[row] for row in rows.tolist()),
-                tuple(np.round(cosines, _COSINE_DIGITS).tolist()),
-                keywords,
-                None if found.stability is None else float(found.stability[number]),
+                topics=tuple(quarter.topics[row] for row in rows.tolist()),
+                terms=tuple(terms_of[row] for row in rows.tolist()),
+                similarities=tuple(np.round(cosines, _COSINE_DIGITS).tolist()),
+                keywords=keywords,
+                stability=None if found.stability is None else float(found.stability[number]),
             )
         )
     return clusters
@@ -422,9 +461,10 @@ def rejection(cluster: Cluster, settings: ThemeSettings, n_firms: int) -> str | 
         return ONE_FIRM if len(counts) == 1 else f"fewer than {fewest} firms"
     if max(counts) / len(cluster.topics) > settings.max_firm_share:
         return DOMINATED
+    # Decision 35: procedure, calendar and filler are no theme.
     if cluster.boilerplate_similarity >= settings.max_platitude:
-        return PLATITUDES
-    return COMMONPLACE if cluster.keywords_said < settings.min_keywords_said else None
+        return NEAR_SEEDS
+    return FEW_KEYWORDS if cluster.keywords_per_topic < settings.min_keywords_said else None
 
 
 def match_themes(
@@ -452,5 +492,6 @@ def match_themes(
         for row, column in zip(rows.tolist(), columns.tolist(), strict=True):
             if cosines[row, column] >= threshold:
                 numbers[row] = known.numbers[column]
+    # Decision 17: numbers are never given by rank.
     fresh = iter(range(known.next_number, known.next_number + len(centres)))
     return [numbers[i] if i in numbers else next(fresh) for i in range(len(centres))]

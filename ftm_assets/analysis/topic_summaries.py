@@ -1,4 +1,4 @@
-"""A topic in a sentence or two: what a reader sees first, from a language model or else from its own words."""
+"""A topic in a sentence or two, by a language model or made of the topic's keywords."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,13 +13,13 @@ from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.topics import Topics
 
 Source = Literal["keywords", "model"]
-N_SENTENCES = 5  # Best sentences of a topic that its summary may rest on.
+N_SENTENCES = 5  # Best sentences of a topic that its summary may use.
 NO_MODEL = "no model"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicEvidence:
-    """All that a summary of a topic may rest on."""
+    """What a summary of a topic may use."""
 
     topic_number: int
     keywords: tuple[str, ...]
@@ -29,10 +29,10 @@ class TopicEvidence:
 
 @dataclass(frozen=True, slots=True)
 class TopicSummary:
-    """A topic's summary, who wrote it, and the ids of the sentences it rests on.
+    """A topic's summary, its author, and the ids of the sentences it is based on.
 
     model, title: None for keywords
-    reason:       why it is made of keywords, None for a model; what stands before a colon is the kind
+    reason:       why it is made of keywords, None for a model; the part before a colon is its kind
     """
 
     topic_number: int
@@ -50,7 +50,7 @@ class Summaries:
 
     embeddings: (k, d) float32 of unit length, row i belongs to summaries[i]
     input_hash: content hash of the topics
-    encoder:    name and revision of what made the vectors
+    encoder:    name and revision of the model behind the vectors
     reason:     why there is no summary, else None
     """
 
@@ -62,7 +62,7 @@ class Summaries:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(
+    def for_topics(
         cls,
         topics: Topics,
         summaries: Sequence[TopicSummary],
@@ -72,43 +72,51 @@ class Summaries:
     ) -> "Summaries":
         """The summaries of these topics, with their provenance."""
         provenance = {"encoder": list(encoder), "settings": dict(settings or {}), "reason": topics.reason}
-        return cls(tuple(summaries), embeddings, topics.content_hash, encoder, topics.reason, provenance)
+        return cls(
+            summaries=tuple(summaries),
+            embeddings=embeddings,
+            input_hash=topics.content_hash,
+            encoder=encoder,
+            reason=topics.reason,
+            provenance=provenance,
+        )
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of texts, embeddings and topics: themes know by it alone whether a firm's topics have changed."""
-        # Of a reason the kind alone: how often a server was asked in vain makes no theme stale.
-        told = [
+        """Hash of texts, embeddings and topics: a change of a firm's topics reaches the themes through it alone."""
+        # Only the kind of a reason: the number of failed attempts must make no theme stale.
+        # Decision 65.
+        hashed = [
             (s.topic_number, s.text, s.source, s.model, s.evidence, s.title, s.reason and kind_of(s.reason))
             for s in self.summaries
         ]
-        return content_hash(self.input_hash, told, self.embeddings)
+        return content_hash(self.input_hash, hashed, self.embeddings)
 
     @property
     def n_by_keywords(self) -> int:
-        """Summaries that no language model has written."""
+        """Number of summaries made of keywords."""
         return sum(summary.source == "keywords" for summary in self.summaries)
 
     @property
     def reasons(self) -> Counter[str]:
-        """Kind of reason -> summaries that are made of keywords for it."""
+        """Kind of reason -> number of summaries made of keywords for it."""
         return Counter(kind_of(summary.reason) for summary in self.summaries if summary.reason)
 
 
 def kind_of(reason: str) -> str:
-    """The kind of a reason: what stands before the colon."""
+    """The kind of a reason: the part before the colon."""
     return reason.partition(":")[0]
 
 
 def keyword_summary(topic: TopicEvidence, reason: str = NO_MODEL) -> TopicSummary:
-    """The summary that is always there: the topic's words, then its best sentence."""
+    """The summary without a language model: the topic's keywords, then its best sentence."""
     words = ", ".join(topic.keywords[:5]).capitalize()
     text = ". ".join(filter(None, (words, *topic.sentences[:1])))
     return TopicSummary(topic.topic_number, text, "keywords", None, topic.sentence_ids[:1], reason=reason)
 
 
 def evidence_of(topics: Topics, sentences: Sentences) -> list[TopicEvidence]:
-    """What each topic's summary may rest on: its keywords and its best sentences, the best first."""
+    """What each topic's summary may use: its keywords and its best sentences, the best first."""
     texts = {row.sentence_id: row.text for row in sentences.rows}
     best = {topic.topic_number: topics.exemplars(topic.topic_number, N_SENTENCES) for topic in topics.topics}
     return [

@@ -1,4 +1,4 @@
-"""What a transcript source yields, and the rules that turn versions of a call into one call."""
+"""Rows of a transcript source as calls, and the rules that choose the modelled version of a call."""
 
 import re
 from collections.abc import Collection, Iterable, Sequence
@@ -10,14 +10,14 @@ from ftm_assets.analysis.content import content_hash
 
 EARNINGS_CALLS = "Earnings Calls"
 
-_SAME_TEXT = 0.8  # Versions of one call share nearly all their three-word sequences; two calls of one day do not.
+_SAME_TEXT = 0.8  # Versions of a call share nearly all three-word sequences; two calls of one day do not.
 
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One row of a source: a speaker's turn, with the facts of its call. Times are aware of their zone.
+    """One row of a source: a speaker's turn, with the data of its call. Times have a time zone.
 
-    source: the file that `row_number` counts in, where the source has several; empty where it is the source itself
+    source: the file that `row_number` counts in, if the source has several; else empty
     """
 
     row_number: int
@@ -47,10 +47,10 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Reject:
-    """A row of a source that could not be taken as it stands, and why.
+    """A row of a source that could not be loaded as it is, and why.
 
-    kept:   True where the row was loaded all the same, after a repair that `reason` names.
-    source: as a component's
+    kept:   True if the row was loaded after a repair, which `reason` names
+    source: as in `Component`
     """
 
     row_number: int
@@ -80,7 +80,7 @@ class Call:
 
     @property
     def head(self) -> Component:
-        """Its first component, which speaks for the call's date, headline and identifiers."""
+        """Its first component, the source of the call's date, headline and identifiers."""
         return self.components[0]
 
     @property
@@ -90,15 +90,15 @@ class Call:
 
     @property
     def available_at(self) -> datetime | None:
-        """When this version could be read: its creation, or the time of the call where that is later or all there is.
+        """When this version became available: the later of its creation and the time of the call.
 
-        A creation known by its day alone counts from the start of that day, which may be before the call.
+        A creation that has no time of day counts from the start of its day, which may be before the call.
         """
         return max(filter(None, (self.head.created_at, self.head.call_at)), default=None)
 
     @cached_property
     def text_hash(self) -> str:
-        """Hash of what sentences are made from: who said what, and in which part of the call."""
+        """Hash of the input of sentences: each turn's text, speaker and part of the call."""
         return content_hash(
             self.head.company_id,
             self.head.company_name,
@@ -107,7 +107,7 @@ class Call:
 
     @cached_property
     def content_hash(self) -> str:
-        """Hash of everything that is stored of the call; row numbers of the source are left out."""
+        """Hash of all stored columns of the call; row numbers of the source are not stored."""
         head = self.head
         return content_hash(
             self.text_hash,
@@ -119,7 +119,7 @@ class Call:
 
 @dataclass(frozen=True)
 class CallVersion:
-    """What is needed to tell which version of an event is the one to model."""
+    """The data that decides which version of a call is modelled."""
 
     transcript_id: int
     event_id: int | None
@@ -151,7 +151,7 @@ _ORDINALS = {"first": 1, "second": 2, "third": 3, "fourth": 4}
 
 
 def fiscal_period(headline: str) -> tuple[int, int] | None:
-    """Fiscal year and quarter that a headline names, or None where it names none."""
+    """Fiscal year and quarter that a headline names, or None."""
     for pattern in _FISCAL:
         if match := pattern.search(headline):
             word = match["word"]
@@ -162,8 +162,9 @@ def fiscal_period(headline: str) -> tuple[int, int] | None:
 def firm_key(company_id: int, name: str, ticker: str | None) -> str:
     """The firm's partition key, `AAPL-60094812`: ticker (or slug of the name), then company id.
 
-    Only letters, digits and single hyphens, because Dagster gives `|`, `,` and brackets a meaning of their own.
+    Only letters, digits and single hyphens, because `|`, `,` and brackets have a meaning in Dagster.
     """
+    # Decision 3.
     slug = re.sub(r"[^A-Z0-9]+", "-", (ticker or name).upper()).strip("-")[:24].strip("-")
     return f"{slug or 'FIRM'}-{company_id}"
 
@@ -171,16 +172,16 @@ def firm_key(company_id: int, name: str, ticker: str | None) -> str:
 def shingles(texts: Iterable[str]) -> frozenset[int]:
     """Hashes of all three-word sequences of a call, case and punctuation aside."""
     words = re.findall(r"\w+", " ".join(texts).lower())
-    # hash() of a str differs between processes; these sets are compared within one call of one function only.
+    # hash() of a str differs between processes; these sets are compared within one process only.
     return frozenset(hash(tuple(words[i : i + 3])) for i in range(max(1, len(words) - 2)))
 
 
 def superseded_versions(versions: Sequence[CallVersion], as_of: date | None = None) -> dict[int, int]:
-    """Which versions of one firm's calls are not modelled: transcript id -> the id that is modelled instead.
+    """The versions of one firm's calls that are not modelled: transcript id -> the id that is modelled instead.
 
-    Versions belong to one event when they share the event id or, where either has none, the date and nearly all of
-    their text. The latest version known on `as_of` wins (the latest of all without one); versions that came later
-    than `as_of` give way to it. Of an event with no version known by then none is modelled: each maps to itself.
+    Versions belong to one event if they share the event id or, if either has none, the date and nearly all of their
+    text. Of each event the latest version is modelled that was known on `as_of` (None: the latest of all). If no
+    version was known by then, none is modelled, and each maps to itself.
     """
     replaced: dict[int, int] = {}
     for group in _events(versions):
@@ -194,7 +195,7 @@ def superseded_versions(versions: Sequence[CallVersion], as_of: date | None = No
 
 
 def _known_from(version: CallVersion) -> date:
-    # Nobody knows a call before it is held, whatever its source says or leaves out.
+    # A call is not known before it is held, even if its source has an earlier time or none.
     return max(version.call_date, version.available_at.date()) if version.available_at else version.call_date
 
 
@@ -204,7 +205,7 @@ def _age(version: CallVersion) -> tuple[float, int]:
 
 def _events(versions: Sequence[CallVersion]) -> list[list[CallVersion]]:
     groups: list[list[CallVersion]] = []
-    # Who names an event first: whoever names none joins the one whose words it shares.
+    # Versions with an event id first: a version without one joins the event whose text it shares.
     for version in sorted(versions, key=lambda v: (v.event_id is None, v.transcript_id)):
         for group in groups:
             if any(_same_event(member, version) for member in group):
@@ -225,5 +226,5 @@ def _same_event(one: CallVersion, other: CallVersion) -> bool:
 
 
 def is_earnings_call(event_type: str | None, modelled: Collection[str] = (EARNINGS_CALLS,)) -> bool:
-    """Whether an event of this type is modelled; sources that do not tell the type hold earnings calls only."""
+    """Whether an event of this type is modelled; a source without event types holds earnings calls only."""
     return event_type is None or event_type in modelled

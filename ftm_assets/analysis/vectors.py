@@ -2,6 +2,7 @@
 
 import numpy as np
 
+# Decision 19: one width for every encoder; shorter vectors are padded with zeros.
 DIMENSIONS = 768
 
 
@@ -25,7 +26,7 @@ def pad(vectors: np.ndarray) -> np.ndarray:
 
 
 def in_half_precision(vectors: np.ndarray) -> np.ndarray:
-    """Each number rounded to the nearest that takes two bytes, which is how sentences are stored.
+    """Each number rounded to half precision, in which sentences are stored.
 
     vectors: (n, d) floats    returns: (n, d) float32
     """
@@ -51,11 +52,11 @@ def centroids(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def in_plane(vectors: np.ndarray) -> tuple[np.ndarray, float]:
-    """Where rows lie in the plane that keeps most of their variance, and the share of it that is kept (Pearson 1901).
+    """First two principal components of each row, and the share of the variance that they keep (Pearson 1901).
 
-    The sign of each axis is that of its largest weight, so that the same rows always lie the same way up.
+    The sign of each axis is that of its largest weight, so that the same rows always give the same picture.
 
-    vectors: (n, d) floats    returns: (n, 2) float64 around the origin, and a share; 0 where rows do not differ
+    vectors: (n, d) floats    returns: (n, 2) float64 around the origin, and a share; 0 if all rows are equal
     """
     places = np.zeros((len(vectors), 2))
     if not len(vectors):

@@ -1,4 +1,4 @@
-"""Checks of a quarter's themes that look at what rests in the database, so that they can be run again at any time."""
+"""Checks of a quarter's themes. They read the database, so you can run them again at any time."""
 
 import warnings
 from collections.abc import Callable
@@ -39,9 +39,10 @@ def quarter_coverage(
     )
 
 
+# Decision 8: Dagster does not notice that a firm behind a theme has changed.
 @_quarter_check
 def themes_current(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
-    """The published themes rest on the summaries of now; Dagster itself does not compare beyond 100 partitions."""
+    """The published themes were made from the current summaries; Dagster compares no more than 100 partitions."""
     with database.transaction() as connection:
         state = theme_state(connection, context.partition_key)
     return dg.AssetCheckResult(
@@ -53,7 +54,7 @@ def themes_current(context: dg.AssetCheckExecutionContext, database: dg.Resource
 
 @_quarter_check
 def theme_rules(context: dg.AssetCheckExecutionContext, database: dg.ResourceParam[Database]) -> dg.AssetCheckResult:
-    """Every published theme has enough firms, and none is one firm's, counted anew from its topics."""
+    """Every published theme has enough firms and no dominant one, counted from its topics."""
     with database.transaction() as connection:
         settings = theme_settings(connection, context.partition_key)
         coverage = theme_coverage(connection, context.partition_key)

@@ -1,4 +1,4 @@
-"""What a firm said in a quarter, sentence by sentence, with a vector each."""
+"""Asset `firm_sentences`: the sentences of one firm's calls in one quarter, with their vectors."""
 
 from collections import Counter
 
@@ -32,15 +32,14 @@ class SentenceConfig(SentenceSettings, dg.Config):
     metadata={"dagster/column_schema": column_schema(tables.Sentence)},
 )
 def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], transcripts: FirmTurns) -> Materialized:
-    """Sentences of one firm's calls in one quarter: exact offsets, who says it where, embedding.
+    """Sentences of one firm's calls in one quarter: exact offsets, role, section, exchange, boilerplate flag, vector.
 
-    Who says it where: role, section, exchange, and a flag for boilerplate. Operator turns are not split. A firm
-    without a call, or with nothing to say, has an empty partition.
+    Operator turns are not split. A firm without a call, or without a sentence, has an empty partition.
     """
     rows = split_turns(transcripts.company_id, transcripts.turns, config, transcripts.names)
     vectors = encoder.encode([row.text for row in rows])
     measured = measure_boilerplate(rows, vectors, encode_once(encoder, boilerplate_seeds()), config)
-    sentences = Sentences.of(transcripts, measured, vectors, (encoder.name, encoder.revision), config)
+    sentences = Sentences.from_turns(transcripts, measured, vectors, (encoder.name, encoder.revision), config)
     return dg.MaterializeResult(
         value=sentences,
         data_version=dg.DataVersion(sentences.content_hash),
@@ -50,7 +49,7 @@ def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], t
 
 
 def sentences_metadata(sentences: Sentences) -> Metadata:
-    """Counts as a whole, by call, role, section, utterance type and flag, and the first modelled sentences."""
+    """Counts in total and by call, role, section, utterance type and flag, and the first modelled sentences."""
     rows = sentences.rows
     return known(
         {

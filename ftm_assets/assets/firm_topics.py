@@ -1,4 +1,4 @@
-"""What a firm talked about in a quarter."""
+"""Asset `firm_topics`: the topics of one firm in one quarter."""
 
 import dagster as dg
 
@@ -12,6 +12,7 @@ OUTLIERS = "outlier_share"
 MAX_OUTLIER_SHARE = 0.6
 
 
+# Decision 9: settings stay beside the function they steer.
 class TopicConfig(TopicSettings, dg.Config):
     """Launchpad form of `TopicSettings`."""
 
@@ -20,6 +21,7 @@ class TopicConfig(TopicSettings, dg.Config):
     partitions_def=firm_quarters,
     io_manager_key="pgvector",
     dagster_type=dg.Any,
+    # Decision 7: a separate check would be one more step in each of 3,000 runs.
     check_specs=[
         dg.AssetCheckSpec(
             OUTLIERS,
@@ -33,7 +35,7 @@ class TopicConfig(TopicSettings, dg.Config):
     metadata={"dagster/column_schema": column_schema(tables.Topic)},
 )
 def firm_topics(config: TopicConfig, firm_sentences: Sentences) -> Materialized:
-    """Topics of one firm's calls in one quarter, with the sentences that make them, the most telling ranked first."""
+    """Topics of one firm's calls in one quarter, with their sentences, the most representative ranked first."""
     topics = fit_topics(firm_sentences, config)
     return dg.MaterializeResult(
         value=topics,
@@ -60,7 +62,7 @@ def topics_metadata(topics: Topics) -> Metadata:
 
 
 def check_outliers(topics: Topics, min_sentences: int) -> dg.AssetCheckResult:
-    """Most sentences belong to a topic, unless the firm said fewer than topics are looked for in."""
+    """Most sentences belong to a topic, unless the firm has too few sentences for topics."""
     return dg.AssetCheckResult(
         passed=len(topics.members) < min_sentences or topics.outlier_share <= MAX_OUTLIER_SHARE,
         check_name=OUTLIERS,

@@ -1,4 +1,4 @@
-"""The jobs a person starts: calls of a quarter, one firm's quarter, a quarter's themes, its search index."""
+"""The jobs: load a quarter, process one firm's quarter, make a quarter's themes, build its search index."""
 
 import dagster as dg
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
@@ -21,27 +21,27 @@ firm_summaries = dg.define_asset_job(
     "firm_summaries",
     selection=[SUMMARIES.name],
     config=ONLY_MISSING,
-    description="Summaries alone of one firm in one quarter, and only those that a language model has not written yet.",
+    description="Summaries of one firm in one quarter, only those that no language model has written yet.",
 )
 quarter_themes = dg.define_asset_job(
     "quarter_themes",
     selection=["cross_firm_themes"],
-    description="Themes of a quarter from the summaries that are there, whatever became of the other firms.",
+    description="Themes of a quarter from the summaries it has, even if some firms have failed or are missing.",
 )
 quarter_index = dg.define_asset_job(
     "quarter_index",
     selection=["search_index"],
-    description="Vector indexes of a quarter, as far as they are missing, broken or built with other settings.",
+    description="Vector indexes of a quarter that are missing, invalid or built with other settings.",
 )
 
 
 def themes_in_work(instance: dg.DagsterInstance, quarter: str) -> bool:
-    """Whether some run makes the quarter's themes, or will once it leaves Dagster's queue."""
+    """Whether a run that makes the quarter's themes is running or queued."""
     return _in_work(instance, quarter, quarter_themes.name, "cross_firm_themes")
 
 
 def index_in_work(instance: dg.DagsterInstance, quarter: str) -> bool:
-    """Whether some run builds the quarter's search index, or will once it leaves Dagster's queue."""
+    """Whether a run that builds the quarter's search index is running or queued."""
     return _in_work(instance, quarter, quarter_index.name, "search_index")
 
 

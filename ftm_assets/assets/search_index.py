@@ -1,4 +1,4 @@
-"""What makes a quarter's themes, topics and sentences quick to search by meaning."""
+"""Asset `search_index`: the vector indexes of a quarter's themes, topics and sentences."""
 
 from collections.abc import Callable, Sequence
 from time import monotonic
@@ -20,6 +20,7 @@ class SearchIndexConfig(SearchIndexSettings, dg.Config):
 
 @dg.asset(
     partitions_def=quarters,
+    # Decision 71: an asset after the themes, so that nothing waits for it.
     deps=[cross_firm_themes],
     owners=OWNERS,
     kinds={"postgres"},
@@ -30,32 +31,33 @@ def search_index(
 ) -> Materialized:
     """Vector indexes of the quarter: HNSW, one for themes, one for topics, one for sentences.
 
-    They hold no data of their own, and Postgres keeps them true when rows change: what is there, whole and built with
-    these settings is left alone. Search works without them, only slower.
+    They hold no data of their own, and Postgres updates them when rows change. An index that is valid and was built
+    with these settings is left alone. Search works without indexes, but slower.
     """
-    built = build_search_index(database, context.partition_key, config, sparingly(context.log.info))
+    built = build_search_index(database, context.partition_key, config, throttled(context.log.info))
     for index in built:
         for notice in index.notices:
             context.log.warning(f"{index.level}: {notice}")
     return dg.MaterializeResult(metadata=index_metadata(built))
 
 
-def sparingly(say: Callable[[str], None], every_s: float = LOG_EVERY_S) -> Callable[[BuildProgress], None]:
-    """Tells of a new phase at once, and of progress within one from time to time."""
-    last: tuple[str, str, float] | None = None
+def throttled(log: Callable[[str], None], every_s: float = LOG_EVERY_S) -> Callable[[BuildProgress], None]:
+    """Logs a new phase at once, and progress within a phase at most every `every_s` seconds."""
+    last_phase: tuple[str, str] | None = None
+    last_s = 0.0
 
-    def tell(progress: BuildProgress) -> None:
-        nonlocal last
-        now = monotonic()
-        if last is None or last[:2] != (progress.level, progress.phase) or now - last[2] >= every_s:
-            last = (progress.level, progress.phase, now)
-            say(str(progress))
+    def log_progress(progress: BuildProgress) -> None:
+        nonlocal last_phase, last_s
+        phase, now = (progress.level, progress.phase), monotonic()
+        if phase != last_phase or now - last_s >= every_s:
+            last_phase, last_s = phase, now
+            log(str(progress))
 
-    return tell
+    return log_progress
 
 
 def index_metadata(built: Sequence[LevelIndex]) -> Metadata:
-    """What was built, how long each phase took, and how large it is."""
+    """The indexes that were built, the seconds of each phase, and the sizes."""
     return {
         "built": [str(index.level) for index in built if index.built],
         "rows": sum(index.n_rows for index in built),
@@ -66,9 +68,13 @@ def index_metadata(built: Sequence[LevelIndex]) -> Metadata:
             ["level", "rows", "MB", "seconds", "phases", "memory for the build, MB", "helping processes"],
             [
                 (
-                    *(index.level, index.n_rows, round(index.n_bytes / 2**20, 1), round(index.total_s, 1)),
+                    index.level,
+                    index.n_rows,
+                    round(index.n_bytes / 2**20, 1),
+                    round(index.total_s, 1),
                     "; ".join(f"{phase} {seconds:.1f} s" for phase, seconds in index.seconds.items()),
-                    *((index.memory_mb, index.n_workers) if index.built else ("was there", "")),
+                    index.memory_mb if index.built else "existed already",
+                    index.n_workers if index.built else "",
                 )
                 for index in built
             ],

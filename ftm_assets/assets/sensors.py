@@ -1,4 +1,4 @@
-"""What starts by itself."""
+"""Sensors: they start a quarter's themes once all firms are complete, and its search index after the themes."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from ftm_assets.storage.server.database import Database
 
 
 def default_status(settings: Settings) -> dg.DefaultSensorStatus:
-    """Running, unless themes are described by a language model: what costs money is begun by a person."""
+    """Running, unless a language model describes the themes: only a person may start what costs money."""
     return dg.DefaultSensorStatus.STOPPED if settings.llm_model else dg.DefaultSensorStatus.RUNNING
 
 
@@ -29,10 +29,10 @@ def default_status(settings: Settings) -> dg.DefaultSensorStatus:
 def complete_quarters(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[Database]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run for each complete set of inputs, so that one that fails is not tried for ever.
+    """One run for each complete set of inputs, so that a set that fails is not tried again and again.
 
-    Dagster never starts a run key twice. It names the set of inputs and the materialization before it: a set that
-    comes back after another one, or after the quarter was dropped, is new; one that waits or has failed is not.
+    Dagster never starts a run key twice. The key names the inputs and the materialization before them. So a set that
+    comes back after another one, or after the quarter was dropped, is new; a set that waits or has failed is not.
     """
     shown = set(quarters.get_partition_keys())
     with database.transaction() as connection:
@@ -43,6 +43,7 @@ def complete_quarters(
             if each.due and not themes_in_work(context.instance, each.quarter)
         }
     for quarter, inputs in due.items():
+        # Decision 5: the hash alone would leave themes stale when a correction is taken back.
         run_key = f"{quarter}:{inputs}:{_last_materialization(context.instance, cross_firm_themes, quarter)}"
         yield dg.RunRequest(run_key=run_key, partition_key=quarter)
     if not due:
@@ -59,7 +60,7 @@ def complete_quarters(
 def published_quarters(
     context: dg.SensorEvaluationContext, database: dg.ResourceParam[Database]
 ) -> Iterator[dg.RunRequest | dg.SkipReason]:
-    """One run for each time that themes or index were made, so that one that fails is not tried for ever."""
+    """One run for each materialization of themes or index, so that a failed build is not tried again and again."""
     shown = set(quarters.get_partition_keys())
     with database.transaction() as connection:
         due = [
@@ -78,7 +79,7 @@ def published_quarters(
 
 
 def _last_materialization(instance: dg.DagsterInstance, asset: dg.AssetsDefinition, quarter: str) -> int:
-    """Number of the event that last told of the asset in the quarter, 0 before the first."""
+    """Number of the event of the asset's last materialization in the quarter, 0 before the first."""
     wanted = dg.AssetRecordsFilter(asset_key=asset.key, asset_partitions=[quarter])
     found = instance.fetch_materializations(wanted, limit=1).records
     return found[0].storage_id if found else 0

@@ -77,7 +77,9 @@ def topic_summaries(
     vectors = encoder.encode([summary.text for summary in written.summaries])
     # How they are made; which were there already is not.
     settings = config.model_dump(include=set(SummarySettings.model_fields))
-    summaries = Summaries.of(firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), settings)
+    summaries = Summaries.for_topics(
+        firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), settings
+    )
     with database.transaction() as connection:
         first_call = min((call.call_date for call in firm_sentences.calls), default=None)
         knowing = look_ahead_of(connection, written.keys, first_call)

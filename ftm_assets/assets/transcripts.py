@@ -1,4 +1,4 @@
-"""The calls of a quarter, as a transcript source has them."""
+"""Asset `transcripts`: the calls of a quarter, loaded from a transcript source."""
 
 from dataclasses import asdict
 from datetime import date
@@ -23,7 +23,7 @@ N_REJECTS_SHOWN = 20
 
 
 class NoSource(FtmError):
-    """Nobody said where the transcripts are."""
+    """No transcript source is set."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -32,13 +32,13 @@ class NoSource(FtmError):
 
 
 class TranscriptSettings(BaseModel, frozen=True):
-    """Where calls come from, and which of their versions count."""
+    """The source of the calls, and which versions are modelled."""
 
-    source: str | None = Field(None, description="CSV file, s3://bucket/prefix, or module:attribute of one's own")
-    columns: dict[str, str] = Field({}, description="our column name -> the name in the file, where they differ")
+    source: str | None = Field(None, description="CSV file, s3://bucket/prefix, or module:attribute of your own source")
+    columns: dict[str, str] = Field({}, description="our column name -> the name in the file, if they differ")
     event_types: list[str] = Field([EARNINGS_CALLS], description="values of keydeveventtypename that are modelled")
     as_of: str | None = Field(
-        None, description="YYYY-MM-DD: model what was known on that day, calls not known yet left out"
+        None, description="YYYY-MM-DD: model the versions known on that day; later calls are left out"
     )
 
 
@@ -57,12 +57,12 @@ class TranscriptsConfig(TranscriptSettings, dg.Config):
 def transcripts(
     context: dg.AssetExecutionContext, config: TranscriptsConfig, database: dg.ResourceParam[Database]
 ) -> Materialized:
-    """Calls of the quarter, by calendar date, one row a speaker's turn; registers the firms that hold them.
+    """Calls of the quarter, by calendar date, one row for each speaker's turn; registers the firms of the calls.
 
-    Loading a source again replaces only calls that changed. Calls that the source does not hold are left alone.
+    Loading a source again replaces only calls that changed. Calls that are missing in the source are kept.
     """
     ingested = load_quarter(database, context.partition_key, config)
-    # All keys, not only new ones: a run that died after its commit is made good by the next.
+    # All keys, not only new ones: a run that died after its commit is completed by the next.
     context.instance.add_dynamic_partitions(FIRM, list(ingested.firm_keys))
     return dg.MaterializeResult(
         data_version=dg.DataVersion(ingested.content_hash),
@@ -79,13 +79,14 @@ def transcripts(
 
 
 def load_quarter(database: Database, quarter: str, config: TranscriptSettings) -> Ingested:
-    """Load a quarter from the configured source, all of it or nothing. raises: FtmError, which says what to mend"""
+    """Load a quarter from the configured source, all of it or nothing. raises: FtmError, which says what to fix"""
     spec = config.source or read_settings().source
     if spec is None:
         raise NoSource
     source = open_source(spec, columns=config.columns, event_types=config.event_types)
     as_of = _day(config.as_of)
     _create_quarter(database, quarter)
+    # Decision 13: it writes by itself, because a quarter does not fit through a return value.
     with database.transaction() as connection:
         ingested = ingest(connection, quarter, source.read(quarter), source.name, as_of)
     drop_index_for_bulk_write(database, quarter, len(ingested.changed_firms))

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ftm_assets.operations import in_process as runs
 
 
+# Decision 45.
 def backfill(
     quarter: Annotated[str, typer.Argument(help="Calendar quarter of the calls, such as 2021Q4.")],
     firm: Annotated[list[str] | None, typer.Option("--firm", help="Only this firm; repeatable.")] = None,

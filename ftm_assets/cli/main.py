@@ -28,6 +28,7 @@ from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, f
 from ftm_assets.storage.read.theme_state import theme_settings
 from ftm_assets.storage.server.database import Database
 
+# Decision 36.
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

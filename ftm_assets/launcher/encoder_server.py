@@ -34,6 +34,7 @@ _SAY_S = 1.0
 _LOAD_AGAIN_S = 60.0
 _CLIENT_TIMEOUT = struct.pack("ll", 5, 0)  # A struct timeval.
 DIGEST_SIZE = 40
+# Decision 46.
 LOADING = b"loading"
 
 

@@ -29,8 +29,10 @@ from dagster_postgres.utils import pg_url_from_config, set_pg_statement_timeout
 
 from ftm_assets.launcher.advisory_lock import PATIENCE
 
+# Decision 47: a connection in use is not tried before each query.
 _SURE_S = 1.0
 # A quarter that waits, with some that have begun.
+# Decision 109.
 _N_RUNS = 4096
 
 

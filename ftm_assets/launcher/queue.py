@@ -19,6 +19,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.launcher.advisory_lock import PATIENCE, AdvisoryLock
 from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction, is_free, owner_of
 
+# Decision 48.
 SCHEMA = "ftm_launcher"
 _N_ERRORS = 20
 
@@ -42,6 +43,7 @@ class Launch(Base):
     run_id: Mapped[str] = mapped_column(primary_key=True)
     clicked: Mapped[bool]
     priority: Mapped[int]
+    # Decision 40.
     launched_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
     lane: Mapped[int | None]
     attempts: Mapped[int] = mapped_column(server_default="0")

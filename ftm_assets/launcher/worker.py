@@ -30,7 +30,7 @@ from dagster._core.storage.tags import MAX_RETRIES_TAG
 from dagster_postgres.utils import DagsterPostgresException
 
 import ftm_assets
-from ftm_assets.host import machine
+from ftm_assets.host import cores_and_memory
 from ftm_assets.launcher import queue as q
 from ftm_assets.launcher.advisory_lock import AlreadyHeld
 from ftm_assets.launcher.encoder_supervisor import EncoderProcess
@@ -44,7 +44,9 @@ from ftm_assets.llm.shared_client import socket_of
 from ftm_assets.processes.supervised_process import SupervisedProcess
 from ftm_assets.settings import MODEL_KEYS, Settings
 
+# Decision 44.
 MAX_ATTEMPTS = 3
+# Decision 43: the launcher sets a flag, the worker interrupts the lane.
 CANCEL_TIMEOUT_S = 20.0
 _TICK_S = 0.1
 _HOUSEKEEPING_S = 1.0
@@ -57,6 +59,7 @@ _PRUNE_S = 3600.0
 log = logging.getLogger("ftm.worker")
 
 
+# Decision 41.
 class Worker:
     """One worker from its lock to its end. Not to be used twice. raises: AlreadyHeld if there is one already"""
 
@@ -77,7 +80,7 @@ class Worker:
             addresses |= {"FTM_LLM_ADDRESS": self.model.address, **dict.fromkeys(MODEL_KEYS, "")}
         self.kept: list[SupervisedProcess] = [self.encoder, *([self.model] if self.model else [])]
         n_lanes, lane_bytes = fitting_lanes(
-            settings.lanes, settings.lane_memory, *machine(), waits=self.model is not None
+            settings.lanes, settings.lane_memory, *cores_and_memory(), waits=self.model is not None
         )
         self.lanes = Lanes(folder, n_lanes, settings.preload, settings.lane_runs, lane_bytes, addresses)
         self.left: deque[RunLeft] = deque()

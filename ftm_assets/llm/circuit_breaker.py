@@ -45,6 +45,7 @@ class Gate:
         self._misconfigured_until = 0.0
         self._n_failures = 0
         self._n_pauses = 0
+        # Decisions 59 and 90.
         self._replies: dict[str, bool] = {}
         self._changed = asyncio.Event()
 

@@ -16,6 +16,7 @@ from ftm_assets.analysis.words import all_terms, baseline_shares
 N_FRAGMENT_WORDS = 8  # In a row; the examples in the prompts are shorter, and may be used.
 
 # A fifth of the baseline's firms say "target" and "gap", a tenth "Amazon".
+# Decision 95.
 _COMMON_SHARE = 0.2
 
 _WORD = re.compile(r"[^\W\d_]+")
@@ -65,6 +66,7 @@ class LengthLimits:
     most_sentences: int
 
 
+# Decision 62.
 TITLE = LengthLimits(1, 90, 1)
 SUMMARY = LengthLimits(4, 450, 2)
 DESCRIPTION = LengthLimits(6, 800, 3)

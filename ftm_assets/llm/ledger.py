@@ -13,10 +13,12 @@ from ftm_assets.llm.protocol import Answer, NoAnswer, Question
 class State(StrEnum):
     """How far a question has come."""
 
+    # Decision 58.
     sent = "sent"
     answered = "answered"
     rejected = "rejected"
     refused = "refused"
+    # Decision 93.
     lost = "lost"
     failed = "failed"
 

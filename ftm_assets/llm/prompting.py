@@ -34,6 +34,7 @@ class Reading(Generic[T]):
     """What a reply holds, by the number of the topic or theme, and what is wrong with the rest of it."""
 
     good: Mapping[int, T]
+    # Decision 61.
     problems: Mapping[int, str]
 
 

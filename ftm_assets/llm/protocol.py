@@ -117,6 +117,7 @@ class NoAnswer:
     bill: Bill = field(default=NOTHING, compare=False)
 
 
+# Decision 66.
 def estimate_tokens(text: str) -> int:
     """About how many tokens a text is; a provider's own count of English differs by some percent."""
     return math.ceil(len(text) / CHARACTERS_OF_TOKEN)

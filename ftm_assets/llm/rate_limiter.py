@@ -55,6 +55,7 @@ class RateLimit:
 
     rpm: int
     tpm: int
+    # Decision 57.
     window_s: float = 60.0
     _taken: deque[Taken] = field(default_factory=deque, init=False)
     _tokens: int = field(default=0, init=False)

@@ -166,12 +166,14 @@ class NearestLanguageModel:
         return self.own
 
 
+# Decision 111: limits belong to one box, so one process holds them.
 def socket_of(home: Path) -> str | None:
     """Where a worker's client process listens; None if the path is too long for a socket."""
     path = str(home / "language_model")
     return path if len(path.encode()) <= _LONGEST_ADDRESS else None
 
 
+# Decision 60.
 def find_language_model(settings: Settings, ledger: Ledger) -> LanguageModel | None:
     """The model that the settings name, as this process is to ask it; None if they name none. raises: BadPrices"""
     if settings.llm_model and settings.llm_address:

@@ -16,6 +16,7 @@ from ftm_assets.llm.prompting import Reading, inquire
 from ftm_assets.llm.prompts.theme_descriptions import PROMPT, SCHEMA, ThemeReply
 from ftm_assets.llm.protocol import Bill, LanguageModel, Question
 
+# Decision 67.
 N_SUMMARIES = 15  # A theme may have 2,000 topics; what they have in common shows in the most typical ones.
 _MAX_TOKENS = 400
 

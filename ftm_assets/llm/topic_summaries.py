@@ -18,6 +18,7 @@ from ftm_assets.llm.protocol import Bill, LanguageModel, Question
 _TOKENS_A_TOPIC, _TOKENS_A_REPLY = 220, 80
 
 
+# Decision 63.
 class SummarySettings(BaseModel, frozen=True):
     """How a language model is asked for summaries; without one they steer nothing."""
 
@@ -123,6 +124,7 @@ class TopicInquiry:
         )
 
 
+# Decision 64.
 def summarize(
     topics: Sequence[TopicEvidence],
     names: NameBlocklist,
@@ -132,6 +134,7 @@ def summarize(
     before: Iterable[TopicSummary] = (),
     settings: SummarySettings = DEFAULTS,
     *,
+    # Decision 96.
     only_missing: bool = False,
 ) -> Written:
     """A summary for each topic: the model's if it gave a usable one, else the one before, else keywords and the reason.

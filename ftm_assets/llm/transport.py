@@ -79,6 +79,7 @@ class _Message(BaseModel):
 class _Choice(BaseModel):
     model_config = ConfigDict(extra="ignore")
     message: _Message
+    # Decision 91: a reply that is cut off has a kind of its own.
     finish_reason: str | None = None
 
 
@@ -94,6 +95,7 @@ class _Details(BaseModel):
 class _Usage(BaseModel):
     model_config = ConfigDict(extra="ignore")
     prompt_tokens: _Count
+    # Decision 92.
     completion_tokens: _Count
     total_tokens: _Count | None = None
     prompt_tokens_details: _Details | None = None

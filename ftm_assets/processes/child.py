@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 from typing import TypeAlias
 
+# Decision 42.
 _PR_SET_PDEATHSIG = 1
 
 Waitable: TypeAlias = Connection | socket.socket | int

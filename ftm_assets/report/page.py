@@ -21,6 +21,7 @@ SPEAKERS = {
 }
 
 
+# Decision 52: the report is one file, and the same rows give the same bytes.
 def render(report: QuarterReport) -> str:
     """The report as HTML. All text from calls is escaped."""
     environment = jinja2.Environment(

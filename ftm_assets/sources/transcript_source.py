@@ -8,7 +8,7 @@ from typing import Protocol, cast
 
 from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, SourceFirm, calendar_quarter
 from ftm_assets.errors import FtmError
-from ftm_assets.plugins import imported, is_import_path
+from ftm_assets.plugins import is_import_path, load_plugin
 from ftm_assets.sources.csv.source import CsvSource
 from ftm_assets.sources.s3.source import S3Source
 
@@ -68,7 +68,7 @@ def open_source(
         return CsvSource(Path(spec).expanduser(), columns or {}, event_types)
     if columns:
         raise NoSuchSource(f"a column map is for CSV files; {spec!r} knows its own columns, so leave the map out")
-    return cast(TranscriptSource, imported(spec, "transcript source", TranscriptSource, NoSuchSource))
+    return cast(TranscriptSource, load_plugin(spec, "transcript source", TranscriptSource, NoSuchSource))
 
 
 def quarters_of(source: TranscriptSource) -> dict[str, int]:

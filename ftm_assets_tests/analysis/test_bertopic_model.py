@@ -11,7 +11,7 @@ import pytest
 import umap
 
 from ftm_assets.analysis import bertopic_model
-from ftm_assets.analysis.bertopic_model import FIRM, QUARTER, BERTopicModel, Shape, reduce
+from ftm_assets.analysis.bertopic_model import FIRM, QUARTER, BERTopicModel, BERTopicParameters, reduce
 from ftm_assets.analysis.clustering import TopicModelResult, label, nearest_neighbours
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.themes import ThemeSettings, find_themes
@@ -160,18 +160,18 @@ def test_too_few_words_are_no_reason_to_fail(words: Documents) -> None:
     _, vectors = planted(40)
     found = fit(words * 10, vectors)
     assert found.sizes.tolist() == [10, 10, 10, 10]
-    said = [term for terms in words for term in terms]
-    assert sorted(words[0] for words in found.keywords if words) == sorted(said)
-    assert found.labels.count("unnamed") == 4 - len(said)
+    known_terms = [term for terms in words for term in terms]
+    assert sorted(words[0] for words in found.keywords if words) == sorted(known_terms)
+    assert found.labels.count("unnamed") == 4 - len(known_terms)
 
 
 # --- few or equal documents
 
 
-@pytest.mark.parametrize("shape", [FIRM, QUARTER])
+@pytest.mark.parametrize("parameters", [FIRM, QUARTER])
 @pytest.mark.parametrize("n", range(4, 21))
-def test_few_documents_do_not_crash(n: int, shape: Shape) -> None:
-    found = BERTopicModel(TopicSettings(), shape, 2).fit_transform(*planted(n))
+def test_few_documents_do_not_crash(n: int, parameters: BERTopicParameters) -> None:
+    found = BERTopicModel(TopicSettings(), parameters, 2).fit_transform(*planted(n))
     assert found.assignments.shape == found.probabilities.shape == (n,)
     assert len(found.sizes) == len(found.keywords) == len(found.labels)
 
@@ -202,24 +202,24 @@ def test_the_reduced_space_has_fewer_dimensions_than_documents() -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "shape"),
+    ("settings", "parameters"),
     [
         (TopicSettings(), FIRM),
         (ThemeSettings(), QUARTER),
-        (TopicSettings(n_keywords=4, seed=9), Shape(7, 3, 0.2, "eom", min_samples=4, n_epochs=20)),
+        (TopicSettings(n_keywords=4, seed=9), BERTopicParameters(7, 3, 0.2, "eom", min_samples=4, n_epochs=20)),
     ],
 )
-def test_settings_and_shape_reach_their_step(
-    settings: TopicSettings | ThemeSettings, shape: Shape, steps: dict[str, dict[str, Any]]
+def test_settings_and_parameters_reach_their_step(
+    settings: TopicSettings | ThemeSettings, parameters: BERTopicParameters, steps: dict[str, dict[str, Any]]
 ) -> None:
-    found = BERTopicModel(settings, shape, 11).fit_transform(*planted(80))
+    found = BERTopicModel(settings, parameters, 11).fit_transform(*planted(80))
     indices, distances = steps["umap"].pop("precomputed_knn")
-    assert indices.shape == distances.shape == (80, shape.n_neighbors)
+    assert indices.shape == distances.shape == (80, parameters.n_neighbors)
     assert steps["umap"] == {
-        "n_neighbors": shape.n_neighbors,
-        "n_components": shape.n_components,
-        "min_dist": shape.min_dist,
-        "n_epochs": shape.n_epochs,
+        "n_neighbors": parameters.n_neighbors,
+        "n_components": parameters.n_components,
+        "min_dist": parameters.min_dist,
+        "n_epochs": parameters.n_epochs,
         "random_state": settings.seed,
         "init": "pca",
         "metric": "cosine",
@@ -228,14 +228,14 @@ def test_settings_and_shape_reach_their_step(
     }
     assert steps["hdbscan"] == {
         "min_cluster_size": 11,
-        "min_samples": shape.min_samples,
-        "cluster_selection_method": shape.cluster_selection,
+        "min_samples": parameters.min_samples,
+        "cluster_selection_method": parameters.cluster_selection,
         "core_dist_n_jobs": 1,
     }
     assert max(map(len, found.keywords)) == min(settings.n_keywords, 9)
 
 
-def test_the_two_levels_have_shapes_of_their_own() -> None:
+def test_the_two_levels_have_parameters_of_their_own() -> None:
     assert replace(FIRM, n_neighbors=30, n_components=15, min_dist=0.05, cluster_selection="eom") == QUARTER
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from bench import commonplaces as bench
-from ftm_assets.analysis.boilerplate.baseline import common_share, find_runs, is_baseline_phrase, shipped_runs
+from ftm_assets.analysis.boilerplate.baseline import find_phrases, is_baseline_phrase, share_in_phrases, shipped_phrases
 from ftm_assets.analysis.themes import QuarterTopic, QuarterTopics, find_themes
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.analysis.words import COMMON_WORDS_FILE, baseline_shares, common_words, name_tokens, terms
@@ -21,13 +21,13 @@ PAST = [REAL_DATA / f"earnings_calls_{name}.csv.gz" for name in ("dev", "ccbysa"
 
 
 def baseline(*firms: Sequence[str], min_share: float = 0.5) -> np.ndarray:
-    """Runs that at least half of the firms say, unless told otherwise; nobody has a name."""
-    return find_runs([(NOBODY, sentences) for sentences in firms], min_share)
+    """Runs that at least half of the firms say by default; nobody has a name."""
+    return find_phrases([(NOBODY, sentences) for sentences in firms], min_share)
 
 
 def share(text: str, *said_by_two: str, names: frozenset[str] = NOBODY) -> float:
     """The share of the text in the runs of what two firms say."""
-    return common_share(text, names, baseline(said_by_two, said_by_two))
+    return share_in_phrases(text, names, baseline(said_by_two, said_by_two))
 
 
 # --- runs of words
@@ -53,7 +53,7 @@ def test_where_a_sentence_starts_and_ends_counts_as_a_word() -> None:
 
 def test_what_has_no_words_is_not_common() -> None:
     assert [share(text, PLEASED, "") for text in ("", "...", "[Laughter]")] == [0, 0, 0]
-    assert common_share(PLEASED, NOBODY, baseline()) == 0
+    assert share_in_phrases(PLEASED, NOBODY, baseline()) == 0
 
 
 def test_numbers_and_names_are_each_one_word() -> None:
@@ -61,10 +61,10 @@ def test_numbers_and_names_are_each_one_word() -> None:
     assert share("We grew by 1,700 percent this year.", grew) == 1
     assert share("We grew by many percent this year.", grew) < 1
     thanks = "Now Ann Lee and we."
-    known = find_runs([(frozenset({"ann", "lee"}), [thanks])] * 2, 0.5)
-    assert common_share(thanks, frozenset({"ann", "lee"}), known) == 1
-    assert common_share("Now Bob and we.", frozenset({"bob"}), known) == 1
-    assert common_share("Now Bob and we.", NOBODY, known) == 0
+    known = find_phrases([(frozenset({"ann", "lee"}), [thanks])] * 2, 0.5)
+    assert share_in_phrases(thanks, frozenset({"ann", "lee"}), known) == 1
+    assert share_in_phrases("Now Bob and we.", frozenset({"bob"}), known) == 1
+    assert share_in_phrases("Now Bob and we.", NOBODY, known) == 0
 
 
 def test_marks_are_no_words_and_an_apostrophe_is_one_however_it_is_written() -> None:
@@ -72,10 +72,10 @@ def test_marks_are_no_words_and_an_apostrophe_is_one_however_it_is_written() -> 
 
 
 def test_a_run_is_common_where_enough_firms_say_it_and_at_least_two() -> None:
-    said = [[PLEASED]] * 2 + [["Freight is late."]] * 8
-    assert common_share(PLEASED, NOBODY, baseline(*said, min_share=0.2)) == 1
-    assert common_share(PLEASED, NOBODY, baseline(*said, min_share=0.21)) == 0
-    assert common_share(PLEASED, NOBODY, baseline([PLEASED], ["Freight is late."], min_share=0.05)) == 0
+    firms = [[PLEASED]] * 2 + [["Freight is late."]] * 8
+    assert share_in_phrases(PLEASED, NOBODY, baseline(*firms, min_share=0.2)) == 1
+    assert share_in_phrases(PLEASED, NOBODY, baseline(*firms, min_share=0.21)) == 0
+    assert share_in_phrases(PLEASED, NOBODY, baseline([PLEASED], ["Freight is late."], min_share=0.05)) == 0
 
 
 def test_a_firm_that_repeats_itself_counts_once() -> None:
@@ -83,12 +83,12 @@ def test_a_firm_that_repeats_itself_counts_once() -> None:
 
 
 def test_runs_are_hashes_in_ascending_order_whatever_the_order_of_the_firms() -> None:
-    said = [[PLEASED, "Freight is late."], ["Freight is late.", PLEASED]]
-    found = baseline(*said)
+    firms = [[PLEASED, "Freight is late."], ["Freight is late.", PLEASED]]
+    found = baseline(*firms)
     assert found.dtype == np.uint64
     assert (np.diff(found) > 0).all()
     assert len(found) == 5 + 2  # Eight words with both marks, and five.
-    assert found.tolist() == baseline(*said[::-1]).tolist()
+    assert found.tolist() == baseline(*firms[::-1]).tolist()
 
 
 # --- what is a commonplace
@@ -113,16 +113,16 @@ def test_a_sentence_of_phrases_or_of_common_words_alone_is_a_commonplace() -> No
 
 def test_a_sentence_with_words_of_its_own_is_one_from_the_share_on() -> None:
     text = "With that, I will turn the call over to Winterbottom."
-    reached = common_share(text, NOBODY, shipped_runs())
+    reached = share_in_phrases(text, NOBODY, shipped_phrases())
     assert 0.5 < reached < 1
     assert is_baseline_phrase(text, NOBODY, reached)
     assert not is_baseline_phrase(text, NOBODY, reached + 0.01)
 
 
 def test_a_sentence_with_an_amount_is_never_one() -> None:
-    said = "We continue to invest in our business"
-    assert is_baseline_phrase(f"{said}.", NOBODY, 0.5)
-    assert not is_baseline_phrase(f"{said} $5 million.", NOBODY, 0.5)
+    text = "We continue to invest in our business"
+    assert is_baseline_phrase(f"{text}.", NOBODY, 0.5)
+    assert not is_baseline_phrase(f"{text} $5 million.", NOBODY, 0.5)
 
 
 def test_a_name_is_no_word_of_its_own() -> None:
@@ -154,22 +154,22 @@ def test_counted_in_the_quarter_itself_it_would_be_one() -> None:
     before = [[PLEASED, "Freight is late."]] * 12
     now = [[PLEASED, *PANDEMIC]] * 12
     for text in PANDEMIC:
-        assert common_share(text, NOBODY, baseline(*before)) == 0
-        assert common_share(text, NOBODY, baseline(*now)) == 1
+        assert share_in_phrases(text, NOBODY, baseline(*before)) == 0
+        assert share_in_phrases(text, NOBODY, baseline(*now)) == 1
 
 
 def pandemic_quarter(n_firms: int = 12) -> QuarterTopics:
     """Each firm speaks of the pandemic; besides, of two of four other subjects and of one that is its own."""
     others = ("freight rates doubled", "hourly wages rose", "tariffs hurt imports", "oil wells closed")
-    said: list[tuple[int, str, int]] = []
+    mentions: list[tuple[int, str, int]] = []
     for firm in range(n_firms):
         own = [(others[(firm + i) % 4], 1 + (firm + i) % 4) for i in range(2)]
         own.append((f"own{firm}x matters", 5 + firm))
-        said += [(firm, text, axis) for text, axis in [(PANDEMIC[0], 0), *own]]
+        mentions += [(firm, text, axis) for text, axis in [(PANDEMIC[0], 0), *own]]
     chance = np.random.default_rng(6)
-    places = np.eye(48)[[axis for _, _, axis in said]] + chance.normal(scale=0.05, size=(len(said), 48))
+    places = np.eye(48)[[axis for _, _, axis in mentions]] + chance.normal(scale=0.05, size=(len(mentions), 48))
     vectors = unit_rows(places)
-    topics = tuple(QuarterTopic(firm, i, text, tuple(terms(text)), 0.0) for i, (firm, text, _) in enumerate(said))
+    topics = tuple(QuarterTopic(firm, i, text, (text,), 0.0) for i, (firm, text, _) in enumerate(mentions))
     return QuarterTopics("2020Q1", topics, vectors, vectors, dict.fromkeys(range(n_firms), "hash"), n_firms, 0)
 
 
@@ -191,14 +191,14 @@ def test_who_else_reports_changes_no_flag_of_a_firm() -> None:
         assert [is_baseline_phrase(text, frozenset({f"firm{firm}"}), 0.5) for text in texts] == alone
     assert [is_baseline_phrase(text, NOBODY, 0.5) for text in texts] == alone
     with pytest.raises(ValueError, match="read-only"):
-        shipped_runs()[0] = 1
+        shipped_phrases()[0] = 1
 
 
 # --- what the package ships
 
 
 def test_the_shipped_runs_are_hashes_in_ascending_order_and_hold_no_text() -> None:
-    runs = shipped_runs()
+    runs = shipped_phrases()
     assert runs.dtype == np.uint64
     assert len(runs) > 1000
     assert (runs[1:] > runs[:-1]).all()
@@ -240,13 +240,13 @@ def test_the_baseline_counts_firms_that_said_enough_up_to_a_day(
 
 def test_words_of_the_baseline_are_those_of_some_firms_with_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "WORD_SHARE", 0.75)
-    said = [["Ports ship freight."], ["Ports ship wheat."], ["Freight waits. Ports wait."], ["Rain."]]
-    assert bench.common_words([(NOBODY, sentences) for sentences in said]) == [("ports", 0.75)]
+    firms = [["Ports ship freight."], ["Ports ship wheat."], ["Freight waits. Ports wait."], ["Rain."]]
+    assert bench.common_words([(NOBODY, sentences) for sentences in firms]) == [("ports", 0.75)]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not all(file.exists() for file in PAST), reason=f"the calls of the baseline are not in {REAL_DATA}")
 def test_the_shipped_baseline_is_what_the_calls_of_the_past_give() -> None:
     firms = bench.firms_until(PAST)
-    assert np.array_equal(find_runs(firms, bench.RUN_SHARE), shipped_runs())
+    assert np.array_equal(find_phrases(firms, bench.RUN_SHARE), shipped_phrases())
     assert {term: round(share, 2) for term, share in bench.common_words(firms)} == baseline_shares()

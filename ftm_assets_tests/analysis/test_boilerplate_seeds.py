@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds, nearness
-from ftm_assets.analysis.sentences import PLATITUDE, Sentence, SentenceSettings, Turn, measure_boilerplate, split_turns
-from ftm_assets.analysis.themes import PLATITUDES, Cluster, QuarterTopic, ThemeSettings, rejection
+from ftm_assets.analysis.sentences import SEED_FLAG, Sentence, SentenceSettings, Turn, measure_boilerplate, split_turns
+from ftm_assets.analysis.themes import NEAR_SEEDS, Cluster, QuarterTopic, ThemeSettings, rejection
 from ftm_assets.encoder import SentenceTransformerEncoder, encode_once
 from ftm_assets_tests.analysis.test_boilerplate_baseline import PANDEMIC
 
@@ -30,14 +30,14 @@ def encoder() -> SentenceTransformerEncoder:
     return SentenceTransformerEncoder()
 
 
-def spoken(*texts: str) -> tuple[Sentence, ...]:
+def sentences_of(*texts: str) -> tuple[Sentence, ...]:
     return split_turns(
         1, [Turn(7, i, "Presenter Speech", "Executives", "Ann Lee", text) for i, text in enumerate(texts)]
     )
 
 
 def unflagged(*texts: str) -> tuple[Sentence, ...]:
-    return tuple(replace(row, boilerplate=None) for row in spoken(*texts))
+    return tuple(replace(row, boilerplate=None) for row in sentences_of(*texts))
 
 
 def flags(encoder: SentenceTransformerEncoder, rows: tuple[Sentence, ...], **settings: float) -> list[str | None]:
@@ -61,7 +61,7 @@ def test_platitudes_are_sentences_each_once() -> None:
 
 
 def test_what_any_firm_could_say_is_flagged_by_its_meaning(encoder: SentenceTransformerEncoder) -> None:
-    assert flags(encoder, unflagged(*EMPTY)) == [PLATITUDE] * len(EMPTY)
+    assert flags(encoder, unflagged(*EMPTY)) == [SEED_FLAG] * len(EMPTY)
     assert flags(encoder, unflagged(*TELLING)) == [None] * len(TELLING)
 
 
@@ -73,11 +73,11 @@ def test_what_is_new_is_near_no_platitude(encoder: SentenceTransformerEncoder) -
 
 def test_the_limit_is_a_setting(encoder: SentenceTransformerEncoder) -> None:
     assert flags(encoder, unflagged(*EMPTY), max_platitude=1) == [None] * len(EMPTY)
-    assert flags(encoder, unflagged(*TELLING), max_platitude=0) == [PLATITUDE] * len(TELLING)
+    assert flags(encoder, unflagged(*TELLING), max_platitude=0) == [SEED_FLAG] * len(TELLING)
 
 
 def test_an_amount_and_another_flag_stay(encoder: SentenceTransformerEncoder) -> None:
-    rows = spoken("We are very pleased with our results, up 12 %.", "Thank you very much for your questions.")
+    rows = sentences_of("We are very pleased with our results, up 12 %.", "Thank you very much for your questions.")
     assert [row.boilerplate for row in rows] == [None, "thanks"]
     assert flags(encoder, rows) == [None, "thanks"]
 
@@ -93,9 +93,9 @@ def test_every_sentence_is_measured_flagged_or_not(encoder: SentenceTransformerE
 
 def test_a_cluster_of_platitudes_is_no_theme() -> None:
     def of(*measured: float) -> Cluster:
-        topics = tuple(QuarterTopic(firm, 0, "", ("a",), each) for firm, each in enumerate(measured))
-        return Cluster(topics, (1.0,) * len(topics), ("a",))
+        topics = tuple(QuarterTopic(firm, 0, "", (), each) for firm, each in enumerate(measured))
+        return Cluster(topics, (("a",),) * len(topics), (1.0,) * len(topics), ("a",))
 
     assert rejection(of(0.3, 0.45, 0.3), ThemeSettings(), 9) is None
-    assert rejection(of(0.3, 0.45, 0.4), ThemeSettings(), 9) == PLATITUDES
+    assert rejection(of(0.3, 0.45, 0.4), ThemeSettings(), 9) == NEAR_SEEDS
     assert rejection(of(0.3, 0.45, 0.4), ThemeSettings(max_platitude=0.5), 9) is None

@@ -75,39 +75,39 @@ def test_columns_of_zeros_move_no_neighbour() -> None:
 # --- the terms that tell clusters apart
 
 
-def told(
+def keywords_of(
     *documents: str, clusters: list[int], groups: list[int] | None = None, n_terms: int = 10, support: float = 0
 ) -> tuple[tuple[str, ...], ...]:
-    """Telling terms of documents whose terms are separated by spaces; each speaks for itself unless told otherwise."""
+    """Keywords of documents whose terms are separated by spaces; each is a group of its own by default."""
     terms = [document.split() for document in documents]
     return find_keywords(terms, np.array(clusters, np.int64), n_terms, support, groups or range(len(terms)))
 
 
 def test_what_only_one_cluster_says_tells_more_than_what_all_say() -> None:
-    found = told("cost freight", "cost freight", "cost wages", "cost wages", clusters=[0, 0, 1, 1])
+    found = keywords_of("cost freight", "cost freight", "cost wages", "cost wages", clusters=[0, 0, 1, 1])
     assert found == (("freight", "cost"), ("wages", "cost"))
 
 
 def test_what_outliers_say_is_said_everywhere() -> None:
     within = ("rain snow", "rain snow")
-    assert told(*within, clusters=[0, 0]) == (("rain", "snow"),)
-    assert told(*within, "rain", "rain", clusters=[0, 0, -1, -1]) == (("snow", "rain"),)
+    assert keywords_of(*within, clusters=[0, 0]) == (("rain", "snow"),)
+    assert keywords_of(*within, "rain", "rain", clusters=[0, 0, -1, -1]) == (("snow", "rain"),)
 
 
 def test_a_term_of_one_group_alone_tells_nothing_of_a_cluster_of_several() -> None:
     documents = ("freight acme acme", "freight acme", "freight")
-    assert told(*documents, clusters=[0, 0, 0], groups=[1, 1, 2]) == (("freight",),)
-    assert told(*documents, clusters=[0, 0, 0], groups=[1, 1, 1]) == (("acme", "freight"),)
+    assert keywords_of(*documents, clusters=[0, 0, 0], groups=[1, 1, 2]) == (("freight",),)
+    assert keywords_of(*documents, clusters=[0, 0, 0], groups=[1, 1, 1]) == (("acme", "freight"),)
 
 
 def test_a_term_needs_its_share_of_the_groups_of_its_cluster() -> None:
     documents = ["freight ports ships"] * 2 + ["freight ports"] + ["freight"] * 7
-    found = [told(*documents, clusters=[0] * 10, support=support) for support in (0.2, 0.21, 0.31)]
+    found = [keywords_of(*documents, clusters=[0] * 10, support=support) for support in (0.2, 0.21, 0.31)]
     assert found == [(("freight", "ports", "ships"),), (("freight", "ports"),), (("freight",),)]
 
 
 def test_groups_of_other_clusters_lend_no_support() -> None:
-    found = told("freight ports", "freight", "ports", "ports", clusters=[0, 0, 1, 1])
+    found = keywords_of("freight ports", "freight", "ports", "ports", clusters=[0, 0, 1, 1])
     assert found == (("freight",), ("ports",))
 
 
@@ -119,9 +119,9 @@ def test_of_equally_telling_terms_the_longer_one_comes_first_then_the_alphabet_d
 
 
 def test_a_cluster_without_words_has_no_terms() -> None:
-    assert told("", "", "freight", "freight", clusters=[0, 0, 1, 1]) == ((), ("freight",))
-    assert told("freight", "wages", clusters=[-1, -1]) == ()
-    assert told(clusters=[]) == ()
+    assert keywords_of("", "", "freight", "freight", clusters=[0, 0, 1, 1]) == ((), ("freight",))
+    assert keywords_of("freight", "wages", clusters=[-1, -1]) == ()
+    assert keywords_of(clusters=[]) == ()
 
 
 def test_a_document_without_a_group_is_refused() -> None:

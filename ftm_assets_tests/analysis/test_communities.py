@@ -14,7 +14,7 @@ from ftm_assets.analysis.communities import (
     LEFT_OUT,
     N_PARTS,
     CommunityModel,
-    agreed,
+    consensus,
     largest_first,
     membership_strength,
     neighbour_graph,
@@ -108,24 +108,24 @@ def test_a_run_gives_communities_to_who_is_present_and_has_neighbours() -> None:
 
 def test_neighbours_belong_together_where_most_runs_say_so() -> None:
     runs = runs_of([0, 0, 1, 1], [5, 5, 5, 5], [0, 0, 1, 2])
-    assert agreed(path(4), runs, 0.5).tolist() == [0, 0, 1, 1]
-    assert agreed(path(4), runs, 0.3).tolist() == [0, 0, 0, 0]
-    assert agreed(path(4), runs, 0.7).tolist() == [0, 0, 1, 2]
+    assert consensus(path(4), runs, 0.5).tolist() == [0, 0, 1, 1]
+    assert consensus(path(4), runs, 0.3).tolist() == [0, 0, 0, 0]
+    assert consensus(path(4), runs, 0.7).tolist() == [0, 0, 1, 2]
 
 
 def test_the_share_of_runs_has_to_be_above_the_agreement() -> None:
     runs = runs_of([0, 0], [0, 0], [0, 0], [0, 1])
-    assert agreed(path(2), runs, 0.74).tolist() == [0, 0]
-    assert agreed(path(2), runs, 0.75).tolist() == [0, 1]
+    assert consensus(path(2), runs, 0.74).tolist() == [0, 0]
+    assert consensus(path(2), runs, 0.75).tolist() == [0, 1]
 
 
 def test_a_run_that_left_one_of_the_two_out_has_no_say() -> None:
-    assert agreed(path(2), runs_of([0, 0], [0, -1], [-1, 0], [-1, -1]), 0.75).tolist() == [0, 0]
-    assert agreed(path(2), runs_of([0, -1], [-1, -1]), 0.75).tolist() == [0, 1]
+    assert consensus(path(2), runs_of([0, 0], [0, -1], [-1, 0], [-1, -1]), 0.75).tolist() == [0, 0]
+    assert consensus(path(2), runs_of([0, -1], [-1, -1]), 0.75).tolist() == [0, 1]
 
 
 def test_rows_that_are_no_neighbours_are_not_asked_about() -> None:
-    assert agreed(csr_matrix((3, 3)), runs_of([0, 0, 0]), 0.5).tolist() == [0, 1, 2]
+    assert consensus(csr_matrix((3, 3)), runs_of([0, 0, 0]), 0.5).tolist() == [0, 1, 2]
 
 
 def test_clusters_are_numbered_by_size_then_by_their_first_row_and_small_ones_are_outliers() -> None:
@@ -230,7 +230,7 @@ def test_too_few_words_are_no_reason_to_fail(words: list[tuple[str, ...]]) -> No
     _, vectors = planted(80)
     found = CommunityModel(TopicSettings(), 6).fit_transform(words * 20, vectors)
     assert subjects_of(found.assignments) == subjects_of(fit().assignments)
-    assert found.labels.count("unnamed") == sum(not said for said in words) * len(found.sizes) / 4
+    assert found.labels.count("unnamed") == sum(not terms for terms in words) * len(found.sizes) / 4
 
 
 @pytest.mark.parametrize("settings", [TopicSettings(), ThemeSettings()])
@@ -359,7 +359,7 @@ def test_what_is_said_again_and_again_is_one_cluster(n: int, spread: float) -> N
     others = subjects[np.arange(400) % 28] + chance.normal(scale=0.95 / 384**0.5, size=(400, 384))
     repeated = unit_rows(chance.normal(size=(1, 384))) + chance.normal(scale=spread / 384**0.5, size=(n, 384))
     vectors = unit_rows(np.concatenate([others, repeated]))
-    found = CommunityModel(TopicSettings(), 6).fit_transform([("said",)] * len(vectors), vectors).assignments
+    found = CommunityModel(TopicSettings(), 6).fit_transform([("term",)] * len(vectors), vectors).assignments
     [cluster] = set(found[400:].tolist())
     assert cluster >= 0
     assert (found == cluster).sum() == n

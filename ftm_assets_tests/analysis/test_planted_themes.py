@@ -32,16 +32,16 @@ from ftm_assets.analysis.sentences import (
 )
 from ftm_assets.analysis.themes import (
     N_EXEMPLARS,
-    N_SPOKEN,
+    N_KEYWORD_SENTENCES,
     QuarterTopic,
     QuarterTopics,
+    Speakers,
     ThemeSettings,
     find_themes,
 )
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.analysis.transcripts import calendar_quarter
 from ftm_assets.analysis.vectors import unit_rows
-from ftm_assets.analysis.words import terms
 from ftm_assets.encoder import SentenceTransformerEncoder, encode_once
 from ftm_assets_tests.conftest import SAMPLE
 
@@ -162,7 +162,7 @@ def encoded(firm: FirmTurns) -> Sentences:
     rows = tuple(row for row in split_turns(firm.company_id, firm.turns) if row.boilerplate is None)
     vectors = encoder.encode([row.text for row in rows])
     measured = measure_boilerplate(rows, vectors, encode_once(encoder, boilerplate_seeds()))
-    return Sentences.of(firm, measured, vectors, (encoder.name, "")).modelled()
+    return Sentences.from_turns(firm, measured, vectors, (encoder.name, "")).modelled()
 
 
 def recovered(quarter: str, firms: Sequence[Sentences], passages: Passages) -> Recovery:
@@ -193,16 +193,23 @@ def themes_of_sentences(quarter: str, firms: Sequence[Sentences], seed: int) -> 
         vectors = {row.sentence_id: vector for row, vector in zip(sentences.rows, sentences.embeddings, strict=True)}
         by_id = {row.sentence_id: row for row in sentences.rows}
         for topic in found.topics:
-            spoken = [by_id[sentence_id] for sentence_id in found.exemplars(topic.topic_number, N_SPOKEN)]
-            said = tuple(term for row in spoken for term in dict.fromkeys(terms(row.text, sentences.names)))
-            boilerplate_similarity = fmean(row.boilerplate_similarity or 0.0 for row in spoken)
-            topics.append(QuarterTopic(company_id, topic.topic_number, topic.label, said, boilerplate_similarity))
+            ids = found.exemplars(topic.topic_number, N_KEYWORD_SENTENCES)
+            texts = tuple(by_id[sentence_id].text for sentence_id in ids)
+            similarity = fmean(by_id[sentence_id].boilerplate_similarity or 0.0 for sentence_id in ids)
+            topics.append(QuarterTopic(company_id, topic.topic_number, topic.label, texts, similarity))
             best = found.exemplars(topic.topic_number, N_EXEMPLARS)
             exemplars.append(np.mean([vectors[sentence_id] for sentence_id in best], axis=0))
         went += [(company_id, member.topic_number) for member in found.members]
     rows = unit_rows(np.array(exemplars))
     of_quarter = QuarterTopics(
-        quarter, tuple(topics), rows, rows, dict.fromkeys(range(len(firms)), ""), len(firms), len(topics)
+        quarter=quarter,
+        topics=tuple(topics),
+        exemplars=rows,
+        summaries=rows,
+        firm_hashes=dict.fromkeys(range(len(firms)), ""),
+        n_expected=len(firms),
+        n_by_keywords=len(topics),
+        speakers={firm: Speakers(of_firm.company_name, tuple(of_firm.names)) for firm, of_firm in enumerate(firms)},
     )
     themes = find_themes(of_quarter, ThemeSettings(seed=seed, n_refits=0))
     numbers: dict[tuple[int, int | None], int] = {

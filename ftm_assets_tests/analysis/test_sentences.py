@@ -157,11 +157,11 @@ def test_a_word_longer_than_a_sentence_is_cut_where_it_must_be() -> None:
 
 
 def test_a_sentence_names_its_place_in_the_turn() -> None:
-    spoken = turn("  Our margin rose again. \n Costs fell in all regions.", component_order=3)
-    first, second = split_turns(12, [spoken])
+    one_turn = turn("  Our margin rose again. \n Costs fell in all regions.", component_order=3)
+    first, second = split_turns(12, [one_turn])
     assert (first.sentence_id, second.sentence_id) == ("12_7_0000", "12_7_0001")
     assert (second.transcript_id, second.component_order, second.position) == (7, 3, 1)
-    assert spoken.text[second.start_char : second.end_char] == second.text == "Costs fell in all regions."
+    assert one_turn.text[second.start_char : second.end_char] == second.text == "Costs fell in all regions."
 
 
 def test_positions_count_through_a_transcript_and_start_anew_in_the_next() -> None:
@@ -186,12 +186,12 @@ def test_turns_keep_the_order_they_are_given_in() -> None:
 
 
 def test_operators_say_no_sentences() -> None:
-    spoken = [
+    turns = [
         turn("Welcome.", speaker_type="Operator", type_name="Answer"),
         turn("Next one.", speaker_type="", type_name="Question and Answer Operator Message"),
         turn("We grew.", speaker_type="Executives", type_name="Presentation Operator Message"),
     ]
-    assert [s.text for s in split_turns(1, spoken)] == ["We grew."]
+    assert [s.text for s in split_turns(1, turns)] == ["We grew."]
 
 
 @pytest.mark.parametrize(
@@ -298,7 +298,7 @@ def test_exchanges_are_counted_anew_in_each_call() -> None:
     ask, answer = (
         turn(SPOKEN[name][2], 7, i, speaker_type=SPOKEN[name][0]) for i, name in enumerate(("ask", "answer"))
     )
-    elsewhere = [replace(spoken, transcript_id=9) for spoken in (ask, answer)]
+    elsewhere = [replace(each, transcript_id=9) for each in (ask, answer)]
     sentences = split_turns(1, [elsewhere[0], ask, answer, elsewhere[1], replace(ask, component_order=2)])
     assert [(s.transcript_id, s.exchange) for s in sentences] == [(9, 1), (7, 1), (7, 1), (9, 1), (7, 2)]
 
@@ -396,15 +396,17 @@ def firm_turns(*turns: Turn, reason: str | None = None) -> FirmTurns:
 
 
 def test_names_are_those_of_the_firm_and_of_everyone_who_speaks() -> None:
-    spoken = firm_turns(turn("We grew."), replace(turn("Hello."), person="Bo O'Neil"), replace(turn("Hi."), person=""))
-    assert spoken.names == {"acme", "holdings", "ann", "lee", "neil"}
+    firm = firm_turns(turn("We grew."), replace(turn("Hello."), person="Bo O'Neil"), replace(turn("Hi."), person=""))
+    assert firm.names == {"acme", "holdings", "ann", "lee", "neil"}
 
 
 def test_sentences_know_where_they_come_from() -> None:
-    spoken = firm_turns(turn("Our margins rose again."))
-    rows = split_turns(1, spoken.turns)
-    sentences = Sentences.of(spoken, rows, np.ones((1, 2), np.float32), ("model", "1"), SentenceSettings(min_words=3))
-    assert (sentences.rows, sentences.names, sentences.calls) == (rows, spoken.names, spoken.calls)
+    firm = firm_turns(turn("Our margins rose again."))
+    rows = split_turns(1, firm.turns)
+    sentences = Sentences.from_turns(
+        firm, rows, np.ones((1, 2), np.float32), ("model", "1"), SentenceSettings(min_words=3)
+    )
+    assert (sentences.rows, sentences.names, sentences.calls) == (rows, firm.names, firm.calls)
     assert (sentences.encoder, sentences.input_hash, sentences.reason) == (("model", "1"), "hash of the calls", None)
     assert sentences.provenance == {
         "splitter": SPLITTER,
@@ -416,11 +418,11 @@ def test_sentences_know_where_they_come_from() -> None:
 
 def test_without_sentences_there_is_a_reason() -> None:
     nothing = np.zeros((0, 2), np.float32)
-    assert Sentences.of(firm_turns(reason="no call"), (), nothing, ("model", "1")).reason == "no call"
-    silent = Sentences.of(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
+    assert Sentences.from_turns(firm_turns(reason="no call"), (), nothing, ("model", "1")).reason == "no call"
+    silent = Sentences.from_turns(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
     assert silent.reason == "its calls hold no sentence beside the operator's"
     assert silent.provenance["reason"] == silent.reason
-    unknown = Sentences.of(replace(firm_turns(), calls=()), (), nothing, ("model", "1"))
+    unknown = Sentences.from_turns(replace(firm_turns(), calls=()), (), nothing, ("model", "1"))
     assert unknown.reason == "none of its calls is modelled"
 
 
@@ -464,14 +466,14 @@ def test_every_word_of_real_calls_is_in_exactly_one_sentence() -> None:
             )
             for row in csv.DictReader(file)
         ]
-    for spoken in turns:
-        assert_covered(spoken.text, split_text(spoken.text))
+    for each in turns:
+        assert_covered(each.text, split_text(each.text))
 
     sentences = split_turns(1, turns)
-    said = {(spoken.transcript_id, spoken.component_order): spoken.text for spoken in turns}
+    text_of = {(each.transcript_id, each.component_order): each.text for each in turns}
     assert len({sentence.sentence_id for sentence in sentences}) == len(sentences) > 3000
     assert all(
-        said[s.transcript_id, s.component_order][s.start_char : s.end_char] == s.text and len(s.text) <= 2000
+        text_of[s.transcript_id, s.component_order][s.start_char : s.end_char] == s.text and len(s.text) <= 2000
         for s in sentences
     )
     modelled = sum(sentence.boilerplate is None for sentence in sentences)

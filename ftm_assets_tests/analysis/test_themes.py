@@ -13,8 +13,8 @@ from ftm_assets.analysis.bertopic_model import BERTopicModel
 from ftm_assets.analysis.clustering import TopicModelResult
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.analysis.themes import (
-    COMMONPLACE,
     DOMINATED,
+    FEW_KEYWORDS,
     ONE_FIRM,
     Cluster,
     KnownThemes,
@@ -28,6 +28,7 @@ from ftm_assets.analysis.themes import (
     match_themes,
     rejection,
     topic_model,
+    topic_terms,
 )
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets_tests.fakes import FirstWordModel
@@ -48,8 +49,7 @@ def quarter_of(topics: Sequence[tuple[int, str]], **changes: Any) -> QuarterTopi
     facts: dict[str, Any] = {
         "quarter": "2021Q4",
         "topics": tuple(
-            QuarterTopic(firm, i, f"{word} label", (word, f"{word} costs"), 0.0)
-            for i, (firm, word) in enumerate(topics)
+            QuarterTopic(firm, i, f"{word} label", (f"{word} costs",), 0.0) for i, (firm, word) in enumerate(topics)
         ),
         "exemplars": vectors,
         "summaries": vectors[:, ::-1],
@@ -111,8 +111,8 @@ def test_what_is_rejected_is_counted_with_the_reason_and_stays_without_theme() -
 
 def cluster(company_ids: Sequence[int], keywords: tuple[str, ...] = ("a", "b")) -> Cluster:
     """One topic for each company id, each of which says a and b."""
-    topics = tuple(QuarterTopic(firm, i, "", ("a", "b"), 0.0) for i, firm in enumerate(company_ids))
-    return Cluster(topics, (1.0,) * len(topics), keywords)
+    topics = tuple(QuarterTopic(firm, i, "", (), 0.0) for i, firm in enumerate(company_ids))
+    return Cluster(topics, (("a", "b"),) * len(topics), (1.0,) * len(topics), keywords)
 
 
 @pytest.mark.parametrize(
@@ -146,18 +146,18 @@ def test_a_theme_needs_more_firms_in_a_larger_quarter() -> None:
 
 
 def test_a_firm_without_a_topic_belongs_to_the_quarter() -> None:
-    said = [(1, "wages"), (2, "wages"), (3, "rain"), (3, "snow")]
-    assert themes_of(said).rejected == {DOMINATED: 1}
-    assert themes_of(said, firm_hashes=dict.fromkeys(range(57), "hash")).rejected == {"fewer than 3 firms": 1}
+    mentions = [(1, "wages"), (2, "wages"), (3, "rain"), (3, "snow")]
+    assert themes_of(mentions).rejected == {DOMINATED: 1}
+    assert themes_of(mentions, firm_hashes=dict.fromkeys(range(57), "hash")).rejected == {"fewer than 3 firms": 1}
 
 
 @pytest.mark.parametrize(
     ("keywords", "settings", "reason"),
     [
         (("a", "b"), DEFAULTS, None),
-        (("a", "c", "d"), ThemeSettings(min_keywords_said=1.1), COMMONPLACE),
+        (("a", "c", "d"), ThemeSettings(min_keywords_said=1.1), FEW_KEYWORDS),
         (("a", "c", "d"), DEFAULTS, None),
-        ((), DEFAULTS, COMMONPLACE),
+        ((), DEFAULTS, FEW_KEYWORDS),
         ((), ThemeSettings(min_keywords_said=0), None),
     ],
 )
@@ -168,30 +168,29 @@ def test_a_theme_has_keywords_that_its_topics_say(
 
 
 def test_keywords_said_are_counted_once_a_topic_and_averaged() -> None:
-    said = (("a", "a", "x"), ("a", "b"), (), ("b",))
-    topics = tuple(QuarterTopic(firm, 0, "", terms, 0.0) for firm, terms in enumerate(said))
-    assert Cluster(topics, (1.0,) * 4, ("a", "b", "c")).keywords_said == (1 + 2 + 0 + 1) / 4
+    terms_of = (("a", "a", "x"), ("a", "b"), (), ("b",))
+    topics = tuple(QuarterTopic(firm, 0, "", (), 0.0) for firm in range(4))
+    assert Cluster(topics, terms_of, (1.0,) * 4, ("a", "b", "c")).keywords_per_topic == (1 + 2 + 0 + 1) / 4
 
 
 def test_a_keyword_counts_the_less_the_more_firms_of_the_baseline_say_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(themes, "baseline_shares", lambda: {"a": 0.75})
-    topics = tuple(QuarterTopic(firm, 0, "", ("a", "b"), 0.0) for firm in range(3))
-    assert Cluster(topics, (1.0,) * 3, ("a", "b")).keywords_said == 1.25
+    assert cluster([0, 1, 2]).keywords_per_topic == 1.25
 
 
 def test_clusters_are_rejected_by_reason() -> None:
-    told = ThemeSettings(min_theme_size=2, min_firms=3, min_keywords_said=1.2)
-    said = [
+    settings = ThemeSettings(min_theme_size=2, min_firms=3, min_keywords_said=1.2)
+    mentions = [
         *[(firm, "wages") for firm in (1, 2, 3)],
         *[(4, "rain")] * 2,  # One firm.
         *[(firm, "hail") for firm in (4, 5)],  # Two.
         *[(firm, "snow") for firm in (6, 6, 6, 7, 8)],  # Three, of which one holds more than 40 %.
         *[(firm, "sun") for firm in (1, 2, 3)],
     ]
-    quarter = quarter_of(said)
-    wordless = [replace(topic, terms=("sun",)) if topic.label == "sun label" else topic for topic in quarter.topics]
-    found = find_themes(replace(quarter, topics=tuple(wordless)), told, FIRST_WORD)
-    assert found.rejected == {ONE_FIRM: 1, "fewer than 3 firms": 1, DOMINATED: 1, COMMONPLACE: 1}
+    quarter = quarter_of(mentions)
+    wordless = [replace(topic, sentences=("sun",)) if topic.label == "sun label" else topic for topic in quarter.topics]
+    found = find_themes(replace(quarter, topics=tuple(wordless)), settings, FIRST_WORD)
+    assert found.rejected == {ONE_FIRM: 1, "fewer than 3 firms": 1, DOMINATED: 1, FEW_KEYWORDS: 1}
     assert [theme.label for theme in found.themes] == ["wages costs"]
     assert {member.theme_number for member in found.members} == {1}
 
@@ -320,7 +319,7 @@ def test_summaries_are_clustered_where_all_are_of_the_kind_that_is_wanted_else_e
 
     documents, vectors = model.asked
     assert np.array_equal(vectors, quarter.exemplars if used == "exemplars" else quarter.summaries)
-    assert list(documents) == [topic.terms for topic in quarter.topics]
+    assert list(documents) == topic_terms(quarter)
     assert found.provenance == {"settings": settings.model_dump(), "encoder": None, "theme_input": used}
 
 
@@ -376,8 +375,8 @@ def scattered(n_firms: int = 12, subjects: Sequence[str] = ("wages", "freight", 
     means[alone] = 0
     noise = chance.normal(scale=np.where(alone, 1, 0.04)[:, None], size=(len(topics), 48))
     quarter = quarter_of(topics, exemplars=unit_rows(means + noise))
-    said = [replace(t, terms=(f"own{t.company_id}x",)) if "other" in t.label else t for t in quarter.topics]
-    return replace(quarter, topics=tuple(said))
+    distinct = [replace(t, sentences=(f"own{t.company_id}x",)) if "other" in t.label else t for t in quarter.topics]
+    return replace(quarter, topics=tuple(distinct))
 
 
 def test_the_default_model_finds_what_the_firms_share() -> None:

@@ -38,7 +38,9 @@ def topics(sentences: Sentences) -> Topics:
 
 def summarized(topics: Topics, sentences: Sentences) -> Summaries:
     written = [keyword_summary(topic) for topic in evidence_of(topics, sentences)]
-    return Summaries.of(topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1"))
+    return Summaries.for_topics(
+        topics, written, HashEncoder().encode([summary.text for summary in written]), ("hash", "1")
+    )
 
 
 def test_evidence_is_a_topics_own_best_sentences_nearest_first(topics: Topics, sentences: Sentences) -> None:
@@ -53,9 +55,9 @@ def test_evidence_is_a_topics_own_best_sentences_nearest_first(topics: Topics, s
 
 
 def test_there_is_no_more_evidence_than_sentences_and_never_more_than_five() -> None:
-    spoken = [*(f"Freight is dear for all of us in {place}." for place in ("Ghent", "Oslo", "Turin")), *SPOKEN]
-    rows = split_turns(1, [Turn(7, 0, "Answer", "Executives", "Ann Lee", "\n".join(spoken))])
-    many = Sentences(rows, HashEncoder().encode(spoken))
+    texts = [*(f"Freight is dear for all of us in {place}." for place in ("Ghent", "Oslo", "Turin")), *SPOKEN]
+    rows = split_turns(1, [Turn(7, 0, "Answer", "Executives", "Ann Lee", "\n".join(texts))])
+    many = Sentences(rows, HashEncoder().encode(texts))
     topics = fit_topics(many, TopicSettings(min_sentences=4), FirstWordModel())
     assert [topic.n_sentences for topic in topics.topics] == [6, 2]
     assert [len(e.sentences) for e in evidence_of(topics, many)] == [5, 2]

@@ -25,7 +25,7 @@ SPOKEN = (
 FEW = TopicSettings(min_sentences=4)
 
 
-def spoken(*texts: str, names: frozenset[str] = frozenset()) -> Sentences:
+def sentences_of(*texts: str, names: frozenset[str] = frozenset()) -> Sentences:
     """One turn with these sentences, and vectors that follow from their words."""
     rows = split_turns(1, [Turn(7, 0, "Answer", "Executives", "Ann Lee", "\n".join(texts))])
     assert len(rows) == len(texts)
@@ -35,7 +35,7 @@ def spoken(*texts: str, names: frozenset[str] = frozenset()) -> Sentences:
 @pytest.fixture(scope="module")
 def topics() -> Topics:
     """Topics of SPOKEN: freight with three sentences, wages with two, one alone, one not modelled."""
-    return fit_topics(spoken(*SPOKEN), FEW, FirstWordModel())
+    return fit_topics(sentences_of(*SPOKEN), FEW, FirstWordModel())
 
 
 def test_a_topic_model_can_be_put_in_the_place_of_the_default(topics: Topics) -> None:
@@ -75,7 +75,7 @@ def test_the_best_sentences_come_first(topics: Topics) -> None:
 
 
 def test_centroids_are_unit_means_of_their_sentences(topics: Topics) -> None:
-    vectors = spoken(*SPOKEN).embeddings
+    vectors = sentences_of(*SPOKEN).embeddings
     assert np.allclose(topics.centroids[1], unit_rows(vectors[[1, 5]].mean(axis=0, keepdims=True))[0], atol=1e-6)
     assert topics.centroids.shape == (2, vectors.shape[1])
 
@@ -113,12 +113,12 @@ def test_who_repeats_a_word_says_no_more() -> None:
         "Freight waits in ports.",
         *["Freight is freight again."] * 2,
     )
-    alike = replace(spoken(*texts), embeddings=unit_rows(np.ones((4, 8))))
+    alike = replace(sentences_of(*texts), embeddings=unit_rows(np.ones((4, 8))))
     assert fit_topics(alike, FEW, FirstWordModel()).exemplars(0, 1) == ("1_7_0001",)
 
 
 def test_topics_know_what_they_were_made_from() -> None:
-    sentences = spoken(*SPOKEN)
+    sentences = sentences_of(*SPOKEN)
     found = fit_topics(sentences, FEW, FirstWordModel())
     assert found.input_hash == sentences.content_hash
     assert found.provenance == {"settings": FEW.model_dump(), "reason": None}
@@ -139,7 +139,7 @@ def test_the_hash_of_topics_covers_topics_members_and_centroids(topics: Topics) 
 
 @pytest.mark.parametrize("n", range(4))
 def test_a_firm_that_says_little_has_no_topics_and_a_reason(n: int) -> None:
-    sentences = spoken("Thank you.", *SPOKEN[:n])
+    sentences = sentences_of("Thank you.", *SPOKEN[:n])
     found = fit_topics(sentences, FEW)
     assert found.topics == ()
     assert found.centroids.shape == (0, sentences.embeddings.shape[1])
@@ -161,7 +161,7 @@ def test_sentences_that_do_not_hang_together_have_no_topics_and_a_reason() -> No
         def fit_transform(self, documents: object, embeddings: np.ndarray) -> TopicModelResult:
             return TopicModelResult(np.full(len(embeddings), -1), np.zeros(len(embeddings), np.float32), ())
 
-    found = fit_topics(spoken(*SPOKEN), FEW, Scattered())
+    found = fit_topics(sentences_of(*SPOKEN), FEW, Scattered())
     assert found.topics == ()
     assert found.reason == "no group of sentences hangs together"
     assert found.outlier_share == 1
@@ -175,7 +175,7 @@ def about(n: int, subjects: tuple[str, ...]) -> Sentences:
     texts = [f"Cook said {subjects[i % len(subjects)]} costs weigh on plant {chr(97 + i % 5)}x." for i in range(n)]
     chance = np.random.default_rng(1)
     vectors = np.eye(len(subjects), 32)[np.arange(n) % len(subjects)] + chance.normal(scale=0.03, size=(n, 32))
-    return replace(spoken(*texts, names=frozenset({"cook"})), embeddings=unit_rows(vectors))
+    return replace(sentences_of(*texts, names=frozenset({"cook"})), embeddings=unit_rows(vectors))
 
 
 def test_the_default_model_finds_the_subjects_and_says_no_names() -> None:
@@ -199,7 +199,7 @@ def test_the_model_gets_the_terms_of_the_modelled_sentences() -> None:
 
     seen: list[Sequence[str]] = []
     names = frozenset({"cook"})
-    fit_topics(spoken("Freight, says Cook, is late.", "Thank you.", *SPOKEN[:3], names=names), FEW, Recording())
+    fit_topics(sentences_of("Freight, says Cook, is late.", "Thank you.", *SPOKEN[:3], names=names), FEW, Recording())
     assert len(seen) == 4
     assert list(seen[0]) == ["freight", "says", "late", "freight says"]
 

@@ -1,4 +1,5 @@
 from collections.abc import Collection
+from importlib.resources import files
 
 import pytest
 
@@ -85,9 +86,12 @@ def test_a_word_of_business_is_no_stop_word(text: str, expected: str) -> None:
 
 
 def test_no_word_is_listed_twice() -> None:
-    for listed in (words._FUNCTION, words._SPOKEN, words._BUSINESS):
-        assert len(listed.split()) == len(set(listed.split()))
-    assert set(words._BUSINESS.split()).isdisjoint(words._STOP_WORDS)
+    folder = files("ftm_assets.analysis")
+    for file in ("stop_words.txt", "filler_words.txt", "business_words.txt"):
+        lines = [line for line in folder.joinpath(file).read_text("utf-8").splitlines() if not line.startswith("#")]
+        listed = [word for line in lines for word in line.split()]
+        assert len(listed) == len(set(listed))
+    assert words._word_list("business_words.txt").isdisjoint(words._STOP_WORDS)
 
 
 def test_a_name_is_no_term_and_joins_no_pair() -> None:

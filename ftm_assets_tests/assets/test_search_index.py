@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import dagster as dg
 import pytest
 
-from ftm_assets.assets.search_index import sparingly
+from ftm_assets.assets.search_index import throttled
 from ftm_assets.assets.sensors import published_quarters
 from ftm_assets.definitions import build_definitions
 from ftm_assets.storage.maintain.search_index import BuildProgress, Level, drop_search_index, search_index_ready
@@ -81,7 +81,7 @@ def test_the_sensor_asks_for_the_index_once_the_themes_are_current(
 
 def test_a_log_tells_of_each_phase_at_once_and_of_progress_now_and_then() -> None:
     said: list[str] = []
-    tell = sparingly(said.append, every_s=60)
+    tell = throttled(said.append, every_s=60)
     for phase, n_done in (("loading", 10), ("loading", 20), ("checking", 30)):
         tell(BuildProgress(Level.sentences, phase, n_done, 40, None))
     tell(BuildProgress(Level.sentences, "checking", 40, 40, 123))

@@ -109,6 +109,7 @@ def test_every_resource_says_why_it_is_there() -> None:
                 assert before.startswith("# "), f"{file.name}: {line}"
 
 
+# Decision 105.
 @pytest.mark.slow
 def test_a_policy_scan_finds_nothing_that_is_not_explained(environment: dict[str, str]) -> None:
     scan: list[str | Path] = [

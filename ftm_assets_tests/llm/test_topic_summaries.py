@@ -201,6 +201,7 @@ def test_a_refusal_costs_the_topic_that_is_refused_alone() -> None:
     assert len(model.asked) == 1 + 3
 
 
+# Decision 97.
 def test_a_refusal_of_one_topic_is_asked_about_once_more_in_other_words() -> None:
     replies = iter([NoAnswer("refused", "400: the provider's own words"), None])
     model = Replying(lambda _, document: next(replies) or good_reply(document))

@@ -57,7 +57,7 @@ def sentences_of(database: Database, where: FirmQuarter, encoder: HashEncoder = 
         turns = read_turns(connection, where)
     rows = split_turns(turns.company_id, turns.turns)
     vectors = encoder.encode([row.text for row in rows])
-    return Sentences.of(turns, rows, vectors, (encoder.name, encoder.revision))
+    return Sentences.from_turns(turns, rows, vectors, (encoder.name, encoder.revision))
 
 
 def topics_of(sentences: Sentences) -> Topics:
@@ -68,7 +68,7 @@ def topics_of(sentences: Sentences) -> Topics:
 def summaries_of(topics: Topics, sentences: Sentences, encoder: HashEncoder = ENCODER) -> Summaries:
     """The topics' summaries, by keywords."""
     written = [keyword_summary(topic) for topic in evidence_of(topics, sentences)]
-    return Summaries.of(
+    return Summaries.for_topics(
         topics,
         written,
         encoder.encode([summary.text for summary in written]),

@@ -59,7 +59,7 @@ def derive(database: Database, *firm_keys: str, quarter: str = QUARTER) -> None:
             turns = read_turns(connection, where)
             rows = split_turns(turns.company_id, turns.turns)
             vectors = encoder.encode([row.text for row in rows])
-            sentences = Sentences.of(turns, rows, vectors, (encoder.name, encoder.revision))
+            sentences = Sentences.from_turns(turns, rows, vectors, (encoder.name, encoder.revision))
             topics = Topics(
                 (Topic(0, "freight", ("freight", "costs"), len(rows)),),
                 tuple(TopicSentence(row.sentence_id, 0, 0, 1.0, rank) for rank, row in enumerate(rows, 1)),

@@ -1,4 +1,4 @@
-"""Sentences that say nothing about the firm: courtesies of every call, hand-overs, the notices of lawyers."""
+"""Boilerplate by rule: courtesies of every call, hand-overs of the floor, legal notices."""
 
 import re
 
@@ -15,7 +15,8 @@ _AMOUNT = re.compile(
     re.IGNORECASE,
 )
 
-# Precision over recall: a courtesy has to fill its sentence, a notice to use the words that lawyers choose for it.
+# Precision over recall: a courtesy has to fill its sentence, a notice has to use the words of lawyers.
+# Decision 27.
 _LEAD = r"(?:(?:and|so|well|yes|yeah|no|okay|ok|all right|great|perfect|excellent|got it|hi|hello|hey)[,.!]? )*"
 _SUBSTANCE = (
     r"\b(?:we|i|it|they|there|is|are|was|were|will|have|has|had|do|does|did|can|could|would|should|but|because|if"
@@ -74,32 +75,32 @@ _BOILERPLATE = {
     reason: re.compile(pattern, re.IGNORECASE)
     for reason, pattern in (
         *(
-            (reason, rf"^{_LEAD}(?:{'|'.join(of)})\b(?!.*{_SUBSTANCE})[^?]{{0,150}}$")
-            for reason, of in _COURTESIES.items()
+            (reason, rf"^{_LEAD}(?:{'|'.join(patterns)})\b(?!.*{_SUBSTANCE})[^?]{{0,150}}$")
+            for reason, patterns in _COURTESIES.items()
         ),
         ("hand-over", rf"^(?=.{{0,220}}$)(?!.*\bbefore\b).*?\b(?:{'|'.join(_HAND_OVERS)})"),
-        *((reason, rf"\b(?:{'|'.join(of)})\b") for reason, of in _NOTICES.items()),
+        *((reason, rf"\b(?:{'|'.join(patterns)})\b") for reason, patterns in _NOTICES.items()),
     )
 }
 _PLAIN = str.maketrans("\u2018\u2019\u2010\u2011\xa0\u202f", "''--  ")
 
 
 def without_marks(text: str) -> str:
-    """The text with a space for each transcriber mark, such as [Operator Instructions] or (inaudible)."""
+    """The text with a space in place of each transcriber mark, such as [Operator Instructions] or (inaudible)."""
     return _MARK.sub(" ", text)
 
 
 def names_amount(text: str) -> bool:
-    """Whether the sentence names money, a percentage or another large figure."""
+    """Whether the sentence names a sum of money, a percentage or another large figure."""
     return _AMOUNT.search(text) is not None
 
 
 def boilerplate_reason(text: str, min_words: int) -> str | None:
-    """Why a sentence says nothing about the firm; None if it may, and always if it names an amount."""
+    """Why a sentence is boilerplate; None if it is not, and always if it names an amount."""
     if names_amount(text):
         return None
-    said = " ".join(without_marks(text.translate(_PLAIN)).split())
+    plain = " ".join(without_marks(text.translate(_PLAIN)).split())
     for reason, pattern in _BOILERPLATE.items():
-        if pattern.search(said):
+        if pattern.search(plain):
             return reason
-    return "too short" if sum(1 for _ in _WORD.finditer(said)) < min_words else None
+    return "too short" if len(_WORD.findall(plain)) < min_words else None

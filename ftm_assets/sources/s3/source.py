@@ -25,6 +25,7 @@ class BadAddress(FtmError):
         super().__init__(f"{address!r} names no bucket; write s3://bucket/prefix or s3://bucket/key.csv.gz")
 
 
+# Decision 80.
 @dataclass(frozen=True)
 class S3Source:
     """CSV objects of S3: one, or all below a prefix, in order of their keys.
@@ -62,6 +63,7 @@ class S3Source:
             found.add(survey)
         return found.firms(start, end)
 
+    # Decision 81: a process remembers which quarters an object holds.
     def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
         """See `TranscriptSource`. In the order of the objects' keys."""
         for each in self._objects():

@@ -63,6 +63,7 @@ def archive(database: Database, quarter: str) -> ArchiveResult:
             raise NotFinished(quarter)
         if not try_acquire_for_transaction(connection, Lock.SEARCH_INDEX, quarter):
             raise QuarterInUse(quarter, "archived")
+        # Decision 79.
         dropped = connection.execute(
             sa.text(f"UPDATE {partition_table(quarter)} SET embedding = NULL WHERE embedding IS NOT NULL")  # noqa: S608
         )

@@ -28,6 +28,7 @@ from ftm_assets.storage.server.advisory_locks import Lock, try_acquire
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import LOCK_TIMEOUT_MS, partition_table
 
+# Decision 76.
 POLL_S = 1.0
 _N_SAMPLED = 100
 # Sentences that are searched. Boilerplate is said by thousands in the same words: it would take a quarter of an index,
@@ -36,6 +37,7 @@ MODELLED = "boilerplate IS NULL"
 CLEAN_UP_MS = 1_000
 # Rewriting a row under an index costs half a row's share of building it; but a firm's run waits for it. Decision 75.
 BULK_SHARE = 0.1
+# Decision 72: one index for each quarter and level.
 PREFIX = "hnsw_"
 _SAFE_IN_PARALLEL = (0, 8, 3)
 # Graph of a build in memory, with some room: a row of 768 dimensions took 2,250 bytes at m = 16, and 2,762 at m = 32.
@@ -257,6 +259,7 @@ def drop_search_index(connection: Connection, quarter: str) -> None:
         connection.execute(sa.text(f"DROP INDEX IF EXISTS {index_name(level, quarter)}"))
 
 
+# Decision 75.
 def drop_index_for_bulk_write(database: Database, quarter: str, n_firms: int) -> bool:
     """Drop the quarter's indexes if so many of its firms are to be written that building them again is cheaper.
 

@@ -1,7 +1,8 @@
-"""What the themes of a quarter are made from, read from its rows and from those of the last themes."""
+"""Reads the input of a quarter's themes: its topics with their sentences and vectors, and the themes before."""
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
@@ -12,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.themes import (
     N_EXEMPLARS,
-    N_SPOKEN,
+    N_KEYWORD_SENTENCES,
     KnownThemes,
     QuarterTopic,
     QuarterTopics,
@@ -20,7 +21,6 @@ from ftm_assets.analysis.themes import (
     ThemeDescription,
 )
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
-from ftm_assets.analysis.words import terms
 from ftm_assets.storage.read.theme_state import current_run, current_summaries, n_expected
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.schema.vectors import binary, vectors_of
@@ -29,7 +29,7 @@ from ftm_assets.storage.stages.sentences import VectorsArchived
 
 
 def analyze_topic_tables(connection: Connection) -> None:
-    """Let Postgres know what `read_quarter_topics` will find: the last firm may have been written a second ago.
+    """Refresh the statistics of the tables that `read_quarter_topics` reads: a firm may have been written just now.
 
     In a transaction of its own: until its end others can neither do the same nor create a quarter.
     """
@@ -37,7 +37,7 @@ def analyze_topic_tables(connection: Connection) -> None:
 
 
 def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
-    """All that the themes of a quarter are made from, firms in order of company id; of a firm that is behind, nothing.
+    """Everything that the themes of a quarter are made from, firms in order of company id, stale firms left out.
 
     A topic's exemplar vector is the unit-length mean of its N_EXEMPLARS best sentences.
 
@@ -60,28 +60,34 @@ def read_quarter_topics(connection: Connection, quarter: str) -> QuarterTopics:
     ).all()
     if any(row.exemplar is None for row in rows):
         raise VectorsArchived(quarter)
-    speakers = _speakers(connection, quarter, firms)
-    said = _said(connection, quarter, speakers)
+    best = _best_sentences(connection, quarter, firms)
     as_of = connection.scalar(
         sa.select(sa.func.max(t.Call.available_at)).where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None))
     )
     return QuarterTopics(
         quarter=quarter,
         topics=tuple(
-            QuarterTopic(r.company_id, r.topic_number, r.label, *said[r.company_id, r.topic_number], r.text)
-            for r in rows
+            QuarterTopic(
+                company_id=row.company_id,
+                topic_number=row.topic_number,
+                label=row.label,
+                sentences=tuple(best[row.company_id, row.topic_number].texts),
+                boilerplate_similarity=fmean(best[row.company_id, row.topic_number].boilerplate_similarities),
+                summary=row.text,
+            )
+            for row in rows
         ),
-        exemplars=unit_rows(vectors_of([r.exemplar for r in rows])),
-        summaries=vectors_of([r.summary for r in rows]),
+        exemplars=unit_rows(vectors_of([row.exemplar for row in rows])),
+        summaries=vectors_of([row.summary for row in rows]),
         firm_hashes=firms,
         n_expected=n_expected(connection, quarter),
-        n_by_keywords=sum(r.source == "keywords" for r in rows),
+        n_by_keywords=sum(row.source == "keywords" for row in rows),
         as_of=as_of,
         known=_known(connection, quarter),
         encoder=connection.scalar(
             sa.select(t.Quarter.encoder + "@" + t.Quarter.encoder_revision).where(t.Quarter.quarter == quarter)
         ),
-        speakers=speakers,
+        speakers=_speakers(connection, quarter, firms),
     )
 
 
@@ -103,12 +109,12 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
     ).all()
     highest = connection.scalar(sa.select(sa.func.max(t.Theme.theme_number)).where(t.Theme.quarter == quarter))
     members: dict[int, set[tuple[int, int]]] = {row.theme_number: set() for row in current}
-    for number, company_id, topic_number in connection.execute(
+    for topic in connection.execute(
         sa.select(t.ThemeTopic.theme_number, t.ThemeTopic.company_id, t.ThemeTopic.topic_number).where(
             t.ThemeTopic.quarter == quarter
         )
     ):
-        members[number].add((company_id, topic_number))
+        members[topic.theme_number].add((topic.company_id, topic.topic_number))
     return KnownThemes(
         numbers=tuple(members),
         centroids=vectors_of([row.centroid for row in current]),
@@ -116,17 +122,27 @@ def _known(connection: Connection, quarter: str) -> KnownThemes:
         members=tuple(frozenset(topics) for topics in members.values()),
         encoder=run.provenance.get("encoder"),
         descriptions={
-            r.theme_number: ThemeDescription(r.theme_number, r.description, "model", r.description_model, r.title)
-            for r in current
-            if r.description_source == "model"
+            row.theme_number: ThemeDescription(
+                theme_number=row.theme_number,
+                text=row.description,
+                source="model",
+                model=row.description_model,
+                title=row.title,
+            )
+            for row in current
+            if row.description_source == "model"
         },
     )
 
 
 def _speakers(connection: Connection, quarter: str, firms: Collection[int]) -> dict[int, Speakers]:
     """Company id -> name of the firm, and of everyone who speaks in its modelled calls."""
-    speakers = connection.execute(
-        sa.select(t.Call.company_id, t.FirmQuarter.name, sa.func.array_agg(t.Component.person.distinct()))
+    rows = connection.execute(
+        sa.select(
+            t.Call.company_id,
+            t.FirmQuarter.name.label("company_name"),
+            sa.func.array_agg(t.Component.person.distinct()).label("persons"),
+        )
         .join(
             t.Component, (t.Component.quarter == t.Call.quarter) & (t.Component.transcript_id == t.Call.transcript_id)
         )
@@ -137,21 +153,27 @@ def _speakers(connection: Connection, quarter: str, firms: Collection[int]) -> d
         .where(t.Call.quarter == quarter, t.Call.superseded_by.is_(None), t.Call.company_id.in_(firms))
         .group_by(t.Call.company_id, t.FirmQuarter.name)
     )
-    return {company_id: Speakers(name, tuple(persons)) for company_id, name, persons in speakers}
+    return {row.company_id: Speakers(row.company_name, tuple(row.persons)) for row in rows}
 
 
-def _said(
-    connection: Connection, quarter: str, speakers: Mapping[int, Speakers]
-) -> dict[tuple[int, int | None], tuple[tuple[str, ...], float]]:
-    """Company id and topic number -> what its N_SPOKEN best sentences say: their terms, each once a sentence, and how
-    near they are to boilerplate seeds on average.
-    """
-    sentences = connection.execute(
+@dataclass(frozen=True, slots=True)
+class _BestSentences:
+    """The N_KEYWORD_SENTENCES best sentences of a topic, the best first, and how near each is to a boilerplate seed."""
+
+    texts: list[str] = field(default_factory=list)
+    boilerplate_similarities: list[float] = field(default_factory=list)
+
+
+def _best_sentences(
+    connection: Connection, quarter: str, firms: Collection[int]
+) -> dict[tuple[int, int | None], _BestSentences]:
+    """Company id and topic number -> the best sentences of the topic."""
+    rows = connection.execute(
         sa.select(
             t.TopicSentence.company_id,
             t.TopicSentence.topic_number,
             t.Sentence.text,
-            sa.func.coalesce(t.Sentence.boilerplate_similarity, 0.0),
+            sa.func.coalesce(t.Sentence.boilerplate_similarity, 0.0).label("boilerplate_similarity"),
         )
         .join(
             t.Sentence,
@@ -159,20 +181,17 @@ def _said(
         )
         .where(
             t.TopicSentence.quarter == quarter,
-            t.TopicSentence.company_id.in_(speakers),
-            t.TopicSentence.rank <= N_SPOKEN,
+            t.TopicSentence.company_id.in_(firms),
+            t.TopicSentence.rank <= N_KEYWORD_SENTENCES,
         )
         .order_by(t.TopicSentence.company_id, t.TopicSentence.topic_number, t.TopicSentence.rank)
     )
-    found: defaultdict[tuple[int, int | None], list[tuple[list[str], float]]] = defaultdict(list)
-    once: dict[str, str] = {}  # Equal terms as one string: a full quarter says 22 million.
-    for firm, number, text, boilerplate_similarity in sentences:
-        said = dict.fromkeys(terms(text, speakers[firm].name_tokens))
-        found[firm, number].append(([once.setdefault(term, term) for term in said], boilerplate_similarity))
-    return {
-        topic: (tuple(term for of_sentence, _ in best for term in of_sentence), fmean(near for _, near in best))
-        for topic, best in found.items()
-    }
+    best: defaultdict[tuple[int, int | None], _BestSentences] = defaultdict(_BestSentences)
+    for row in rows:
+        of_topic = best[row.company_id, row.topic_number]
+        of_topic.texts.append(row.text)
+        of_topic.boilerplate_similarities.append(row.boilerplate_similarity)
+    return best
 
 
 def _exemplar_mean() -> sa.ScalarSelect[Any]:

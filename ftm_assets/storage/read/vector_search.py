@@ -152,6 +152,7 @@ def search(
     hits: list[Hit] = []
     for level in levels:
         near: list[_Near] = []
+        # Decision 73: each quarter is asked by a statement of its own.
         for quarter, vector in vectors.items():
             if level is Level.sentences and quarter in without_sentences:
                 continue

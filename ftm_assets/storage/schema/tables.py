@@ -31,6 +31,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from ftm_assets.analysis.vectors import DIMENSIONS
 
 
+# Decision 10.
 class Base(DeclarativeBase):
     """All tables of the `ftm` database."""
 
@@ -51,6 +52,7 @@ class Base(DeclarativeBase):
     }
 
 
+# Decision 12.
 class Quarter(Base):
     """A calendar quarter and the one encoder that its sentences share."""
 
@@ -87,6 +89,7 @@ class FirmQuarter(Base):
     permno: Mapped[int | None] = mapped_column(BigInteger)
 
 
+# Decision 11: a row for each stage, so that a new stage needs no new column.
 class Materialization(Base):
     """The provenance of a firm-quarter's stage: what it holds, what it was built from, by which code and settings."""
 
@@ -101,6 +104,7 @@ class Materialization(Base):
     content_hash: Mapped[str]
     input_hash: Mapped[str | None]
     provenance: Mapped[dict[str, Any]]
+    # Decision 51.
     seconds: Mapped[float | None] = mapped_column(
         doc="from the start of reading the inputs to the write; null where it was not measured"
     )
@@ -134,6 +138,7 @@ class Call(Base):
     event_type: Mapped[str | None]
     collection_type: Mapped[str | None]
     presentation_type: Mapped[str | None]
+    # Decision 14: superseded versions keep their row, not their text.
     superseded_by: Mapped[int | None] = mapped_column(BigInteger)
     content_hash: Mapped[str]
     text_hash: Mapped[str] = mapped_column(doc="of what its sentences are made from; the rest may change without them")
@@ -171,6 +176,7 @@ class Sentence(Base):
         ),
         Index(None, "quarter", "company_id"),
         Index(None, "quarter", "transcript_id", "component_order"),
+        # Decision 21.
         {"postgresql_partition_by": "LIST (quarter)"},
     )
 
@@ -184,6 +190,7 @@ class Sentence(Base):
     end_char: Mapped[int] = mapped_column(Integer, doc="one past the last character in the component's text")
     role: Mapped[str] = mapped_column(doc="executive, analyst, unknown")
     section: Mapped[str] = mapped_column(doc="prepared, qa, unknown")
+    # Decision 50: a stored column, because Postgres before 18 has no other kind.
     utterance_type: Mapped[str] = mapped_column(
         Computed(
             "CASE WHEN role = 'executive' AND section = 'prepared' THEN 'remark'"
@@ -205,7 +212,9 @@ class Sentence(Base):
     )
     text: Mapped[str] = mapped_column(doc="as spoken")
     embedding: Mapped[Any | None] = mapped_column(
-        HALFVEC(DIMENSIONS), doc="unit length, padded with zeros to 768, in half precision; null in archived quarters"
+        # Decision 77: half precision takes less than half of the room; topics agree at an ARI of .999.
+        HALFVEC(DIMENSIONS),
+        doc="unit length, padded with zeros to 768, in half precision; null in archived quarters",
     )
 
 
@@ -280,6 +289,7 @@ class TopicSummary(Base):
     )
 
 
+# Decision 16: headers of all runs are kept, members of the current run only.
 class ThemeRun(Base):
     """A published theme run of a quarter. The one with the highest number is the current one."""
 
@@ -348,6 +358,7 @@ class Theme(Base):
     keywords: Mapped[list[str]] = mapped_column(doc="most distinctive first")
     n_firms: Mapped[int] = mapped_column(Integer, doc="firms with a topic in it")
     n_topics: Mapped[int] = mapped_column(Integer, doc="topics in it")
+    # Decision 107: counts are those of the day when the themes were published.
     n_sentences: Mapped[int | None] = mapped_column(
         Integer, doc="sentences of its topics when it was last published; null of themes retired before it was counted"
     )
@@ -377,9 +388,11 @@ class ThemeTopic(Base):
         ForeignKeyConstraint(
             ["quarter", "company_id", "live_topic_number"],
             ["topics.quarter", "topics.company_id", "topics.topic_number"],
+            # Decision 15: themes outlive the topics they were made from.
             ondelete="SET NULL (live_topic_number)",
         ),
         Index(None, "quarter", "theme_number"),
+        # Decision 22: every referencing column set has an index.
         Index(None, "quarter", "company_id", "live_topic_number"),
     )
 

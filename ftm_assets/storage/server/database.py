@@ -132,6 +132,7 @@ def check_pgvector_version(version: str | None) -> None:
     if version is None:
         raise DatabaseRefused("the server has no pgvector; install the package postgresql-NN-pgvector (0.8.0 or newer)")
     found = tuple(int(part) for part in re.findall(r"\d+", version))
+    # Decision 24: 0.8.0 brings iterative scans.
     if found < (0, 8, 0):
         raise DatabaseRefused(
             f"pgvector {version} lacks iterative scans; install 0.8.0 or newer, then run ALTER EXTENSION vector UPDATE"

