@@ -51,7 +51,7 @@ def ingest(
     form: FormatOption = Format.table,
 ) -> None:
     """Load calls. Loading again replaces only calls that changed; calls that the source does not hold stay."""
-    from ftm_assets.operations.in_process import ingest_quarters
+    from ftm_assets.operations.ingest import ingest_quarters
     from ftm_assets.sources.transcript_source import open_source, quarters_of
 
     columns = _column_map(column or [])
@@ -261,7 +261,7 @@ def archive(
 
 
 def _unregister_firms_without_calls(database: Database) -> None:
-    from ftm_assets.operations.in_process import dagster_instance, unregister_firms
+    from ftm_assets.operations.instance import dagster_instance, unregister_firms
 
     with database.transaction() as connection:
         gone = firms_without_calls(connection)
@@ -282,7 +282,7 @@ def env() -> None:
     """Print what Dagster's own tools need from the environment, passwords included: eval "$(ftm env)"."""
     import shlex
 
-    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.instance import dagster_environment
 
     for name, value in dagster_environment(_database()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")

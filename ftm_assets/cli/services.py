@@ -29,7 +29,7 @@ def up(
 
     Ctrl-C stops all but the first, once the runs in lanes have ended (FTM_GRACE); a second one hands them back at once.
     """
-    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.instance import dagster_environment
     from ftm_assets.operations.services import Services
 
     database = Database(read_settings())
@@ -40,7 +40,7 @@ def up(
 
 def webserver(port: PortOption = 3000, host: HostOption = "127.0.0.1") -> None:
     """Be the Dagster UI alone, and leave it to containers or systemd to keep it up; `ftm daemon` runs beside it."""
-    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.instance import dagster_environment
     from ftm_assets.operations.services import become_webserver
 
     become_webserver(dagster_environment(Database(read_settings())), host, port)
@@ -51,7 +51,7 @@ def daemon(context: typer.Context) -> None:
     """Be the daemon alone: start what is queued, look after runs, ask sensors. There is one for a database."""
     if context.invoked_subcommand is not None:
         return
-    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.instance import dagster_environment
     from ftm_assets.operations.services import Services
 
     database = Database(read_settings())
@@ -62,8 +62,7 @@ def daemon(context: typer.Context) -> None:
 @daemon_app.command()
 def status() -> None:
     """Whether a daemon has lately said that it lives; exit code 1 if not."""
-    from ftm_assets.operations.by_daemon import DAEMON_TIMEOUT_S, daemon_is_up
-    from ftm_assets.operations.in_process import dagster_instance
+    from ftm_assets.operations.instance import DAEMON_TIMEOUT_S, daemon_is_up, dagster_instance
 
     with dagster_instance(Database(read_settings())) as instance:
         if not daemon_is_up(instance):
@@ -90,7 +89,7 @@ def down() -> None:
 
 def _keep_up(database: Database, services: "Services", up: str) -> None:
     from ftm_assets.launcher.advisory_lock import AdvisoryLock
-    from ftm_assets.operations.in_process import dagster_instance
+    from ftm_assets.operations.instance import dagster_instance
     from ftm_assets.operations.services import end_stuck_runs
 
     console.print(f"database: {database.location}", markup=False)

@@ -9,7 +9,7 @@ from ftm_assets.storage.server.database import Database
 
 def migrate() -> None:
     """Create both databases if they are missing, and bring them to the newest schema. Safe to run twice."""
-    from ftm_assets.operations.in_process import dagster_instance
+    from ftm_assets.operations.instance import dagster_instance
 
     database = Database(read_settings())
     with database.transaction(), dagster_instance(database) as instance:
@@ -19,8 +19,7 @@ def migrate() -> None:
 
 def idle() -> None:
     """Say what waits or runs, whoever asked for it; exit code 0 if nothing does and the machine may be switched off."""
-    from ftm_assets.operations.by_daemon import pending_work
-    from ftm_assets.operations.in_process import dagster_instance
+    from ftm_assets.operations.instance import dagster_instance, pending_work
 
     database = Database(read_settings())
     with dagster_instance(database) as instance:

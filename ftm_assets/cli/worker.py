@@ -31,7 +31,7 @@ def worker(context: typer.Context) -> None:
     if context.invoked_subcommand is not None:
         return
     from ftm_assets.launcher.worker import work
-    from ftm_assets.operations.in_process import dagster_instance
+    from ftm_assets.operations.instance import dagster_instance
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("ftm").setLevel(logging.INFO)
@@ -60,7 +60,7 @@ class LaneStatus:
 @app.command()
 def status(form: FormatOption = Format.table) -> None:
     """What each lane does, what waits and how long, the model, texts per second, and the last errors."""
-    from ftm_assets.operations.by_daemon import differences
+    from ftm_assets.operations.backfill.by_daemon import differences
 
     settings = read_settings()
     queue = RunQueue(Database(settings).dagster_url())

@@ -23,7 +23,9 @@ from dagster._core.launcher import LaunchRunContext
 
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.queue import Launch, RunQueue, WorkerReport
-from ftm_assets.operations.in_process import FIRM_ASSETS, dagster_environment, ingest_quarters
+from ftm_assets.operations.backfill.plan import FIRM_ASSETS
+from ftm_assets.operations.ingest import ingest_quarters
+from ftm_assets.operations.instance import dagster_environment
 from ftm_assets.operations.services import MARK, processes_of
 from ftm_assets.partitions import firm_quarter_key, firm_quarters
 from ftm_assets.settings import Settings, with_database

@@ -19,8 +19,8 @@ from dagster._daemon.types import DaemonHeartbeat
 
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.single_gpu import COMMAND_TAG
-from ftm_assets.operations import by_daemon as backfills
 from ftm_assets.operations import services
+from ftm_assets.operations.instance import daemon_is_up
 from ftm_assets.operations.services import (
     AlreadyUp,
     CannotListen,
@@ -479,8 +479,8 @@ def test_a_daemon_that_was_stopped_in_order_does_not_seem_to_live(
 ) -> None:
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "BACKFILL", None, None))
     with stand_ins(home, port).running(instance):
-        assert backfills.daemon_is_up(instance)
-    assert not backfills.daemon_is_up(instance)
+        assert daemon_is_up(instance)
+    assert not daemon_is_up(instance)
 
 
 if __name__ == "__main__":
