@@ -1,4 +1,4 @@
-"""What this process may use of its machine."""
+"""Cores and memory that this process may use."""
 
 import os
 from contextlib import suppress
@@ -7,7 +7,7 @@ from pathlib import Path
 _CONTAINER = Path("/sys/fs/cgroup")
 
 
-def machine(container: Path = _CONTAINER) -> tuple[int, int]:
+def cores_and_memory(container: Path = _CONTAINER) -> tuple[int, int]:
     """Cores and bytes of memory: of the machine, or of the container that this process is in.
 
     container: where Linux keeps the limits of a control group (version 2)

