@@ -192,7 +192,7 @@ def test_the_health_of_a_run_is_that_of_whoever_has_it(
         queue.take(1)
         assert health() is WorkerStatus.RUNNING
     assert health() is WorkerStatus.FAILED
-    assert "has gone while the run was in a lane" in (launcher.check_run_worker_health(run).msg or "")
+    assert "ended while the run was in a lane" in (launcher.check_run_worker_health(run).msg or "")
 
 
 def test_a_run_whose_worker_has_gone_waits_again_when_it_is_resumed(
@@ -235,7 +235,9 @@ def test_a_run_whose_own_process_has_gone_fails_when_it_is_resumed(
     run = instance.add_run(dg.DagsterRun(job_name="ingest_quarter", status=Status.STARTED))
     launcher.resume_run(ResumeRunContext(run, None))
     assert status_of(instance, run.run_id) is Status.FAILURE
-    assert "The process of the run has gone; start the run again unless Dagster does." in messages(instance, run.run_id)
+    assert "The process of the run has ended; start the run again unless Dagster does." in messages(
+        instance, run.run_id
+    )
     assert queue.find(run.run_id) is None
 
 
