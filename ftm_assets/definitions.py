@@ -30,7 +30,7 @@ def build_definitions(
     encoder: Encoder,
     language_model: LanguageModel | None = None,
 ) -> dg.Definitions:
-    """The graph on the given outside world; nothing is opened or loaded before a run needs it.
+    """The graph with the given resources; nothing is opened or loaded before a run needs it.
 
     language_model: None where none is configured; keywords take its place
     """

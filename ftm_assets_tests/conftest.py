@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.definitions import build_definitions
-from ftm_assets.operations.in_process import dagster_environment
+from ftm_assets.operations.instance import dagster_environment
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer

@@ -23,7 +23,10 @@ from typer.testing import CliRunner
 
 from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
-from ftm_assets.operations import in_process as runs
+from ftm_assets.operations.backfill.executor import run_index, run_themes
+from ftm_assets.operations.backfill.in_process import run_firms
+from ftm_assets.operations.backfill.state import read_state
+from ftm_assets.operations.ingest import ingest_quarters
 from ftm_assets.settings import Settings
 from ftm_assets.sources.csv.columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from ftm_assets.sources.transcript_source import open_source, quarters_of
@@ -104,11 +107,11 @@ def documented(server: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory)
     database = Database(Settings(home=folder, database_url=SecretStr(server.url("documentation"))))
     defs = build_definitions(database, HashEncoder())
     with dg.DagsterInstance.ephemeral() as instance:
-        list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
-        keys = runs.firms_to_do(instance, database, QUARTER)
-        assert [run.error for run in runs.run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)
-        runs.run_themes(defs, instance, QUARTER)
-        runs.run_index(defs, instance, QUARTER)
+        list(ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
+        keys = read_state(instance, database, QUARTER).to_do
+        assert [run.error for run in run_firms(defs, instance, QUARTER, keys)] == [None] * len(COMPANIES)
+        run_themes(defs, instance, QUARTER)
+        run_index(defs, instance, QUARTER)
     yield database
     database.engine.dispose()
 

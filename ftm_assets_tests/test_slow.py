@@ -103,8 +103,8 @@ class Home:
     def kill_worker_child(self, kind: str) -> None:
         """SIGKILL to the `parent` of the lanes, or to the `encoder` process."""
         with psycopg.connect(with_database(self.url, "dagster")) as connection:
-            [holder] = connection.execute("SELECT holder FROM ftm_launcher.workers").fetchone() or [""]
-        pid = worker_child(int(re.findall(r"process (\d+) ", holder)[0]), kind)
+            [owner] = connection.execute("SELECT owner FROM ftm_launcher.workers").fetchone() or [""]
+        pid = worker_child(int(re.findall(r"process (\d+) ", owner)[0]), kind)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 

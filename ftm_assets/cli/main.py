@@ -84,7 +84,7 @@ def ingest(
     form: FormatOption = Format.table,
 ) -> None:
     """Load calls. Loading again replaces only calls that changed; calls missing from the source stay."""
-    from ftm_assets.operations.in_process import QuarterIngest, ingest_quarters
+    from ftm_assets.operations.ingest import QuarterIngest, ingest_quarters
     from ftm_assets.sources.transcript_source import open_source, quarters_of
 
     columns = _column_map(column or [])
@@ -294,7 +294,7 @@ def archive(
 
 
 def _unregister_firms_without_calls(database: Database) -> None:
-    from ftm_assets.operations.in_process import dagster_instance, unregister_firms
+    from ftm_assets.operations.instance import dagster_instance, unregister_firms
 
     with database.transaction() as connection:
         gone = firms_without_calls(connection)
@@ -315,7 +315,7 @@ def env() -> None:
     """Print the environment variables that Dagster's own tools need, passwords included: eval "$(ftm env)"."""
     import shlex
 
-    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.instance import dagster_environment
 
     for name, value in dagster_environment(_database()).items():
         typer.echo(f"export {name}={shlex.quote(value)}")

@@ -1,4 +1,4 @@
-"""How far a command is, while it works."""
+"""Progress of a command while it works."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -36,14 +36,14 @@ def stoppable(next_step: str, happened: str = "stopped") -> Iterator[None]:
 
 @contextmanager
 def spinner(what: str) -> Iterator[None]:
-    """A sign of life for work of unknown length."""
+    """A spinner for work of unknown length."""
     with _terminal() as terminal, terminal.status(what):
         yield
 
 
 @contextmanager
 def bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
-    """A bar with count, rate, time taken and time left; it is moved on by calling what this yields."""
+    """A bar with count, rate, time taken and time left; call what this yields to advance it."""
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), _Rate(), TimeElapsedColumn())
     with _terminal() as terminal:
         progress = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), console=terminal)
@@ -53,7 +53,7 @@ def bar(total: int, what: str) -> Iterator[Callable[[int], None]]:
 
 
 def tracked(items: Iterator[Item], total: int, what: str) -> Iterator[Item]:
-    """The items, with a bar that moves on while they come."""
+    """The items, with a bar that advances as they come."""
     with bar(total, what) as advance:
         for item in items:
             advance(1)

@@ -1,4 +1,4 @@
-"""The commands that keep things up: all of it, or one service where containers or systemd keep each up by itself."""
+"""The commands that run the services: all together, or one of them where a container or systemd supervises each."""
 
 import os
 import socket
@@ -14,7 +14,7 @@ from ftm_assets.storage.server.database import Database
 if TYPE_CHECKING:
     from ftm_assets.operations.services import Services
 
-daemon_app = typer.Typer(invoke_without_command=True, help="Be the daemon alone, or ask whether it lives.")
+daemon_app = typer.Typer(invoke_without_command=True, help="Run only the daemon, or check that it is running.")
 
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of the UI.")]
 HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
@@ -23,24 +23,32 @@ HostOption = Annotated[str, typer.Option(help="Address to listen on.")]
 def up(
     port: PortOption = 3000,
     host: HostOption = "127.0.0.1",
-    worker: Annotated[bool, typer.Option(help="Start the GPU worker, too; one may run on another machine.")] = True,
+    worker: Annotated[bool, typer.Option(help="Start the GPU worker, too; it may also run on another machine.")] = True,
 ) -> None:
-    """Start and keep up all that the Dagster UI needs: database, webserver, daemon, GPU worker.
+    """Start the Dagster UI and all that it needs, and keep it running: database, webserver, daemon, GPU worker.
 
-    Ctrl-C stops all but the first, once the runs in lanes have ended (FTM_GRACE); a second one hands them back at once.
+    Ctrl-C lets running jobs finish (up to FTM_GRACE seconds), then stops everything except the database. Press it
+    again to stop at once; unfinished runs return to the queue.
     """
-    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.instance import dagster_environment
     from ftm_assets.operations.services import Services
 
     database = Database(read_settings())
     settings = database.settings
-    services = Services(settings.home, dagster_environment(database), host, port, worker, settings.grace)
+    services = Services(
+        home=settings.home,
+        environment=dagster_environment(database),
+        host=host,
+        port=port,
+        worker=worker,
+        grace_s=settings.grace,
+    )
     _keep_up(database, services, f"Dagster UI: {services.address}")
 
 
 def webserver(port: PortOption = 3000, host: HostOption = "127.0.0.1") -> None:
-    """Be the Dagster UI alone, and leave it to containers or systemd to keep it up; `ftm daemon` runs beside it."""
-    from ftm_assets.operations.in_process import dagster_environment
+    """Run only the Dagster UI; a container or systemd restarts it. Run `ftm daemon` beside it."""
+    from ftm_assets.operations.instance import dagster_environment
     from ftm_assets.operations.services import become_webserver
 
     become_webserver(dagster_environment(Database(read_settings())), host, port)
@@ -48,30 +56,36 @@ def webserver(port: PortOption = 3000, host: HostOption = "127.0.0.1") -> None:
 
 @daemon_app.callback()
 def daemon(context: typer.Context) -> None:
-    """Be the daemon alone: start what is queued, look after runs, ask sensors. There is one for a database."""
+    """Run only the daemon, which starts queued runs, monitors runs and evaluates sensors. A database has one daemon."""
     if context.invoked_subcommand is not None:
         return
-    from ftm_assets.operations.in_process import dagster_environment
+    from ftm_assets.operations.instance import dagster_environment
     from ftm_assets.operations.services import Services
 
     database = Database(read_settings())
-    services = Services(database.settings.home, dagster_environment(database), "", 0, worker=False, webserver=False)
+    services = Services(
+        home=database.settings.home,
+        environment=dagster_environment(database),
+        host="",
+        port=0,
+        worker=False,
+        webserver=False,
+    )
     _keep_up(database, services, "Dagster's daemon is up")
 
 
 @daemon_app.command()
 def status() -> None:
-    """Whether a daemon has lately said that it lives; exit code 1 if not."""
-    from ftm_assets.operations.by_daemon import DAEMON_TIMEOUT_S, daemon_is_up
-    from ftm_assets.operations.in_process import dagster_instance
+    """Check that the daemon is running; exit code 1 if it is not."""
+    from ftm_assets.operations.instance import DAEMON_TIMEOUT_S, daemon_is_up, dagster_instance
 
     with dagster_instance(Database(read_settings())) as instance:
         if not daemon_is_up(instance):
             raise FtmError(
-                f"no daemon has said within {DAEMON_TIMEOUT_S:.0f} s that it lives; start it with: ftm daemon "
+                f"no daemon is running: no heartbeat for {DAEMON_TIMEOUT_S:.0f} s; start it with: ftm daemon "
                 "(ftm up does, too)"
             )
-    console.print("the daemon lives")
+    console.print("daemon is running")
 
 
 def down() -> None:
@@ -88,27 +102,27 @@ def down() -> None:
         console.print("database stopped")
 
 
-def _keep_up(database: Database, services: "Services", up: str) -> None:
+def _keep_up(database: Database, services: "Services", started: str) -> None:
     from ftm_assets.launcher.advisory_lock import AdvisoryLock
-    from ftm_assets.operations.in_process import dagster_instance
-    from ftm_assets.operations.services import end_stuck_runs
+    from ftm_assets.launcher.recovery import end_stuck_runs
+    from ftm_assets.operations.instance import dagster_instance
     from ftm_assets.storage.server.advisory_locks import Lock
 
     console.print(f"database: {database.location}", markup=False)
-    me = f"process {os.getpid()} on {socket.gethostname()}"
+    owner = f"process {os.getpid()} on {socket.gethostname()}"
     with (
         dagster_instance(database) as instance,
-        # One daemon for a database: two would launch the same runs, and each would take the other's for abandoned.
-        AdvisoryLock(database.dagster_url(), Lock.SERVICES, me) as right,
+        # One daemon for a database: two would launch the same runs, and each would end the other's as abandoned.
+        AdvisoryLock(database.dagster_url(), Lock.SERVICES, owner) as lock,
         services.running(instance) as running,
     ):
-        console.print(f"{up}   (logs in {services.home / 'logs'}; Ctrl-C to stop)", markup=False)
+        console.print(f"{started}   (logs in {services.home / 'logs'}; Ctrl-C to stop)", markup=False)
 
-        def tend() -> None:
+        def maintain() -> None:
             database.keep_up()
-            right.keep()
+            lock.keep()
             end_stuck_runs(instance)
 
-        services.watch(running, tend)
-        console.print("stopping; runs that were begun may end first, a second Ctrl-C hands them back")
-    console.print("stopped; the database runs on until: ftm down")
+        services.watch(running, maintain)
+        console.print("stopping once running jobs have finished; press Ctrl-C again to stop at once")
+    console.print("stopped; the database keeps running until: ftm down")

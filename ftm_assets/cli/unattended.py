@@ -1,4 +1,4 @@
-"""The commands `ftm migrate` and `ftm idle`: what a machine asks that works without anybody looking on."""
+"""The commands `ftm migrate` and `ftm idle`, for machines that work unattended."""
 
 import typer
 
@@ -9,7 +9,7 @@ from ftm_assets.storage.server.database import Database
 
 def migrate() -> None:
     """Create both databases if they are missing, and bring them to the newest schema. Safe to run twice."""
-    from ftm_assets.operations.in_process import dagster_instance
+    from ftm_assets.operations.instance import dagster_instance
 
     database = Database(read_settings())
     with database.transaction(), dagster_instance(database) as instance:
@@ -18,16 +18,16 @@ def migrate() -> None:
 
 
 def idle() -> None:
-    """Say what waits or runs, whoever asked for it; exit code 0 if nothing does and the machine may be switched off."""
-    from ftm_assets.operations.by_daemon import pending_work
-    from ftm_assets.operations.in_process import dagster_instance
+    """Show what waits or runs; exit code 0 if nothing does, so that you may switch the machine off."""
+    from ftm_assets.operations.instance import dagster_instance, pending_work
 
     database = Database(read_settings())
     with dagster_instance(database) as instance:
-        left = pending_work(instance)
-    if left.n_runs_waiting or left.n_runs_begun or left.n_backfills:
+        pending = pending_work(instance)
+    if not pending.is_idle:
         console.print(
-            f"{left.n_runs_waiting} runs wait, {left.n_runs_begun} go on, {left.n_backfills} backfills are under way"
+            f"{pending.n_runs_waiting} runs wait, {pending.n_runs_begun} go on, "
+            f"{pending.n_backfills} backfills are under way"
         )
         raise typer.Exit(1)
     console.print("nothing waits and nothing runs")

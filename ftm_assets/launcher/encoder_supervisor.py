@@ -1,21 +1,30 @@
-"""Keeps the encoder process alive, and counts what it does."""
+"""Keeps the encoder process running, and counts what it does."""
 
 from collections import Counter
 from collections.abc import Iterator
 
-from ftm_assets.launcher.encoder_server import DIGEST_SIZE, LOADING, Failed, Loaded, Past, Progress, encoder_process
-from ftm_assets.processes.supervised_process import SPAWN, SupervisedProcess
+from ftm_assets.launcher.encoder_server import (
+    DIGEST_SIZE,
+    LOADING,
+    CrashHistory,
+    EncoderFailure,
+    EncoderProgress,
+    ModelLoaded,
+    encoder_process,
+)
+from ftm_assets.processes.supervised_process import SPAWN, SpawnedProcess
 from ftm_assets.settings import MODEL_KEYS, Precision
 
-MAX_DEATHS = 3
+MAX_CRASHES = 3
 
 
-class EncoderProcess(SupervisedProcess):
+class EncoderProcess(SpawnedProcess):
     """The encoder process, started again when it ends.
 
-    It says every second that it lives, but for a batch or the load of a model; who is silent for longer is killed. What
-    it dies of is remembered: a request over which it died three times is refused by the next process, and so is
-    every request after it died three times over its model, for a minute. Whoever asked is told, and others go on.
+    It sends a heartbeat every second, except while it encodes a batch or loads the model. It is killed if it is silent
+    for longer than its timeout. What it crashes over is remembered: after three crashes over a request the next
+    process refuses that request, and after three crashes over the model it refuses every request for a minute.
+    Clients get the reason, and other requests go on. (Decision 46.)
 
     address: the socket at which lanes ask it
     loaded:  the model, None until it is loaded
@@ -23,60 +32,68 @@ class EncoderProcess(SupervisedProcess):
     """
 
     without = MODEL_KEYS
-    loading_s = 3600.0  # It may come from a hub.
+    load_timeout_s = 3600.0  # The model may come from a hub.
 
     def __init__(self, address: str, model: str, device: str, precision: Precision = "auto") -> None:
         self.address = address
-        self.loaded: Loaded | None = None
+        self.loaded: ModelLoaded | None = None
         self.n_loads = 0
-        self._model = (model, device, precision)
-        self._before = Progress()
-        self._progress = Progress()
+        self._model = model
+        self._device = device
+        self._precision = precision
+        self._before = EncoderProgress()
+        self._progress = EncoderProgress()
         # Memory that outlives the process which writes to it, however that ends.
-        self._over = SPAWN.RawArray("c", DIGEST_SIZE + 1)
-        self._deaths: Counter[bytes] = Counter()
-        self._last_words = ""
+        self._in_progress = SPAWN.RawArray("c", DIGEST_SIZE + 1)
+        self._crashes: Counter[bytes] = Counter()
+        self._last_crash = ""
         super().__init__("encoder process", encoder_process)
 
     def arguments(self) -> tuple[object, ...]:
-        """See `SupervisedProcess`."""
-        deadly = frozenset(request for request, n in self._deaths.items() if n >= MAX_DEATHS and request != LOADING)
-        unloadable = self._last_words if self._deaths[LOADING] >= MAX_DEATHS else ""
+        """See `SpawnedProcess`."""
+        poisoned = (request for request, n in self._crashes.items() if n >= MAX_CRASHES and request != LOADING)
+        history = CrashHistory(
+            poisoned_requests=frozenset(poisoned),
+            load_failure=self._last_crash if self._crashes[LOADING] >= MAX_CRASHES else "",
+        )
         self._last_failure = ""
-        return (self._over, self.parent, self.address, *self._model, Past(deadly, unloadable))
+        return self._in_progress, self.parent, self.address, self._model, self._device, self._precision, history
 
     @property
-    def progress(self) -> Progress:
+    def progress(self) -> EncoderProgress:
         """What this process and those before it have done; memory of this one."""
-        before, now = self._before, self._progress
-        return Progress(before.n_texts + now.n_texts, before.encoding_s + now.encoding_s, now.gpu_bytes)
+        return EncoderProgress(
+            n_texts=self._before.n_texts + self._progress.n_texts,
+            encoding_s=self._before.encoding_s + self._progress.encoding_s,
+            gpu_bytes=self._progress.gpu_bytes,
+        )
 
-    def hear(self, message: object) -> Iterator[str]:
-        """See `SupervisedProcess`."""
+    def on_message(self, message: object) -> Iterator[str]:
+        """See `SpawnedProcess`."""
         match message:
-            case Progress():
+            case EncoderProgress():
                 self._progress = message
                 if message.n_texts:
-                    del self._deaths[LOADING]
-            case Loaded():
+                    del self._crashes[LOADING]
+            case ModelLoaded():
                 self.loaded = message
                 self.n_loads += 1
-            case Failed():
-                self._last_failure = message.why
-                yield message.why
+            case EncoderFailure():
+                self._last_failure = message.reason
+                yield message.reason
 
-    def patience_s(self) -> float:
-        """See `SupervisedProcess`."""
-        return self.loading_s if self._over.value == LOADING else self.silence_s
+    def current_timeout_s(self) -> float:
+        """See `SpawnedProcess`."""
+        return self.load_timeout_s if self._in_progress.value == LOADING else self.timeout_s
 
-    def buried(self, how: str) -> str:
-        """See `SupervisedProcess`."""
-        self._before, self._progress = self.progress, Progress()
-        over, self._over.value = self._over.value, b""
-        if over:
-            self._deaths[over] += 1
-        doing = " while it loaded or tried its model" if over == LOADING else ""
-        self._last_words = f"the encoder process ended{doing}, {how}"
+    def describe_exit(self, how: str) -> str:
+        """See `SpawnedProcess`."""
+        self._before, self._progress = self.progress, EncoderProgress()
+        in_progress, self._in_progress.value = self._in_progress.value, b""
+        if in_progress:
+            self._crashes[in_progress] += 1
+        doing = " while it loaded or tried its model" if in_progress == LOADING else ""
+        self._last_crash = f"the encoder process ended{doing}, {how}"
         if self._last_failure:
-            self._last_words += f", after: {self._last_failure}"
-        return self._last_words
+            self._last_crash += f", after: {self._last_failure}"
+        return self._last_crash

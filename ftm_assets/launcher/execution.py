@@ -11,11 +11,11 @@ from dagster._utils.interrupts import capture_interrupts
 
 
 def execute(instance: DagsterInstance, run_id: str) -> bool:
-    """Execute a run, or go on with one that a lane has left; returns whether it has ended, well or not.
+    """Execute a run, or go on with one whose lane has ended; returns whether it has ended, whatever its result.
 
-    A run that was started and left repeats all its steps: rows that are equal are not written again. SIGINT interrupts
-    it: it ends as canceled if that was asked for, and has not ended otherwise. Whatever a step raises is in the run's
-    events, not raised here; what is raised is the database that is away.
+    A run that was started before repeats all its steps (Decision 44): rows that are equal are not written again.
+    SIGINT interrupts it: it ends as canceled if it is being canceled, and has not ended otherwise. Errors of steps are
+    in the run's events, not raised here. What is raised is that the database cannot be reached.
     """
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
@@ -23,7 +23,7 @@ def execute(instance: DagsterInstance, run_id: str) -> bool:
     if run.status is DagsterRunStatus.CANCELING:
         instance.report_run_canceled(run, "Canceled before its lane began.")
         return True
-    if run.status is DagsterRunStatus.STARTING and _is_given_up(instance, run):
+    if run.status is DagsterRunStatus.STARTING and _is_of_canceled_backfill(instance, run):
         instance.report_run_canceled(run, "Its backfill was cancelled before its lane began.")
         return True
     body = _resume_run_command_body if run.status is DagsterRunStatus.STARTED else _execute_run_command_body
@@ -33,10 +33,10 @@ def execute(instance: DagsterInstance, run_id: str) -> bool:
     return run is None or run.is_finished
 
 
-def _is_given_up(instance: DagsterInstance, run: DagsterRun) -> bool:
-    """Whether its backfill is being cancelled: Dagster then cancels runs in its own queue and begun ones, none between.
+def _is_of_canceled_backfill(instance: DagsterInstance, run: DagsterRun) -> bool:
+    """Whether its backfill is being canceled: Dagster cancels runs in its own queue and those begun, none in between.
 
-    It waits for those, so that the backfill has this status until the last of them.
+    It waits for those, so the backfill keeps this status until the last of them has ended.
     """
     if BACKFILL_ID_TAG not in run.tags:
         return False

@@ -45,13 +45,13 @@ class _Pooled:
         self._engine = sa.create_engine(
             self.postgres_url, isolation_level="AUTOCOMMIT", pool_size=1, max_overflow=-1, connect_args=PATIENCE
         )
-        sa.event.listen(self._engine, "checkin", _note_use)
+        sa.event.listen(self._engine, "checkin", _mark_used)
         sa.event.listen(self._engine, "checkout", self._try_first)
 
     def _try_first(self, connection: Any, record: Any, _proxy: object) -> None:
         """SQLAlchemy's `pool_pre_ping`, but for connections that were just used and are still silent.
 
-        To ask each time would be half of all round trips; a server that ends a connection is heard without asking.
+        To ask each time would be half of all round trips; a connection that the server ends is readable. Decision 47.
         """
         unused_s = time.monotonic() - record.info.get("used_at", 0.0)
         if unused_s > _SURE_S or wait([connection], timeout=0):
@@ -77,7 +77,7 @@ class _Pooled:
         return set()
 
 
-def _note_use(_connection: object, record: Any) -> None:
+def _mark_used(_connection: object, record: Any) -> None:
     record.info["used_at"] = time.monotonic()
 
 
@@ -98,7 +98,7 @@ def _once(question: Callable[..., bool]) -> Callable[..., bool]:
 
 @lru_cache(maxsize=_N_RUNS)
 def _run_of(body: str) -> DagsterRun:
-    """A run of its serialized form. Dagster changes none of it; who changes its tags changes them for all who ask."""
+    """A run from its serialized form. Do not change its tags: the object is shared by all callers. Decision 109."""
     return deserialize_value(body, DagsterRun)
 
 

@@ -1,12 +1,12 @@
 """A lane: a process that executes one run after another, forked from a parent that has everything imported.
 
-    lanes.Lanes -- number ---> warm parent -- fork --> lane
-                <- Exited ----'                         |
-                <- Ready, Done -------------------------'
-                -- run id ----------------------------->
+    lanes.Lanes -- number -----> warm parent -- fork --> lane
+                <- LaneExited --'                         |
+                <- LaneReady, RunDone --------------------'
+                -- run id ------------------------------->
 
-Parent and lanes end with the process that started them, because the kernel kills them when their parent dies: nobody
-goes on with a run that somebody else may take up.
+Parent and lanes end with the process that started them, because the kernel kills them when their parent dies: no lane
+goes on with a run that another worker may take up. Decision 42.
 """
 
 import importlib
@@ -21,7 +21,7 @@ from ftm_assets.processes.child import die_with
 
 
 @dataclass(frozen=True)
-class Ready:
+class LaneReady:
     """A lane waits for its first run."""
 
     number: int
@@ -29,15 +29,15 @@ class Ready:
 
 
 @dataclass(frozen=True)
-class Done:
-    """A lane is through with its run. `error` says why, if that has not ended."""
+class RunDone:
+    """A lane has done what it can for its run. `error` is why, if the run has not ended."""
 
     is_finished: bool
     error: str = ""
 
 
 @dataclass(frozen=True)
-class Exited:
+class LaneExited:
     """A lane's process has ended. `status` is its exit code, or minus the signal that killed it."""
 
     number: int
@@ -45,7 +45,7 @@ class Exited:
 
 
 def warm_parent(control: Connection, starter: int, address: str, preload: str) -> None:
-    """Main function of the warm parent: import, then fork a lane for each number received, and tell of each that ends.
+    """Main function of the warm parent: import, then fork a lane for each number received, and report each that ends.
 
     It has no thread, no connection to a database and nothing on the GPU, so that a fork of it is whole.
     """
@@ -64,7 +64,7 @@ def warm_parent(control: Connection, starter: int, address: str, preload: str) -
             numbers[pid] = wanted
         while numbers and (ended := os.waitpid(-1, os.WNOHANG))[0]:
             if number := numbers.pop(ended[0], 0):  # Else a child of what was preloaded.
-                control.send(Exited(number, os.waitstatus_to_exitcode(ended[1])))
+                control.send(LaneExited(number, os.waitstatus_to_exitcode(ended[1])))
 
 
 def _lane(parent: int, address: str, number: int) -> int:
@@ -87,15 +87,15 @@ def _serve(address: str, number: int) -> None:
 
     from ftm_assets.launcher.execution import execute
 
-    # The worker waits for what a lane that has connected says, so the instance is opened before.
+    # The worker waits for the first message of a lane that has connected, so the instance is opened before.
     with DagsterInstance.get() as instance, Client(address) as worker:
-        worker.send(Ready(number, os.getpid()))
+        worker.send(LaneReady(number, os.getpid()))
         while True:
             run_id: str = worker.recv()
             try:
                 has_ended = execute(instance, run_id)
-                done = Done(has_ended, "" if has_ended else "it was interrupted")
+                done = RunDone(has_ended, "" if has_ended else "it was interrupted")
             except Exception as error:
                 traceback.print_exc()
-                done = Done(False, str(error).strip().partition("\n")[0] or type(error).__name__)
+                done = RunDone(False, str(error).strip().partition("\n")[0] or type(error).__name__)
             worker.send(done)

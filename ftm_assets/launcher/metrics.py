@@ -32,7 +32,7 @@ class Report:
 def exposition(report: Report) -> str:
     """The report in Prometheus' text format, version 0.0.4."""
     worker, lanes, waiting = report.worker, report.lanes, report.waiting
-    now = worker.said_at
+    now = worker.reported_at
     metrics: list[_Metric] = [
         ("worker_start_time_seconds", "gauge", "when the worker began", [("", worker.started_at.timestamp())]),
         ("worker_report_time_seconds", "gauge", "when all of this was so", [("", now.timestamp())]),

@@ -1,7 +1,7 @@
-"""The queue between Dagster and the GPU worker: what waits, who works on what, and what the worker says of itself.
+"""The queue between Dagster and the GPU worker: which runs wait, which lane has which, and the worker's status.
 
-Its tables are in a schema of their own in the database of the Dagster instance, so that UI and daemon may live on
-another machine than the worker. A worker is alive as long as it holds the sole right to be one.
+Its tables are in a schema of their own in the database of the Dagster instance, so that UI and daemon may run on
+another machine than the worker. A worker is alive as long as it holds the advisory lock of the worker. Decision 42.
 """
 
 import hashlib
@@ -22,6 +22,14 @@ from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transacti
 # Decision 48.
 SCHEMA = "ftm_launcher"
 _N_ERRORS = 20
+# The tables of this version had other names, and are renamed in place.
+_RENAMED_VERSION = "681fcfa6ac678bed"
+_RENAMES = (
+    ("launches", "clicked", "interactive"),
+    ("workers", "holder", "owner"),
+    ("workers", "said_at", "reported_at"),
+    ("errors", "said", "message"),
+)
 
 
 class Base(DeclarativeBase):
@@ -41,7 +49,7 @@ class Launch(Base):
     __tablename__ = "launches"
 
     run_id: Mapped[str] = mapped_column(primary_key=True)
-    clicked: Mapped[bool]
+    interactive: Mapped[bool] = mapped_column(doc="outside of a backfill: a person waits for it")
     priority: Mapped[int]
     # Decision 40.
     launched_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
@@ -49,18 +57,18 @@ class Launch(Base):
     attempts: Mapped[int] = mapped_column(server_default="0")
     cancel: Mapped[bool] = mapped_column(server_default=sa.false())
 
-    __table_args__ = (sa.Index("launches_order", sa.desc("clicked"), sa.desc("priority"), "launched_at"),)
+    __table_args__ = (sa.Index("launches_order", sa.desc("interactive"), sa.desc("priority"), "launched_at"),)
 
 
 class WorkerReport(Base):
-    """What the worker last said of itself."""
+    """The last status report of the worker."""
 
     __tablename__ = "workers"
 
-    holder: Mapped[str] = mapped_column(primary_key=True)
+    owner: Mapped[str] = mapped_column(primary_key=True)
     phase: Mapped[str]
     started_at: Mapped[datetime]
-    said_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
+    reported_at: Mapped[datetime] = mapped_column(server_default=sa.func.clock_timestamp())
     settings: Mapped[dict[str, str]]
     encoder: Mapped[str | None]
     n_loads: Mapped[int]
@@ -74,7 +82,7 @@ class WorkerReport(Base):
 
 
 class LaneReport(Base):
-    """What the worker last said of a lane."""
+    """A lane in the worker's last status report."""
 
     __tablename__ = "lanes"
 
@@ -88,18 +96,18 @@ class LaneReport(Base):
 
 
 class Error(Base):
-    """Something that went wrong; the last few are kept, whichever worker they are of."""
+    """Something that went wrong; the last few are kept, whichever worker they came from."""
 
     __tablename__ = "errors"
 
-    said: Mapped[str] = mapped_column(primary_key=True)
+    message: Mapped[str] = mapped_column(primary_key=True)
     at: Mapped[datetime]
     n_times: Mapped[int] = mapped_column(server_default="1")
 
 
 @dataclass(frozen=True)
 class Waiting:
-    """What no lane has taken yet. `oldest_s` is 0 if nothing waits."""
+    """Runs that no lane has taken yet. `oldest_s` is 0 if nothing waits."""
 
     n_runs: int
     n_interactive: int
@@ -107,11 +115,11 @@ class Waiting:
 
 
 class OtherVersion(FtmError):
-    """The tables are another version's, and its worker lives."""
+    """The tables belong to another version, whose worker is running."""
 
-    def __init__(self, holder: str) -> None:
+    def __init__(self, owner: str) -> None:
         super().__init__(
-            f"the GPU worker that is running ({holder}) is of another version of this package; update that machine, "
+            f"the GPU worker that is running ({owner}) is of another version of this package; update that machine, "
             "or stop its worker"
         )
 
@@ -119,8 +127,8 @@ class OtherVersion(FtmError):
 class RunQueue:
     """The queue in a Dagster instance's database. Connections are opened when they are needed and kept.
 
-    Every method raises sqlalchemy.exc.OperationalError when the server is away; those that write are one transaction
-    each. Not to be shared with a forked child once it was used.
+    Every method raises sqlalchemy.exc.OperationalError when the server cannot be reached; those that write are one
+    transaction each. Do not share it with a forked child once it was used.
     """
 
     def __init__(self, postgres_url: str) -> None:
@@ -144,25 +152,30 @@ class RunQueue:
             acquire_for_transaction(connection, Lock.QUEUE_TABLES)
             name = {"name": SCHEMA}
             found = connection.scalar(sa.text("SELECT obj_description(to_regnamespace(:name), 'pg_namespace')"), name)
-            if found != self._version():
-                if found is not None and (holder := self.holder()) is not None:
-                    raise OtherVersion(holder)
-                # Of another version, or none yet. Runs that wait in them are not lost: Dagster still has them as
-                # starting or started, and `SingleGpuRunLauncher.launch_again` and `resume_run` put them here anew.
+            if found == self._version():
+                return
+            if found is not None and (owner := self.owner()) is not None:
+                raise OtherVersion(owner)
+            if found == _RENAMED_VERSION:
+                for table, old, new in _RENAMES:
+                    connection.execute(sa.text(f"ALTER TABLE {SCHEMA}.{table} RENAME COLUMN {old} TO {new}"))
+            else:
+                # Dropped, not migrated. Decision 48: runs that wait in them are not lost. Dagster still has them as
+                # starting or started, and `SingleGpuRunLauncher.launch_again` and `resume_run` put them in again.
                 connection.execute(sa.schema.DropSchema(SCHEMA, cascade=True, if_exists=True))
                 connection.execute(sa.schema.CreateSchema(SCHEMA))
                 Base.metadata.create_all(connection)
-                connection.execute(sa.text(f"COMMENT ON SCHEMA {SCHEMA} IS '{self._version()}'"))
+            connection.execute(sa.text(f"COMMENT ON SCHEMA {SCHEMA} IS '{self._version()}'"))
 
     def _version(self) -> str:
         """Changes with the tables above."""
-        made = (str(sa.schema.CreateTable(table).compile(self._engine)) for table in Base.metadata.sorted_tables)
-        return hashlib.sha256("".join(made).encode()).hexdigest()[:16]
+        statements = (str(sa.schema.CreateTable(table).compile(self._engine)) for table in Base.metadata.sorted_tables)
+        return hashlib.sha256("".join(statements).encode()).hexdigest()[:16]
 
-    def put(self, run_id: str, *, clicked: bool, priority: int) -> None:
-        """Let a run wait for a lane. A run that is there already waits again, if its worker is no more."""
-        new = insert(Launch).values(run_id=run_id, clicked=clicked, priority=priority)
-        # Asked while the row is locked: whoever is worker then has not yet freed it, or has taken it.
+    def put(self, run_id: str, *, interactive: bool, priority: int) -> None:
+        """Let a run wait for a lane. A run that is there already waits again if no worker is running."""
+        new = insert(Launch).values(run_id=run_id, interactive=interactive, priority=priority)
+        # Asked while the row is locked: a worker that runs then has not yet freed it, or has taken it.
         again = new.on_conflict_do_update(
             index_elements=[Launch.run_id], set_={"lane": None}, where=is_free(Lock.GPU_WORKER)
         )
@@ -170,11 +183,11 @@ class RunQueue:
             session.execute(again)
 
     def take(self, lane: int) -> Launch | None:
-        """The run to begin next, from now on of this lane: clicked ones first, then by priority, then by age."""
+        """The run that this lane executes next: interactive first, then by priority, then by age. Decision 40."""
         first = (
             sa.select(Launch.run_id)
             .where(Launch.lane.is_(None))
-            .order_by(Launch.clicked.desc(), Launch.priority.desc(), Launch.launched_at, Launch.run_id)
+            .order_by(Launch.interactive.desc(), Launch.priority.desc(), Launch.launched_at, Launch.run_id)
             .limit(1)
             .with_for_update(skip_locked=True)
         )
@@ -188,23 +201,24 @@ class RunQueue:
             return session.scalars(taken).first()
 
     def remove(self, run_ids: Sequence[str]) -> None:
-        """Forget runs that have ended."""
+        """Delete runs that have ended."""
         with self._session() as session:
             session.execute(sa.delete(Launch).where(Launch.run_id.in_(run_ids)))
 
     def hold(self, run_id: str, lane: int) -> None:
-        """Say once more which lane has a run: while the worker had lost its lock, others may have freed it."""
+        """Write again which lane has a run: while the worker had lost its lock, others may have freed it."""
         held = sa.update(Launch).where(Launch.run_id == run_id).values(lane=lane)
         with self._session() as session:
             session.execute(held)
 
     def give_back(self, run_ids: Sequence[str] | None = None, *, counts: bool = True) -> list[Launch]:
-        """Let runs of lanes that are no more wait again, by default all; these runs.
+        """Let runs of lanes that have ended wait again, by default all; returns these runs.
 
-        counts: False if nothing went wrong, so that the attempt is none
+        counts: False if nothing went wrong, so that the attempt does not count
         """
-        left = Launch.lane.is_not(None) if run_ids is None else Launch.run_id.in_(run_ids)
-        free = sa.update(Launch).where(left).values(lane=None, attempts=Launch.attempts - (0 if counts else 1))
+        of_lanes = Launch.lane.is_not(None) if run_ids is None else Launch.run_id.in_(run_ids)
+        attempts = Launch.attempts if counts else Launch.attempts - 1
+        free = sa.update(Launch).where(of_lanes).values(lane=None, attempts=attempts)
         with self._session() as session:
             return list(session.scalars(free.returning(Launch)))
 
@@ -219,7 +233,7 @@ class RunQueue:
         return launch
 
     def to_cancel(self) -> list[str]:
-        """Runs in a lane that a person wants ended."""
+        """Runs in a lane that a person has canceled."""
         with self._session() as session:
             return list(session.scalars(sa.select(Launch.run_id).where(Launch.cancel, Launch.lane.is_not(None))))
 
@@ -231,47 +245,47 @@ class RunQueue:
     def waiting(self) -> Waiting:
         """How many runs wait, and for how long."""
         oldest = sa.func.extract("epoch", sa.func.clock_timestamp() - sa.func.min(Launch.launched_at))
-        counts = sa.select(sa.func.count(), sa.func.count().filter(Launch.clicked), sa.func.coalesce(oldest, 0.0))
+        counts = sa.select(sa.func.count(), sa.func.count().filter(Launch.interactive), sa.func.coalesce(oldest, 0.0))
         with self._session() as session:
             n_runs, n_interactive, oldest_s = session.execute(counts.where(Launch.lane.is_(None))).one()
         return Waiting(n_runs, n_interactive, float(oldest_s))
 
-    def say(self, worker: WorkerReport, lanes: Sequence[LaneReport]) -> None:
-        """Replace what the worker says of itself."""
+    def report_status(self, worker: WorkerReport, lanes: Sequence[LaneReport]) -> None:
+        """Replace the worker's status report."""
         with self._session() as session:
             session.execute(sa.delete(WorkerReport))
             session.execute(sa.delete(LaneReport))
             session.add_all([worker, *lanes])
 
-    def complain(self, said: str, at: datetime) -> None:
-        """Add to what went wrong; the same again is counted."""
-        new = insert(Error).values(said=said, at=at)
-        again = new.on_conflict_do_update(index_elements=[Error.said], set_={"at": at, "n_times": Error.n_times + 1})
-        last = sa.select(Error.said).order_by(Error.at.desc()).limit(_N_ERRORS)
+    def last_status(self) -> tuple[WorkerReport | None, list[LaneReport]]:
+        """The last status report of a worker, which may have ended since."""
+        with self._session() as session:
+            worker = session.scalars(sa.select(WorkerReport)).first()
+            return worker, list(session.scalars(sa.select(LaneReport).order_by(LaneReport.number)))
+
+    def log_error(self, message: str, at: datetime) -> None:
+        """Add to what went wrong; the same message again is counted."""
+        new = insert(Error).values(message=message, at=at)
+        again = new.on_conflict_do_update(index_elements=[Error.message], set_={"at": at, "n_times": Error.n_times + 1})
+        last = sa.select(Error.message).order_by(Error.at.desc()).limit(_N_ERRORS)
         with self._session() as session:
             session.execute(again)
-            session.execute(sa.delete(Error).where(Error.said.not_in(last)))
+            session.execute(sa.delete(Error).where(Error.message.not_in(last)))
 
     def errors(self) -> list[Error]:
         """What went wrong lately, the last first."""
         with self._session() as session:
             return list(session.scalars(sa.select(Error).order_by(Error.at.desc())))
 
-    def said(self) -> tuple[WorkerReport | None, list[LaneReport]]:
-        """What a worker last said of itself; it may be gone by now."""
-        with self._session() as session:
-            worker = session.scalars(sa.select(WorkerReport)).first()
-            return worker, list(session.scalars(sa.select(LaneReport).order_by(LaneReport.number)))
-
-    def holder(self) -> str | None:
-        """The worker that is alive, in its own words; None if there is none."""
+    def owner(self) -> str | None:
+        """The worker that is running, as it names itself; None if there is none."""
         with self._engine.connect() as connection:
             found: str | None = connection.scalar(owner_of(Lock.GPU_WORKER))
         return found
 
-    def lock(self, holder: str) -> AdvisoryLock:
-        """The sole right to work; `holder` names this worker to those who come later. raises: AlreadyHeld"""
-        return AdvisoryLock(self.url, Lock.GPU_WORKER, holder)
+    def lock(self, owner: str) -> AdvisoryLock:
+        """The lock of the one worker; `owner` names this worker to others. raises: AlreadyHeld"""
+        return AdvisoryLock(self.url, Lock.GPU_WORKER, owner)
 
     def dispose(self) -> None:
         """Close what is open."""

@@ -81,26 +81,26 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
         """Put the run into the queue, or start its process."""
         if self.needs_worker(context.dagster_run):
             self._put(context.dagster_run)
-            self._say_if_nobody_comes(context.dagster_run)
+            self._warn_without_worker(context.dagster_run)
         else:
             self._processes.launch_run(context)
 
     def launch_again(self, runs: Sequence[DagsterRun]) -> None:
-        """Put runs into the queue that should be there; those that are, or need no worker, are left alone.
+        """Put runs into the queue that should be there; leave alone those that are, or that need no worker.
 
-        For the worker: a daemon that was killed between its note that a run starts and its launch does not come back
-        to it.
+        For the worker: a daemon that was killed after it marked a run as starting, and before it launched the run,
+        does not come back to it.
         """
         for run in runs:
             if self.needs_worker(run):
                 self._put(run)
 
     def _put(self, run: DagsterRun) -> None:
-        clicked = BACKFILL_ID_TAG not in run.tags
-        self._queue.put(run.run_id, clicked=clicked, priority=_priority(run))
+        is_interactive = BACKFILL_ID_TAG not in run.tags
+        self._queue.put(run.run_id, interactive=is_interactive, priority=_priority(run))
 
-    def _say_if_nobody_comes(self, run: DagsterRun) -> None:
-        if self._queue.holder() is None:
+    def _warn_without_worker(self, run: DagsterRun) -> None:
+        if self._queue.owner() is None:
             self._instance.report_engine_event(
                 "No GPU worker is running; the run waits for one. Start it with: ftm worker", run, cls=type(self)
             )
@@ -114,7 +114,7 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
             return bool(self._processes.terminate(run_id))
         self._instance.report_run_canceling(run)
         launch = self._queue.cancel(run_id)
-        if launch is None or launch.lane is None or self._queue.holder() is None:
+        if launch is None or launch.lane is None or self._queue.owner() is None:
             self._instance.report_run_canceled(run, "Canceled while no lane of the GPU worker had it.")
         return True
 
@@ -124,7 +124,7 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
         return True
 
     def check_run_worker_health(self, run: DagsterRun) -> CheckRunHealthResult:
-        """Whether somebody still works on a started run, or will."""
+        """Whether a started run is still being executed, or will be."""
         if not self.needs_worker(run):
             return self._check_process(run)
         launch = self._queue.find(run.run_id)
@@ -132,8 +132,8 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
             return CheckRunHealthResult(WorkerStatus.NOT_FOUND, "The GPU worker does not know of the run.")
         if launch.lane is None:
             return CheckRunHealthResult(WorkerStatus.RUNNING, "The run waits for a lane of the GPU worker.")
-        if self._queue.holder() is None:
-            return CheckRunHealthResult(WorkerStatus.FAILED, "The GPU worker has gone while the run was in a lane.")
+        if self._queue.owner() is None:
+            return CheckRunHealthResult(WorkerStatus.FAILED, "The GPU worker ended while the run was in a lane.")
         return CheckRunHealthResult(WorkerStatus.RUNNING)
 
     def _check_process(self, run: DagsterRun) -> CheckRunHealthResult:
@@ -150,17 +150,17 @@ class SingleGpuRunLauncher(RunLauncher, ConfigurableClass):
 
     @property
     def supports_resume_run(self) -> bool:
-        """A run whose lane has gone is taken up by another one."""
+        """A run whose lane has ended goes on in another one."""
         return True
 
     def resume_run(self, context: ResumeRunContext) -> None:
-        """Let the run wait for a lane again; one whose own process has gone can only fail."""
+        """Let the run wait for a lane again; one whose own process has ended can only fail."""
         if self.needs_worker(context.dagster_run):
             self._put(context.dagster_run)
-            self._say_if_nobody_comes(context.dagster_run)
+            self._warn_without_worker(context.dagster_run)
         else:
             self._instance.report_run_failed(
-                context.dagster_run, "The process of the run has gone; start the run again unless Dagster does."
+                context.dagster_run, "The process of the run has ended; start the run again unless Dagster does."
             )
 
     def join(self, timeout: int = 30) -> None:

@@ -1,12 +1,12 @@
-"""The GPU worker: takes runs from the queue, gives them to lanes, and keeps lanes and encoder alive.
+"""The GPU worker: takes runs from the queue, gives them to lanes, and keeps lanes and encoder running.
 
     queue in Postgres --> Worker -+-- encoder process: owns the device, loads the model once
                                   +-- client process of the language model, if there is one: limits, breaker, pool
                                   +-- warm parent
                                         +-- forks lane 1 ... lane n, one run at a time each
 
-The worker itself loads no model and executes no run, so that nothing that goes wrong in one can stop it. What it has to
-tell the database of a run is kept until the database has heard it.
+The worker itself loads no model and executes no run, so that no error in one can stop it (Decision 41). What it has to
+write about a run is kept until the database has taken it.
 """
 
 import hashlib
@@ -35,13 +35,13 @@ from ftm_assets.launcher import queue as q
 from ftm_assets.launcher.advisory_lock import AlreadyHeld
 from ftm_assets.launcher.encoder_supervisor import EncoderProcess
 from ftm_assets.launcher.event_log_pruning import prune
-from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
+from ftm_assets.launcher.lanes import Lanes, RunReturned, fitting_lanes
 from ftm_assets.launcher.metrics import Report, serving
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
 from ftm_assets.llm.client_supervisor import ModelProcess
 from ftm_assets.llm.prices import read_prices
 from ftm_assets.llm.shared_client import socket_of
-from ftm_assets.processes.supervised_process import SupervisedProcess
+from ftm_assets.processes.supervised_process import SpawnedProcess
 from ftm_assets.settings import MODEL_KEYS, Settings
 
 # Decision 44.
@@ -50,11 +50,15 @@ MAX_ATTEMPTS = 3
 CANCEL_TIMEOUT_S = 20.0
 _TICK_S = 0.1
 _HOUSEKEEPING_S = 1.0
-_DATABASE_AGAIN_S = 1.0
+_DATABASE_RETRY_S = 1.0
 _DATABASE_AWAY = (sa.exc.OperationalError, sa.exc.InterfaceError, DagsterPostgresException)
-_N_ERRORS, _ERROR_LENGTH = 20, 500
-_LAUNCH_S = 10.0
+_N_ERRORS = 20
+_ERROR_LENGTH = 500
+_RELAUNCH_S = 10.0
 _PRUNE_S = 3600.0
+# The module that lanes are forked with, under the name that it had before.
+_OLD_PRELOAD = "ftm_assets.warm"
+_PRELOAD = "ftm_assets.preload"
 
 log = logging.getLogger("ftm.worker")
 
@@ -67,45 +71,46 @@ class Worker:
         self.queue = queue
         self.instance = instance
         self.settings = settings
-        self.holder = f"process {os.getpid()} on {socket.gethostname()}"
-        self.lock = queue.lock(self.holder)
+        self.owner = f"process {os.getpid()} on {socket.gethostname()}"
+        self.lock = queue.lock(self.owner)
         self.started_at = datetime.now(UTC)
         self.encoder = EncoderProcess(str(folder / "encoder"), settings.encoder, settings.device, settings.precision)
-        addresses = {"FTM_ENCODER_ADDRESS": self.encoder.address}
-        self.model: ModelProcess | None = None
-        if settings.llm_model:
-            # Where processes that are no lanes find it, too.
-            self.model = ModelProcess(socket_of(settings.home) or str(folder / "model"))
-            # Who asks the process needs no key.
-            addresses |= {"FTM_LLM_ADDRESS": self.model.address, **dict.fromkeys(MODEL_KEYS, "")}
-        self.kept: list[SupervisedProcess] = [self.encoder, *([self.model] if self.model else [])]
-        n_lanes, lane_bytes = fitting_lanes(
-            settings.lanes, settings.lane_memory, *cores_and_memory(), waits=self.model is not None
-        )
-        self.lanes = Lanes(folder, n_lanes, settings.preload, settings.lane_runs, lane_bytes, addresses)
-        self.left: deque[RunLeft] = deque()
+        # In the home, processes other than lanes find the language model's client, too.
+        self.model = ModelProcess(socket_of(settings.home) or str(folder / "model")) if settings.llm_model else None
+        self.supervised: list[SpawnedProcess] = [self.encoder]
+        if self.model is not None:
+            self.supervised.append(self.model)
+        self.lanes = self._start_lanes(folder)
+        self.returned: deque[RunReturned] = deque()
         self.errors: deque[tuple[str, datetime]] = deque(maxlen=_N_ERRORS)
         self.error_at: datetime | None = None
         self.stop_at: float | None = None
         self.code = self._fingerprint()
         self.is_outdated = False
         self.report: Report | None = None
-        self.launch_again_at = 0.0
+        self.relaunch_at = 0.0
         self.prune_at = 0.0
 
+    def _start_lanes(self, folder: Path) -> Lanes:
+        settings = self.settings
+        variables = {"FTM_ENCODER_ADDRESS": self.encoder.address}
+        if self.model is not None:
+            # A lane asks the client process, so it needs no key.
+            variables |= {"FTM_LLM_ADDRESS": self.model.address, **dict.fromkeys(MODEL_KEYS, "")}
+        n_cores, memory_bytes = cores_and_memory()
+        n_lanes, lane_bytes = fitting_lanes(
+            settings.lanes, settings.lane_memory, n_cores, memory_bytes, waits=self.model is not None
+        )
+        return Lanes(folder, n_lanes, preload_module(settings.preload), settings.lane_runs, lane_bytes, variables)
+
     def run(self) -> None:
-        """Work until told to stop, or until the code has changed; runs in lanes may end."""
-        left = self.queue.give_back()
-        if left:
-            log.info("%s runs that a worker before this one has left go on", len(left))
+        """Work until asked to stop, or until the code has changed; runs in lanes may end."""
+        taken_over = self.queue.give_back()
+        if taken_over:
+            log.info("%s runs of a worker before this one go on", len(taken_over))
         database_at, housekeeping_at = 0.0, 0.0
-        while not self._is_through():
-            waited = [each for kept in self.kept for each in kept.waited()]
-            wait([*self.lanes.waited(), *waited], timeout=_TICK_S)
-            self.left.extend(self.lanes.collect())
-            for error in (*(said for kept in self.kept for said in kept.collect()), *self.lanes.complaints):
-                self._note(error)
-            self.lanes.complaints.clear()
+        while not self._is_finished():
+            self._collect()
             now = time.monotonic()
             if now < database_at:
                 continue
@@ -118,11 +123,24 @@ class Worker:
                     self._keep_house()
                     housekeeping_at = now + _HOUSEKEEPING_S
             except _DATABASE_AWAY as error:
-                self._note(f"database: {str(error).strip().partition(chr(10))[0]}")
-                database_at = now + _DATABASE_AGAIN_S
+                self._log_error(f"database: {_first_line(error)}")
+                database_at = now + _DATABASE_RETRY_S
+
+    def _collect(self) -> None:
+        """Wait a moment for lanes and supervised processes, and take what they return."""
+        waitables = self.lanes.waitables()
+        for process in self.supervised:
+            waitables += process.waitables()
+        wait(waitables, timeout=_TICK_S)
+        self.returned.extend(self.lanes.collect())
+        for process in self.supervised:
+            for error in process.collect():
+                self._log_error(error)
+        while self.lanes.errors:
+            self._log_error(self.lanes.errors.popleft())
 
     def stop(self) -> None:
-        """Begin no run; end when those in lanes have ended, or after the grace time. Said twice: end at once."""
+        """Begin no run; end when those in lanes have ended, or after the grace time. Asked twice: end at once."""
         self.stop_at = time.monotonic() + (self.settings.grace if self.stop_at is None else 0.0)
 
     @property
@@ -130,36 +148,36 @@ class Worker:
         """Whether no further run is begun."""
         return self.stop_at is not None or self.is_outdated
 
-    def _is_through(self) -> bool:
+    def _is_finished(self) -> bool:
         if self.stop_at is not None and time.monotonic() >= self.stop_at:
             return True
-        return self.is_stopping and not self.left and all(lane.launch is None for lane in self.lanes.lanes)
+        return self.is_stopping and not self.returned and all(lane.launch is None for lane in self.lanes.lanes)
 
     def _settle(self) -> None:
-        """Tell the database what became of runs; one that has not ended goes on in another lane."""
-        while self.left:
-            left = self.left[0]
-            if left.why and not self._has_ended(left):
-                self.queue.give_back([left.launch.run_id], counts=not self.is_stopping)
+        """Write what became of returned runs; one that has not ended goes on in another lane."""
+        while self.returned:
+            returned = self.returned[0]
+            if returned.reason and not self._has_ended(returned):
+                self.queue.give_back([returned.launch.run_id], counts=not self.is_stopping)
             else:
-                self.queue.remove([left.launch.run_id])
-            self.left.popleft()
+                self.queue.remove([returned.launch.run_id])
+            self.returned.popleft()
 
-    def _has_ended(self, left: RunLeft) -> bool:
-        """Whether a run that its lane has left is at its end; if it is not, its log is told what comes next."""
-        run = self.instance.get_run_by_id(left.launch.run_id)
+    def _has_ended(self, returned: RunReturned) -> bool:
+        """Whether a returned run is at its end; if it is not, its log gets what comes next."""
+        run = self.instance.get_run_by_id(returned.launch.run_id)
         if run is None or run.is_finished:
             return True
         if run.status is DagsterRunStatus.CANCELING:
-            self.instance.report_run_canceled(run, left.why)
+            self.instance.report_run_canceled(run, returned.reason)
             return True
-        self._note(f"run {run.run_id}: {left.why}")
-        if left.launch.attempts >= MAX_ATTEMPTS and not self.is_stopping:
-            # Another run of the same would end the same way.
+        self._log_error(f"run {run.run_id}: {returned.reason}")
+        if returned.launch.attempts >= MAX_ATTEMPTS and not self.is_stopping:
+            # A retry would end the same way. Decision 44.
             self.instance.add_run_tags(run.run_id, {MAX_RETRIES_TAG: "0"})
-            self.instance.report_run_failed(run, f"{left.why} This was attempt {MAX_ATTEMPTS}, the last.")
+            self.instance.report_run_failed(run, f"{returned.reason} This was attempt {MAX_ATTEMPTS}, the last.")
             return True
-        self.instance.report_engine_event(f"{left.why} The run goes on in another lane.", run, cls=type(self))
+        self.instance.report_engine_event(f"{returned.reason} The run goes on in another lane.", run, cls=type(self))
         return False
 
     def _dispatch(self) -> None:
@@ -172,13 +190,13 @@ class Worker:
                 if holding is not None:
                     self.queue.hold(launch.run_id, holding.number)
                 elif launch.attempts > MAX_ATTEMPTS:
-                    # What ends a whole worker again and again must have an end, too.
-                    self.left.append(RunLeft(launch, "Its worker ended."))
+                    # A run that crashes the whole worker again and again must end, too.
+                    self.returned.append(RunReturned(launch, "Its worker ended."))
                 else:
                     self.lanes.give(lane, launch)
 
     def _keep_house(self) -> None:
-        if time.monotonic() >= self.launch_again_at:
+        if time.monotonic() >= self.relaunch_at:
             self._launch_again()
         for run_id in self.queue.to_cancel():
             self._interrupt(run_id)
@@ -190,24 +208,25 @@ class Worker:
             self.prune_at = time.monotonic() + _PRUNE_S
             threading.Thread(target=self._prune, daemon=True).start()
         while self.errors:
-            self.queue.complain(*self.errors[0])
+            message, at = self.errors[0]
+            self.queue.log_error(message, at)
             self.errors.popleft()
-        self.report = self._report()
-        self.queue.say(self.report.worker, self.report.lanes)
+        self.report = self._status()
+        self.queue.report_status(self.report.worker, self.report.lanes)
 
     def _keep_lock(self) -> None:
         if self.lock.keep():
-            # The server was restarted. Meanwhile others saw no worker, and may have freed what is in lanes.
+            # The server was restarted. Meanwhile others saw no worker, and may have freed the runs in lanes.
             for lane in self.lanes.lanes:
                 if lane.launch is not None:
                     self.queue.hold(lane.launch.run_id, lane.number)
 
     def _launch_again(self) -> None:
-        launcher, long_ago = self.instance.run_launcher, datetime.now(UTC) - timedelta(seconds=_LAUNCH_S)
+        launcher, long_ago = self.instance.run_launcher, datetime.now(UTC) - timedelta(seconds=_RELAUNCH_S)
         if isinstance(launcher, SingleGpuRunLauncher):
             starting = RunsFilter(statuses=[DagsterRunStatus.STARTING], updated_before=long_ago)
             launcher.launch_again(self.instance.get_runs(starting))
-        self.launch_again_at = time.monotonic() + _LAUNCH_S
+        self.relaunch_at = time.monotonic() + _RELAUNCH_S
 
     def _interrupt(self, run_id: str) -> None:
         lane = self.lanes.of_run(run_id)
@@ -218,22 +237,22 @@ class Worker:
         else:
             self.lanes.interrupt(lane)
 
-    def _note(self, error: str) -> None:
+    def _log_error(self, error: str) -> None:
         log.warning(error)
         self.error_at = datetime.now(UTC)
-        said = error.replace("\0", "")[:_ERROR_LENGTH]
-        if self.errors and self.errors[-1][0] == said:
+        message = error.replace("\0", "")[:_ERROR_LENGTH]
+        if self.errors and self.errors[-1][0] == message:
             self.errors.pop()
-        self.errors.append((said, self.error_at))
+        self.errors.append((message, self.error_at))
 
-    def _report(self) -> Report:
+    def _status(self) -> Report:
         now, monotonic = datetime.now(UTC), time.monotonic()
         encoder, progress = self.encoder.loaded, self.encoder.progress
         worker = q.WorkerReport(
-            holder=self.holder,
+            owner=self.owner,
             phase="stopping" if self.is_stopping else "working",
             started_at=self.started_at,
-            said_at=now,
+            reported_at=now,
             settings=self.settings.of_worker(),
             encoder=f"{encoder.name}@{encoder.revision}" if encoder else None,
             n_loads=self.encoder.n_loads,
@@ -265,7 +284,7 @@ class Worker:
         try:
             n_deleted = prune(self.queue.url, self.settings.event_days)
         except sa.exc.DBAPIError as error:  # An hour later it is tried again.
-            log.warning("the event log was not thinned out: %s", error)
+            log.warning("the event log was not pruned: %s", error)
         else:
             log.info("%s old events deleted", n_deleted)
 
@@ -276,7 +295,7 @@ class Worker:
         code = sorted(file for kind in ("*.py", "*.toml") for file in package.rglob(kind))
         prices = [self.settings.llm_prices] if self.settings.llm_prices else []
         for file in [*code, *prices, Path(os.environ["DAGSTER_HOME"]) / "dagster.yaml"]:
-            with suppress(FileNotFoundError):  # Somebody is at work.
+            with suppress(FileNotFoundError):  # A file that is just being replaced.
                 status = file.stat()
                 digest.update(f"{file} {status.st_mtime_ns} {status.st_size}".encode())
         return digest.hexdigest()
@@ -284,26 +303,38 @@ class Worker:
     def close(self) -> None:
         """End all processes, hand back the runs that are still in lanes, and let another worker come."""
         self.lanes.close()
-        for kept in self.kept:
-            kept.close()
+        for process in self.supervised:
+            process.close()
         for lane in self.lanes.lanes:
             if lane.launch is not None:
-                self.left.append(RunLeft(lane.launch, "The worker stopped before the run had ended."))
+                self.returned.append(RunReturned(lane.launch, "The worker stopped before the run had ended."))
         try:
             self._keep_lock()
             self._settle()
             self.lock.release()
         except (AlreadyHeld, *_DATABASE_AWAY) as error:
-            log.warning("the next worker takes up what was in lanes: %s", error)
+            log.warning("the next worker takes over the runs that were in lanes: %s", error)
+
+
+def preload_module(name: str) -> str:
+    """The module that lanes are forked with; the name that it had before is still understood."""
+    if name != _OLD_PRELOAD:
+        return name
+    log.warning("FTM_PRELOAD=%s is now called %s; change or unset it", _OLD_PRELOAD, _PRELOAD)
+    return _PRELOAD
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 def work(queue: q.RunQueue, instance: DagsterInstance, settings: Settings) -> bool:
-    """Be the worker until SIGTERM or SIGINT; returns whether to start over, because the code has changed.
+    """Run as the worker until SIGTERM or SIGINT; returns whether to start over, because the code has changed.
 
     SIGTERM is the notice that a spot machine goes.
     raises: AlreadyHeld, PortTaken, BadPrices
     """
-    read_prices(settings.llm_prices)  # Better now than in a process that ends over it again and again.
+    read_prices(settings.llm_prices)  # An error here is better than a process that crashes over it.
     with TemporaryDirectory(prefix="ftm-worker-") as folder:
         worker = Worker(queue, instance, settings, Path(folder))
         for number in (signal.SIGTERM, signal.SIGINT):

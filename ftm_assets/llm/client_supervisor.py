@@ -5,19 +5,19 @@ from dataclasses import replace
 
 from ftm_assets.llm.client import Progress
 from ftm_assets.llm.shared_client import Failed, model_process
-from ftm_assets.processes.supervised_process import SupervisedProcess
+from ftm_assets.processes.supervised_process import SpawnedProcess
 
 _ADDED = "n_questions n_reused n_requests n_replies n_unpriced n_unanswered tokens_in tokens_out dollars"
 _BAD = ("down", "misconfigured")
 
 
-class ModelProcess(SupervisedProcess):
+class ModelProcess(SpawnedProcess):
     """The client process of the language model, started again when it ends.
 
     address: the socket at which lanes ask it
     """
 
-    silence_s = 60.0
+    timeout_s = 60.0
 
     def __init__(self, address: str) -> None:
         self.address = address
@@ -27,7 +27,7 @@ class ModelProcess(SupervisedProcess):
         super().__init__("language model's client process", model_process)
 
     def arguments(self) -> tuple[object, ...]:
-        """See `SupervisedProcess`."""
+        """See `SpawnedProcess`."""
         return (self.parent, self.address)
 
     @property
@@ -36,8 +36,8 @@ class ModelProcess(SupervisedProcess):
         sums = {name: getattr(self._before, name) + getattr(self._progress, name) for name in _ADDED.split()}
         return replace(self._progress, **sums)
 
-    def hear(self, message: object) -> Iterator[str]:
-        """See `SupervisedProcess`."""
+    def on_message(self, message: object) -> Iterator[str]:
+        """See `SpawnedProcess`."""
         match message:
             case Progress():
                 self._progress = message
@@ -48,7 +48,7 @@ class ModelProcess(SupervisedProcess):
             case Failed():
                 yield message.why
 
-    def buried(self, how: str) -> str:
-        """See `SupervisedProcess`."""
+    def describe_exit(self, how: str) -> str:
+        """See `SpawnedProcess`."""
         self._before, self._progress = replace(self.progress, n_under_way=0), Progress()
         return f"the {self.name} ended, {how}"

@@ -1,6 +1,5 @@
-"""The processes behind the UI: webserver, daemon and GPU worker, started, kept alive and stopped together."""
+"""The processes behind the UI: webserver, daemon and GPU worker, started, kept running and stopped together."""
 
-import fcntl
 import logging
 import os
 import signal
@@ -10,19 +9,20 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, NoReturn
 
 from dagster_postgres.utils import DagsterPostgresException
 from sqlalchemy.exc import SQLAlchemyError
 
 from ftm_assets.errors import FtmError
-from ftm_assets.processes.backoff import RestartBackoff
+from ftm_assets.launcher.recovery import end_abandoned_runs
+from ftm_assets.processes.pid_lock import LockHeld, PidLock
+from ftm_assets.processes.supervised_process import SupervisedProcess
 
 if TYPE_CHECKING:
     import dagster as dg
@@ -31,16 +31,14 @@ START_TIMEOUT_S = 120
 STOP_TIMEOUT_S = 20
 LOCK_TIMEOUT_S = 1
 POLL_S = 0.3
-TEND_S = 2.0
+MAINTAIN_S = 2.0
 LOG_LINES = 15
-# A run's own process needs some 20 s to begin; one that has not after this is looked at.
-STUCK_S = 180.0
 
-# Every process that we start, and every one that it starts, carries its home under this name.
+# Every process that we start, and every one that it starts, has its home in this environment variable.
 MARK = "FTM_SERVICES_OF"
 log = logging.getLogger("ftm.services")
 # The webserver is on this machine: a proxy would look for it elsewhere.
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_no_proxy = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class ServiceFailed(FtmError):
@@ -58,26 +56,63 @@ class AlreadyUp(FtmError):
 
 
 class StoppedEarly(FtmError):
-    """Somebody stopped the services before they were all there."""
+    """The services were stopped before all of them were up."""
 
     def __init__(self) -> None:
         super().__init__("stopped before the webserver answered; start again with: ftm up")
 
 
 class CannotListen(FtmError):
-    """The UI's address is taken, or is none of this machine's."""
+    """The UI's address is in use, or does not belong to this machine."""
 
     def __init__(self, host: str, port: int, reason: str) -> None:
         super().__init__(f"cannot listen on {host}:{port} ({reason}); choose another with: ftm up --port PORT")
 
 
-@dataclass
-class Service:
-    """One of the processes; `start_at` is when it is started again, None while it runs."""
+class Service(SupervisedProcess):
+    """One of the processes, in a process group of its own, with its output in a log file."""
 
     process: subprocess.Popen[bytes]
-    pauses: RestartBackoff = field(default_factory=RestartBackoff)
-    start_at: float | None = None
+
+    def __init__(self, name: str, command: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        self.log = log
+        self._command = command
+        self._environment = environment
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.unlink(missing_ok=True)
+        super().__init__(name)
+
+    def _start(self) -> None:
+        with self.log.open("ab") as stream:
+            # A group of its own: Ctrl-C reaches only us, and we stop it in order, code servers included.
+            self.process = subprocess.Popen(
+                [_program(self._command[0]), *self._command[1:]],
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self._environment},
+                start_new_session=True,
+            )
+
+    def exit_status(self) -> int | None:
+        """See `SupervisedProcess`."""
+        return self.process.poll()
+
+    def on_exit(self, status: int, pause_s: float) -> str:
+        """See `SupervisedProcess`."""
+        when = f" in {pause_s:.0f} s" if pause_s else ""
+        message = f"{self.name} ended with code {status} and is started again{when}; its log is {self.log}"
+        return "\n    ".join([message, *_last_lines(self.log, 1)])
+
+    def check(self) -> None:
+        """raises: ServiceFailed if it has ended"""
+        status = self.exit_status()
+        if status is not None:
+            raise ServiceFailed(self.name, self.log, f"ended with code {status}")
+
+    def signal(self, number: int) -> None:
+        """Send a signal to it and to what it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
 
 
 @dataclass(frozen=True)
@@ -90,10 +125,10 @@ class Running:
 
 @dataclass(frozen=True)
 class Services:
-    """Webserver, daemon and worker of one home; `environment` may hold a password and goes to them alone.
+    """Webserver, daemon and worker of one home; `environment` may hold a password and is passed to them alone.
 
     worker:    False on a machine without the GPU, where only UI and daemon are wanted
-    grace_s:   how long the worker lets runs go on once it is told to stop
+    grace_s:   how long the worker lets runs go on once it is asked to stop
     webserver: False where it is a service of its own
     """
 
@@ -112,24 +147,26 @@ class Services:
 
     def commands(self) -> dict[str, list[str]]:
         """Name and command line of each process; a program without a folder is the one beside our Python."""
-        wanted = {"webserver": self.webserver, "daemon": True, "worker": self.worker}
-        commands = {
-            "webserver": webserver_command(self.environment, self.host, self.port),
-            "daemon": ["dagster-daemon", "run", "--log-level", "warning", "-w", _workspace(self.environment)],
-            "worker": ["ftm", "worker"],
-        }
-        return {name: command for name, command in commands.items() if wanted[name]}
+        commands = {}
+        if self.webserver:
+            commands["webserver"] = webserver_command(self.environment, self.host, self.port)
+        commands["daemon"] = ["dagster-daemon", "run", "--log-level", "warning", "-w", _workspace(self.environment)]
+        if self.worker:
+            commands["worker"] = ["ftm", "worker"]
+        return commands
 
     @contextmanager
     def running(self, instance: "dg.DagsterInstance | None" = None) -> Iterator[Running]:
-        """All processes, the webserver answering; they are stopped at the end of the block, and so are leftovers of
-        a killed predecessor before its begin. SIGINT, SIGTERM and SIGHUP end it in order, also while it starts.
+        """All processes, the webserver answering; they are stopped at the end of the block.
+
+        Before it begins, what a killed predecessor has left is ended. SIGINT, SIGTERM and SIGHUP end the block in
+        order, also while the processes start.
 
         instance: Dagster's, whose runs the killed predecessor left behind are ended too
         raises:   AlreadyUp, CannotListen, ServiceFailed, StoppedEarly
         """
         # In this order: `stop_services` may send its signal as soon as the lock is taken.
-        with _noting_signals() as asked_to_stop, _alone(self.home):
+        with _collected_signals() as asked_to_stop, _exclusive(self.home):
             _end_leftovers(self.home)
             if self.webserver:
                 _check_address(self.host, self.port)
@@ -137,112 +174,68 @@ class Services:
                 end_abandoned_runs(instance)
             running = Running({}, asked_to_stop)
             try:
-                for name, command in self.commands().items():
-                    self._log(name).unlink(missing_ok=True)
-                    running.services[name] = Service(self._start(name, command))
-                if self.webserver:
-                    self._wait_for_webserver(running)
+                self._start_all(running)
                 yield running
             finally:
                 self._stop(running)
                 if instance is not None:
                     with suppress(SQLAlchemyError, DagsterPostgresException):
-                        instance.wipe_daemon_heartbeats()  # Else it seems to live for a minute more.
+                        instance.wipe_daemon_heartbeats()  # Else the daemon seems to run for a minute more.
                 _end_leftovers(self.home)  # Code servers of a webserver or daemon that was started again.
 
-    def watch(self, running: Running, tend: Callable[[], None] = lambda: None) -> None:
-        """Start again what ends, until somebody asks to stop.
+    def watch(self, running: Running, maintain: Callable[[], None] = lambda: None) -> None:
+        """Keep the services running until a signal asks to stop.
 
-        Who ends again and again is started again after ever longer pauses, and takes none of the others along.
+        A service that keeps crashing is restarted with growing back-off; the others keep running.
 
-        tend: called every TEND_S, for what else is to be kept alive; when it cannot be, that is said, once
+        maintain: called every MAINTAIN_S, for what else must be kept up; an error of it is logged once
         """
-        tend_at, said = 0.0, ""
+        maintain_at, last_error = 0.0, ""
         while not running.asked_to_stop:
-            for name, service in running.services.items():
-                self._keep_up(name, service)
-            if time.monotonic() >= tend_at:
-                try:
-                    tend()
-                    said = ""
-                except (FtmError, SQLAlchemyError, DagsterPostgresException) as error:
-                    if str(error) != said:
-                        log.warning("%s", error)
-                    said = str(error)
-                tend_at = time.monotonic() + TEND_S
+            for service in running.services.values():
+                for problem in service.collect():
+                    log.warning("%s", problem)
+            if time.monotonic() >= maintain_at:
+                error = _error_of(maintain)
+                if error and error != last_error:
+                    log.warning("%s", error)
+                last_error = error
+                maintain_at = time.monotonic() + MAINTAIN_S
             time.sleep(POLL_S)
 
-    def _keep_up(self, name: str, service: Service) -> None:
-        if service.process.poll() is None:
-            return
-        now = time.monotonic()
-        if service.start_at is None:
-            pause_s = service.pauses.ended()
-            service.start_at = now + pause_s
-            log.warning(
-                "%s ended with code %s and is started again%s; its log is %s%s",
-                name,
-                service.process.returncode,
-                f" in {pause_s:.0f} s" if pause_s else "",
-                self._log(name),
-                "".join(f"\n    {line}" for line in _last_lines(self._log(name), 1)),
-            )
-        if now >= service.start_at:
-            service.process = self._start(name, self.commands()[name])
-            service.pauses.started()
-            service.start_at = None
-
-    def _start(self, name: str, command: list[str]) -> subprocess.Popen[bytes]:
-        file = self._log(name)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        program = _program(command[0])
-        with file.open("ab") as stream:
-            # A group of its own: Ctrl-C reaches us, and we stop it in order, code servers included.
-            return subprocess.Popen(
-                [program, *command[1:]],
-                stdout=stream,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **self.environment, MARK: str(self.home.resolve())},
-                start_new_session=True,
-            )
+    def _start_all(self, running: Running) -> None:
+        environment = {**self.environment, MARK: str(self.home.resolve())}
+        for name, command in self.commands().items():
+            running.services[name] = Service(name, command, environment, self.home / "logs" / f"{name}.log")
+        if self.webserver:
+            self._wait_for_webserver(running)
 
     def _wait_for_webserver(self, running: Running) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
         while not running.asked_to_stop:
-            self._check(running)
-            with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
-                _direct.open(f"{self.address}/server_info", timeout=2).close()
-                self._check(running)
+            for service in running.services.values():
+                service.check()
+            if self._answers():
+                for service in running.services.values():
+                    service.check()
                 return
             if time.monotonic() > deadline:
-                raise ServiceFailed("webserver", self._log("webserver"), f"did not answer within {START_TIMEOUT_S} s")
+                log = running.services["webserver"].log
+                raise ServiceFailed("webserver", log, f"did not answer within {START_TIMEOUT_S} s")
             time.sleep(POLL_S)
         raise StoppedEarly
 
-    def _check(self, running: Running) -> None:
-        for name, service in running.services.items():
-            if service.process.poll() is not None:
-                raise ServiceFailed(name, self._log(name), f"ended with code {service.process.returncode}")
+    def _answers(self) -> bool:
+        with suppress(urllib.error.URLError, ConnectionError, TimeoutError):
+            _no_proxy.open(f"{self.address}/server_info", timeout=2).close()
+            return True
+        return False
 
     def _stop(self, running: Running) -> None:
         # The worker first: it lets runs end, and until then they are in the UI and can be canceled there.
-        for together, timeout_s in ((["worker"], self.grace_s), (["webserver", "daemon"], 0.0)):
-            stopping = [running.services[name].process for name in together if name in running.services]
-            for process in stopping:
-                _signal_group(process, signal.SIGTERM)
-            n_asked, deadline = len(running.asked_to_stop), time.monotonic() + timeout_s + STOP_TIMEOUT_S
-            while any(process.poll() is None for process in stopping) and time.monotonic() < deadline:
-                if len(running.asked_to_stop) > n_asked:
-                    n_asked = len(running.asked_to_stop)
-                    for process in stopping:
-                        _signal_group(process, signal.SIGTERM)  # Said twice, the worker hands its runs back.
-                time.sleep(POLL_S / 10)
-            for process in stopping:
-                _signal_group(process, signal.SIGKILL)
-                process.wait()
-
-    def _log(self, name: str) -> Path:
-        return self.home / "logs" / f"{name}.log"
+        for names, grace_s in ((["worker"], self.grace_s), (["webserver", "daemon"], 0.0)):
+            services = [running.services[name] for name in names if name in running.services]
+            _stop_together(services, grace_s + STOP_TIMEOUT_S, running.asked_to_stop)
 
 
 def webserver_command(environment: Mapping[str, str], host: str, port: int) -> list[str]:
@@ -251,7 +244,7 @@ def webserver_command(environment: Mapping[str, str], host: str, port: int) -> l
 
 
 def become_webserver(environment: Mapping[str, str], host: str, port: int) -> NoReturn:
-    """Be Dagster's webserver from here on, in this process; whoever started us keeps it up."""
+    """Replace this process by Dagster's webserver; a container or systemd keeps it running. Decision 82."""
     command = webserver_command(environment, host, port)
     os.execve(_program(command[0]), command, {**os.environ, **environment})  # noqa: S606  (the program is Dagster's own)
 
@@ -264,81 +257,47 @@ def _program(name: str) -> str:
     return str(Path(sys.executable).parent / name)
 
 
+def _error_of(maintain: Callable[[], None]) -> str:
+    """The error of a call that may fail and is repeated later; empty if it went well."""
+    try:
+        maintain()
+    except (FtmError, SQLAlchemyError, DagsterPostgresException) as error:
+        return str(error)
+    return ""
+
+
 def stop_services(home: Path, grace_s: float) -> bool:
-    """Stop the services that another process keeps up or, killed, has left behind; returns False if there were none.
+    """Stop the services that another process keeps running or, killed, has left; returns False if there were none.
 
     grace_s: how long the worker lets runs go on
     raises:  FtmError
     """
-    pid = _holder(home)
+    lock = _lock(home)
+    pid = lock.owner()
     if pid is not None:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + grace_s + 5 * STOP_TIMEOUT_S
-        while _holder(home) == pid:
+        while lock.owner() == pid:
             if time.monotonic() > deadline:
                 raise FtmError(f"process {pid}, which keeps the services up, does not stop; end it with: kill -9 {pid}")
             time.sleep(POLL_S)
     if not processes_of(home):
         return pid is not None
-    with _alone(home):
+    with _exclusive(home):
         _end_leftovers(home)
     return True
 
 
 def processes_of(home: Path) -> list[int]:
-    """The living processes that carry the mark of this home, whoever started them; none where there is no /proc."""
+    """The running processes that carry the mark of this home, whatever started them; none where there is no /proc."""
     mark = os.fsencode(f"{MARK}={home.resolve()}")
     found = []
     for process in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):  # It has ended, or is somebody else's.
+        with suppress(OSError):  # It has ended, or belongs to another user.
             if mark in (process / "environ").read_bytes().split(b"\0"):
                 found.append(int(process.name))
     return found
-
-
-def end_abandoned_runs(instance: "dg.DagsterInstance") -> None:
-    """End runs whose processes are gone, which else would count as running for ever and keep others waiting.
-
-    To be called while no daemon is up: then all runs that have begun in a process of their own are such.
-    """
-    from dagster import DagsterRunStatus, RunsFilter
-
-    begun = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
-    for run in _with_processes(instance, RunsFilter(statuses=begun)):
-        if run.status is DagsterRunStatus.CANCELING:
-            # Dagster might run a failed one again.
-            instance.report_run_canceled(run, "The process that executed this run was killed.")
-        else:
-            instance.report_run_failed(
-                run, "The process that executed this run was killed; start it again unless Dagster does."
-            )
-
-
-def end_stuck_runs(instance: "dg.DagsterInstance") -> None:
-    """Fail runs whose own process never began, because the code server that should have started it has gone.
-
-    Dagster watches over runs only once they have begun.
-    """
-    from dagster import DagsterRunStatus, RunsFilter
-    from dagster._core.launcher import WorkerStatus
-    from dagster._core.storage.tags import GRPC_INFO_TAG
-
-    long_ago = datetime.now(UTC) - timedelta(seconds=STUCK_S)
-    for run in _with_processes(instance, RunsFilter(statuses=[DagsterRunStatus.STARTING], updated_before=long_ago)):
-        health = instance.run_launcher.check_run_worker_health(run)
-        if GRPC_INFO_TAG not in run.tags or health.status is not WorkerStatus.RUNNING:
-            instance.report_run_failed(run, "The run's process never began: who should have started it has gone.")
-
-
-def _with_processes(instance: "dg.DagsterInstance", wanted: "dg.RunsFilter") -> "list[dg.DagsterRun]":
-    """Of the wanted runs those that a code server of ours started: none of commands, of the worker, of a cluster."""
-    from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher, is_of_command
-
-    launcher = instance.run_launcher
-    if not isinstance(launcher, SingleGpuRunLauncher):
-        return []  # Its runs outlive us, or die as it says.
-    return [run for run in instance.get_runs(wanted) if not is_of_command(run) and not launcher.needs_worker(run)]
 
 
 def _check_address(host: str, port: int) -> None:
@@ -352,9 +311,20 @@ def _check_address(host: str, port: int) -> None:
         raise CannotListen(host, port, error.strerror or str(error)) from error
 
 
-def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, number)
+def _stop_together(services: Sequence[Service], timeout_s: float, asked_to_stop: Sequence[int]) -> None:
+    """Ask services to stop, and kill those that have not after the timeout."""
+    for service in services:
+        service.signal(signal.SIGTERM)
+    n_asked, deadline = len(asked_to_stop), time.monotonic() + timeout_s
+    while any(service.exit_status() is None for service in services) and time.monotonic() < deadline:
+        if len(asked_to_stop) > n_asked:
+            n_asked = len(asked_to_stop)
+            for service in services:
+                service.signal(signal.SIGTERM)  # Asked twice, the worker hands its runs back.
+        time.sleep(POLL_S / 10)
+    for service in services:
+        service.signal(signal.SIGKILL)
+        service.process.wait()
 
 
 def _last_lines(log: Path, n: int) -> list[str]:
@@ -372,78 +342,33 @@ def _end_leftovers(home: Path) -> None:
 
 
 @contextmanager
-def _noting_signals() -> Iterator[list[int]]:
-    """The signals that ask to stop, as they come. They interrupt nothing, so that whoever is told can end in order."""
-    came: list[int] = []
+def _collected_signals() -> Iterator[list[int]]:
+    """The signals that ask to stop, as they arrive. They interrupt nothing, so that all can end in order."""
+    received: list[int] = []
 
-    def note(number: int, _frame: FrameType | None) -> None:
-        came.append(number)
+    def collect(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
 
     numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    # Whoever says nohup means it.
-    before = {n: signal.signal(n, note) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
+    # nohup ignores SIGHUP, and so do we then.
+    before = {n: signal.signal(n, collect) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
-        yield came
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+def _lock(home: Path) -> PidLock:
+    return PidLock(home / "up.lock", LOCK_TIMEOUT_S)
+
+
 @contextmanager
-def _alone(home: Path) -> Iterator[None]:
+def _exclusive(home: Path) -> Iterator[None]:
     """The sole right to start and end the services of a home. raises: AlreadyUp"""
-    home.mkdir(parents=True, exist_ok=True)
-    with (home / "up.lock").open("a+") as lock:
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
-        # Others take it for a moment, to see whether it is free.
-        while not _locked(lock, fcntl.LOCK_EX):
-            if time.monotonic() > deadline:
-                raise AlreadyUp(home, _noted(home))
-            time.sleep(POLL_S / 10)
-        lock.truncate(0)
-        lock.write(f"{os.getpid()} {_born(os.getpid())}")
-        lock.flush()
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(_lock(home).held())
+        except LockHeld as error:
+            raise AlreadyUp(home, error.pid) from None
         yield
-
-
-def _holder(home: Path) -> int | None:
-    """The process that keeps the services up: whoever holds the lock, not whoever once wrote its number.
-
-    raises: FtmError if the lock is held by nobody who says so
-    """
-    try:
-        lock = (home / "up.lock").open("r")
-    except FileNotFoundError:
-        return None
-    with lock:
-        deadline = time.monotonic() + LOCK_TIMEOUT_S
-        while not _locked(lock, fcntl.LOCK_SH):
-            pid = _noted(home)
-            if pid is not None:
-                return pid
-            if time.monotonic() > deadline:
-                raise FtmError(f"{home / 'up.lock'} is held by an unknown process; find it with: fuser {lock.name}")
-            time.sleep(POLL_S / 10)
-    return None
-
-
-def _locked(lock: TextIO, how: int) -> bool:
-    try:
-        fcntl.flock(lock, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _noted(home: Path) -> int | None:
-    """The living process that has written its number; None if it has not yet, or is the one before, who was killed."""
-    pid, _, born = (home / "up.lock").read_text().partition(" ")
-    return int(pid) if pid and _born(int(pid)) == born else None
-
-
-def _born(pid: int) -> str:
-    """What tells a process from a later one with its number: when it started; empty if that cannot be told."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
-    except OSError:
-        return ""

@@ -1,4 +1,4 @@
-"""What a process and its children tell each other: messages, environment, how one has ended."""
+"""What a process and its children share: messages, environment, how a child has ended."""
 
 import ctypes
 import os
@@ -16,9 +16,9 @@ Waitable: TypeAlias = Connection | socket.socket | int
 
 
 def die_with(parent: int) -> None:
-    """Let the kernel kill this process when its parent dies. parent: the process that it should be a child of"""
+    """Let the kernel kill this process when its parent dies. parent: the process that should be its parent"""
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # It died before the kernel knew.
+    if os.getppid() != parent:  # It died before the kernel was asked.
         os._exit(1)
 
 

@@ -1,4 +1,4 @@
-"""The way from a lane to a process of the worker's."""
+"""Connections from a lane to a process of the worker."""
 
 import time
 from collections.abc import Iterator
@@ -8,34 +8,34 @@ from multiprocessing.connection import Client, Connection
 
 from ftm_assets.errors import FtmError
 
-_ASK_AGAIN_S = 0.2
+_RETRY_S = 0.2
 
 
 class ProcessGone(FtmError):
-    """A process of the worker's did not come back."""
+    """A process of the worker has ended and was not started again in time."""
 
     def __init__(self, name: str, waited_s: float) -> None:
-        super().__init__(f"no {name} for {waited_s:.0f} s; see what the worker says: ftm worker status")
+        super().__init__(f"no {name} for {waited_s:.0f} s; see why with: ftm worker status")
 
 
 @dataclass
 class IpcClient:
     """Connections to a socket, opened when they are used and kept for the next use.
 
-    name:       of the process, for people
-    patience_s: how long one that is gone is waited for
+    name:      of the process, for people
+    timeout_s: how long to wait for a process that is gone
     """
 
     address: str
     name: str
-    patience_s: float
+    timeout_s: float
     _kept: Connection | None = field(default=None, init=False, repr=False)
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A connection that nobody else uses while the block runs. raises: ProcessGone
+        """A connection that nothing else uses during the block. raises: ProcessGone
 
-        An interrupt in between leaves half an answer in it, so that it is not used again after any exception.
+        After any exception the connection is closed: an interrupt may have left half an answer in it.
         """
         connection, self._kept = self._kept or self._connect(), None
         try:
@@ -51,6 +51,6 @@ class IpcClient:
             try:
                 return Client(self.address)
             except OSError:
-                if time.monotonic() - started > self.patience_s:
-                    raise ProcessGone(self.name, self.patience_s) from None
-                time.sleep(_ASK_AGAIN_S)
+                if time.monotonic() - started > self.timeout_s:
+                    raise ProcessGone(self.name, self.timeout_s) from None
+                time.sleep(_RETRY_S)

@@ -9,7 +9,7 @@ from ftm_assets.assets.sensors import complete_quarters, default_status
 from ftm_assets.assets.transcripts import NoSource, TranscriptSettings, load_quarter
 from ftm_assets.definitions import defs as shipped
 from ftm_assets.errors import FtmError
-from ftm_assets.operations import in_process as runs
+from ftm_assets.operations.ingest import ingest_quarters
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.settings import Settings
 from ftm_assets.storage.maintain.deletion import drop_quarter
@@ -36,7 +36,7 @@ def loaded(defs: dg.Definitions, instance: dg.DagsterInstance, database: Databas
 
 
 def ingest(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, source: Path) -> None:
-    list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
+    list(ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
 
 
 def checks_of(result: dg.ExecuteInProcessResult) -> dict[str, tuple[bool, dg.AssetCheckSeverity]]:

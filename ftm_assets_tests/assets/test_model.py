@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from ftm_assets.definitions import build_definitions
 from ftm_assets.llm.prompting import NoLanguageModel
 from ftm_assets.llm.protocol import LanguageModel, NoAnswer, Question
-from ftm_assets.operations import in_process as runs
+from ftm_assets.operations.ingest import ingest_quarters
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.report.page import render, warnings_of
 from ftm_assets.storage.read.llm_spending import (
@@ -51,7 +51,7 @@ def run(defs: dg.Definitions, database: Database, tmp_path: Path) -> Run:
         nonlocal graph
         graph = build_definitions(database, HashEncoder(), model)
         with dg.DagsterInstance.ephemeral() as instance:
-            list(runs.ingest_quarters(graph, instance, database, [QUARTER], {"source": str(source)}))
+            list(ingest_quarters(graph, instance, database, [QUARTER], {"source": str(source)}))
             told: dict[str, Any] = {}
             for job in jobs:
                 keys = [firm_quarter_key(k, QUARTER) for k in instance.get_dynamic_partitions("firm")]

@@ -10,7 +10,8 @@ from ftm_assets.cli.cost import planned_topics
 from ftm_assets.definitions import build_definitions
 from ftm_assets.llm.client import Caps
 from ftm_assets.llm.cost_estimate import Rates, estimate
-from ftm_assets.operations import in_process as runs
+from ftm_assets.operations.backfill.executor import run_themes
+from ftm_assets.operations.ingest import ingest_quarters
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
 from ftm_assets.simulated.server import SimulatedModel, running
@@ -52,11 +53,11 @@ def run(database: Database, provider: SimulatedModel, source: Path, caps: Caps =
         dg.DagsterInstance.ephemeral() as instance,
     ):
         defs = build_definitions(database, HashEncoder(), model)
-        list(runs.ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
+        list(ingest_quarters(defs, instance, database, [QUARTER], {"source": str(source)}))
         for firm_key in instance.get_dynamic_partitions("firm"):
             job = defs.resolve_job_def("firm_quarter")
             assert job.execute_in_process(instance=instance, partition_key=firm_quarter_key(firm_key, QUARTER)).success
-        runs.run_themes(defs, instance, QUARTER)
+        run_themes(defs, instance, QUARTER)
 
 
 @pytest.mark.usefixtures("defs")

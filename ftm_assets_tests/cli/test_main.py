@@ -19,7 +19,8 @@ from ftm_assets.cli.main import app
 from ftm_assets.definitions import build_definitions
 from ftm_assets.encoder import Encoder, SentenceTransformerEncoder
 from ftm_assets.errors import FtmError
-from ftm_assets.operations import by_daemon as backfills
+from ftm_assets.operations.backfill import by_daemon as backfills
+from ftm_assets.operations.backfill.plan import OtherBackfill
 from ftm_assets.storage.read.resolve import NoCall
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.stages.sentences import VectorsArchived
@@ -159,7 +160,7 @@ def test_a_backfill_that_dagster_carries_out_is_joined_only_if_it_does_what_is_a
     backfill_id = backfills.begin(defs, instance, "2021Q4", ["ACME-7"])
     lacks = f"carries out backfill {backfill_id} of 2021Q4, which does not "
     for options, what in ((["--firm", "crane"], "hold CRN-9"), (["--reencode"], "begin with new vectors")):
-        with pytest.raises(backfills.OtherBackfill, match=lacks + what):
+        with pytest.raises(OtherBackfill, match=lacks + what):
             ftm("backfill", "2021Q4", *options)
 
     instance.wipe_daemon_heartbeats()

@@ -3,7 +3,7 @@ import psycopg
 import pytest
 from dagster._core.execution.backfill import BulkActionStatus
 
-from ftm_assets.operations import by_daemon as backfills
+from ftm_assets.operations.backfill import by_daemon as backfills
 from ftm_assets.storage.server.embedded import EmbeddedServer
 from ftm_assets_tests.cli.test_main import ftm
 

@@ -14,8 +14,11 @@ from ftm_assets.errors import FtmError
 from ftm_assets.llm.prices import PriceUnknown
 from ftm_assets.llm.prompting import NoLanguageModel
 from ftm_assets.llm.protocol import LanguageModel, NoAnswer, Question
-from ftm_assets.operations import by_daemon as backfills
-from ftm_assets.operations import in_process as runs
+from ftm_assets.operations import instance as dagster_instance
+from ftm_assets.operations.backfill import by_daemon as backfills
+from ftm_assets.operations.backfill.executor import NoModel
+from ftm_assets.operations.backfill.plan import FIRM_ASSETS, SUMMARY_ASSETS, OtherBackfill
+from ftm_assets.operations.backfill.state import read_state
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder
@@ -51,7 +54,7 @@ def test_summaries_of_keywords_are_not_stale_by_themselves(
 ) -> None:
     model = Replying()
     use(model)
-    assert runs.firms_to_do(instance, database, "2021Q4") == []
+    assert read_state(instance, database, "2021Q4").to_do == ()
     ftm("backfill", "2021Q4")
     assert model.asked == []
 
@@ -136,7 +139,7 @@ def test_one_firm_may_be_named(use: Use, database: Database) -> None:
 
 @pytest.mark.usefixtures("by_keywords")
 def test_without_a_model_it_says_what_to_set() -> None:
-    with pytest.raises(runs.NoModel, match="set FTM_LLM_MODEL and FTM_LLM_API_KEY"):
+    with pytest.raises(NoModel, match="set FTM_LLM_MODEL and FTM_LLM_API_KEY"):
         ftm("backfill", "2021Q4", "--upgrade-summaries")
     for other in ("--all", "--reencode"):
         with pytest.raises(FtmError, match="leave out --all and --reencode"):
@@ -156,18 +159,18 @@ def test_the_daemon_is_asked_for_summaries_alone(
     use: Use, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     defs = use(Replying())
-    monkeypatch.setattr(backfills, "POLL_S", 0.0)
+    monkeypatch.setattr(dagster_instance, "POLL_S", 0.0)
     keys = ["ACME-7", "CRN-9"]
-    backfill_id = backfills.begin(defs, instance, "2021Q4", keys, runs.SUMMARY_ASSETS, ONLY_MISSING)
+    backfill_id = backfills.begin(defs, instance, "2021Q4", keys, SUMMARY_ASSETS, ONLY_MISSING)
     backfill = instance.get_backfill(backfill_id)
-    assert backfill is not None and backfill.asset_selection == list(runs.SUMMARY_ASSETS)
+    assert backfill is not None and backfill.asset_selection == list(SUMMARY_ASSETS)
     assert backfill.run_config == ONLY_MISSING
     assert backfills.firms_of(instance, backfill_id) == set(keys)
-    assert backfills.firms_of(instance, backfill_id, runs.FIRM_ASSETS) == set()
+    assert backfills.firms_of(instance, backfill_id, FIRM_ASSETS) == set()
     assert backfills.n_firms(instance, backfill_id) == 2
 
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "BACKFILL", None, None))
-    with pytest.raises(backfills.OtherBackfill, match="does not hold DUNE-10"):
+    with pytest.raises(OtherBackfill, match="does not hold DUNE-10"):
         ftm("backfill", "2021Q4", "--upgrade-summaries")
-    with pytest.raises(backfills.OtherBackfill, match="does not make more than summaries of ACME-7"):
+    with pytest.raises(OtherBackfill, match="does not make more than summaries of ACME-7"):
         ftm("backfill", "2021Q4", "--all", "--firm", "acme")

@@ -2,6 +2,7 @@ import csv
 import io
 import json
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -33,7 +34,7 @@ def working(queue: RunQueue) -> Iterator[None]:
     now = datetime.now(UTC)
     said = worker(
         started_at=now - timedelta(seconds=100),
-        said_at=now - timedelta(seconds=3),
+        reported_at=now - timedelta(seconds=3),
         encoder="all-MiniLM-L6-v2@0123456789abcdef",
         n_loads=1,
         n_texts=45_000,
@@ -45,12 +46,12 @@ def working(queue: RunQueue) -> Iterator[None]:
         lane(2, since=now, busy_s=10.0),
         lane(3, pid=0, since=now),
     ]
-    queue.put("waits", clicked=False, priority=0)
-    queue.put("clicked", clicked=True, priority=0)
+    queue.put("waits", interactive=False, priority=0)
+    queue.put("interactive", interactive=True, priority=0)
     for minute, error in enumerate(["out of memory", "run 7: Its lane ended.", "out of memory"]):
-        queue.complain(error, datetime(2021, 11, 1, 9, minute, tzinfo=UTC))
+        queue.log_error(error, datetime(2021, 11, 1, 9, minute, tzinfo=UTC))
     with queue.lock("process 70 on box"):
-        queue.say(said, lanes)
+        queue.report_status(said, lanes)
         yield
 
 
@@ -58,8 +59,7 @@ def working(queue: RunQueue) -> Iterator[None]:
 def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
     said = ftm("worker", "status")
     for fact in (
-        "waiting: 2 runs, 1 of them clicked",
-        "worker: process 70 on box, working; up for 100 s, said this 3 s ago",
+        "waiting: 2 runs, 1 of them interactive",
         "model: all-MiniLM-L6-v2@0123456789abcdef on auto, loaded 1 times",
         "texts: 45,000 encoded, 1,500 a second; GPU memory: 1.5 GiB",
         "last errors, UTC:\n  2021-11-01 09:02:00 (2 times) out of memory\n",
@@ -67,6 +67,8 @@ def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
         "run-of-acme",
     ):
         assert fact in said
+    # Later by as much as the command takes.
+    assert re.search(r"worker: process 70 on box, working; up for 10\d s, reported [3-9] s ago\n", said)
     assert "restart it" not in said
 
 
@@ -77,7 +79,7 @@ def test_status_says_how_the_language_model_does(queue: RunQueue, n_unpriced: in
     told = Progress(70, 4, 60, 50, n_unpriced, 2, 14, 12_000, 3_400, 0.256, "down", "api.x.ai: ConnectError")
     settings = {**Settings().of_worker(), "FTM_LLM_MODEL": "grok-9"}
     with queue.lock("process 70 on box"):
-        queue.say(worker(settings=settings, model=asdict(told)), [])
+        queue.report_status(worker(settings=settings, model=asdict(told)), [])
         said = ftm("worker", "status")
     assert (
         f"language model: grok-9, down; 14 questions under way, 50 replies{unpriced} to 60 requests, 4 reused, "
@@ -106,15 +108,15 @@ def test_a_worker_with_other_settings_is_to_be_restarted(monkeypatch: pytest.Mon
 
 
 def test_without_a_worker_status_says_what_waits_and_what_to_do(queue: RunQueue) -> None:
-    queue.put("waits", clicked=False, priority=0)
-    queue.complain("the machine is on fire", datetime(2021, 11, 1, tzinfo=UTC))
+    queue.put("waits", interactive=False, priority=0)
+    queue.log_error("the machine is on fire", datetime(2021, 11, 1, tzinfo=UTC))
     result = CliRunner().invoke(app, ["worker", "status"])
-    assert "waiting: 1 runs, 0 of them clicked" in result.stdout
+    assert "waiting: 1 runs, 0 of them interactive" in result.stdout
     assert "the machine is on fire" in result.stdout, "why it is gone"
     assert "no GPU worker is running; start it with: ftm worker" in str(result.exception)
 
 
 def test_what_a_worker_that_has_gone_had_said_is_not_shown(queue: RunQueue) -> None:
-    queue.say(worker(), [lane(1)])
+    queue.report_status(worker(), [lane(1)])
     with pytest.raises(FtmError, match="no GPU worker is running"):
         ftm("worker", "status")

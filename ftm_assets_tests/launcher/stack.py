@@ -23,7 +23,9 @@ from dagster._core.launcher import LaunchRunContext
 
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.queue import Launch, RunQueue, WorkerReport
-from ftm_assets.operations.in_process import FIRM_ASSETS, dagster_environment, ingest_quarters
+from ftm_assets.operations.backfill.plan import FIRM_ASSETS
+from ftm_assets.operations.ingest import ingest_quarters
+from ftm_assets.operations.instance import dagster_environment
 from ftm_assets.operations.services import MARK, processes_of
 from ftm_assets.partitions import firm_quarter_key, firm_quarters
 from ftm_assets.settings import Settings, with_database
@@ -142,9 +144,9 @@ class Box:
 
         def ready() -> object:
             assert self.works(), f"the worker ended\n{self.log('worker')}"
-            worker, lanes = self.queue.said()
+            worker, lanes = self.queue.last_status()
             alive = set(self.lane_pids())
-            return worker and f"process {pid} " in worker.holder and alive and {lane.pid for lane in lanes} == alive
+            return worker and f"process {pid} " in worker.owner and alive and {lane.pid for lane in lanes} == alive
 
         wait_for(ready, 60, "worker with lanes")
 
@@ -166,8 +168,8 @@ class Box:
         """End the connection that holds the worker's lock, as a restart of the server does."""
         end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s"
         with psycopg.connect(with_database(self.database.url(), "dagster"), autocommit=True) as connection:
-            connection.execute(end, [self.queue.holder()])
-        wait_for(lambda: self.queue.holder() is None, 5, "free lock")
+            connection.execute(end, [self.queue.owner()])
+        wait_for(lambda: self.queue.owner() is None, 5, "free lock")
 
     def signal(self, number: int) -> None:
         """Send a signal to the worker."""
@@ -197,16 +199,16 @@ class Box:
     @property
     def said(self) -> WorkerReport:
         """What the worker last said of itself."""
-        worker, _ = self.queue.said()
+        worker, _ = self.queue.last_status()
         assert worker is not None
         return worker
 
     def lane_pid(self, run_id: str) -> int:
         """The process that a run is in."""
-        pids = [lane.pid for lane in self.queue.said()[1] if lane.run_id == run_id]
+        pids = [lane.pid for lane in self.queue.last_status()[1] if lane.run_id == run_id]
 
         def found() -> bool:
-            pids[:] = [lane.pid for lane in self.queue.said()[1] if lane.run_id == run_id]
+            pids[:] = [lane.pid for lane in self.queue.last_status()[1] if lane.run_id == run_id]
             return bool(pids)
 
         wait_for(found, 20, "lane that says it has the run")

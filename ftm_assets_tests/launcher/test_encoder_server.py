@@ -17,10 +17,10 @@ import pytest
 from ftm_assets.encoder import SentenceTransformerEncoder, batches
 from ftm_assets.launcher.encoder_server import (
     DIGEST_SIZE,
+    CrashHistory,
     EncoderFailed,
-    Failed,
-    Loaded,
-    Past,
+    EncoderFailure,
+    ModelLoaded,
     RemoteEncoder,
     encoder_process,
 )
@@ -62,9 +62,10 @@ def serve(address: str) -> Iterator[Callable[[str], Connection]]:
 
     def serve(model: str) -> Connection:
         ours, theirs = _SPAWN.Pipe()
-        over = _SPAWN.RawArray("c", DIGEST_SIZE + 1)
+        in_progress = _SPAWN.RawArray("c", DIGEST_SIZE + 1)
         process = _SPAWN.Process(
-            target=encoder_process, args=(theirs, over, os.getpid(), address, model, "cpu", "auto", Past())
+            target=encoder_process,
+            args=(theirs, in_progress, os.getpid(), address, model, "cpu", "auto", CrashHistory()),
         )
         process.start()
         started.append((process, ours))
@@ -79,7 +80,7 @@ def serve(address: str) -> Iterator[Callable[[str], Connection]]:
 
 def served_at(address: str) -> RemoteEncoder:
     """The encoder as a lane has it, less patient."""
-    return RemoteEncoder(address, patience_s=10.0)
+    return RemoteEncoder(address, timeout_s=10.0)
 
 
 def ours(encoder: str) -> str:
@@ -196,9 +197,9 @@ def test_a_model_that_cannot_be_loaded_is_told_to_who_asks_and_tried_again_by_th
         _ = served.revision
     recorded.touch()
     assert served.encode(["Freight."]).tobytes() == HashEncoder().encode(["Freight."]).tobytes()
-    told = list(iter(lambda: receive(worker), None))
-    assert isinstance(told[0], Failed) and told[0].why.endswith("the model is not there; put it there")
-    assert Loaded("absent", "1") in told
+    reports = list(iter(lambda: receive(worker), None))
+    assert isinstance(reports[0], EncoderFailure) and reports[0].reason.endswith("the model is not there; put it there")
+    assert ModelLoaded("absent", "1") in reports
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_whatever_is_wrong_with_the_model_runs_are_told_and_do_not_wait(
 ) -> None:
     serve(model)
     with pytest.raises(EncoderFailed, match=why):
-        RemoteEncoder(address, patience_s=5.0).encode(TEXTS)
+        RemoteEncoder(address, timeout_s=5.0).encode(TEXTS)
 
 
 def test_a_request_that_fails_harms_no_other(serve: Callable[[str], Connection], address: str) -> None:
@@ -225,7 +226,7 @@ def test_a_request_that_fails_harms_no_other(serve: Callable[[str], Connection],
         served.encode(["bad", *TEXTS[:31]])
     for well in (served, other):
         assert well.encode(TEXTS).tobytes() == HashEncoder().encode(TEXTS).tobytes()
-    assert Failed(why) in list(iter(lambda: receive(worker), None))
+    assert EncoderFailure(why) in list(iter(lambda: receive(worker), None))
 
 
 def test_who_is_interrupted_while_he_waits_asks_anew_and_the_process_forgets_what_he_asked(
@@ -261,8 +262,8 @@ def test_a_process_that_comes_later_is_waited_for(serve: Callable[[str], Connect
 
 
 def test_a_process_that_never_comes_is_given_up(address: str) -> None:
-    with pytest.raises(ProcessGone, match="no encoder process for 1 s; see what the worker says: ftm worker status"):
-        RemoteEncoder(address, patience_s=1.0).encode(TEXTS)
+    with pytest.raises(ProcessGone, match="no encoder process for 1 s; see why with: ftm worker status"):
+        RemoteEncoder(address, timeout_s=1.0).encode(TEXTS)
 
 
 # The process as the worker keeps it
@@ -302,7 +303,7 @@ def test_a_process_that_is_killed_in_a_request_is_started_again_and_the_request_
     kept = keep(ours("slow"))
     process = kept.process
     kept.until(lambda: process.n_loads == 1)
-    assert process.loaded == Loaded("hash", "1")
+    assert process.loaded == ModelLoaded("hash", "1")
     served_at(address).encode(TEXTS)
     kept.until(lambda: process.progress.n_texts == 100)
     with ThreadPoolExecutor(1) as threads:
@@ -378,7 +379,7 @@ def test_what_is_broken_for_good_fails_requests_with_what_it_said(
 def test_a_process_that_hangs_is_killed_and_its_request_refused_in_the_end(
     keep: Callable[[str], Kept], address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(EncoderProcess, "silence_s", 2.0)
+    monkeypatch.setattr(EncoderProcess, "timeout_s", 2.0)
     kept = keep(ours("Hanging"))
     with ThreadPoolExecutor(2) as threads:
         well, ill = (threads.submit(served_at(address).encode, [text]) for text in ("well", "endless"))

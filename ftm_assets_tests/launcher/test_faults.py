@@ -112,7 +112,7 @@ def test_a_run_that_is_resumed_while_it_is_in_a_lane_is_not_begun_twice(box: Box
     box.wait_until_came(firm)
 
     # The daemon saw no worker, and says so when the next one has taken the run up.
-    box.queue.put(run_id, clicked=True, priority=0)
+    box.queue.put(run_id, interactive=True, priority=0)
     time.sleep(2)
     box.withdraw(firm)
 
@@ -129,7 +129,7 @@ def test_a_run_in_a_lane_is_not_begun_twice_when_the_worker_lost_its_lock_for_a_
 
     box.signal(signal.SIGSTOP)
     box.break_lock()
-    box.queue.put(run_id, clicked=True, priority=0)  # As the monitor does, which sees no worker just now.
+    box.queue.put(run_id, interactive=True, priority=0)  # As the monitor does, which sees no worker just now.
     found = box.queue.find(run_id)
     assert found and found.lane is None
     box.signal(signal.SIGCONT)
@@ -139,7 +139,7 @@ def test_a_run_in_a_lane_is_not_begun_twice_when_the_worker_lost_its_lock_for_a_
 
     assert box.end([run_id]) == ["SUCCESS"]
     assert len(box.came(firm)) == 1
-    assert box.queue.holder() is not None
+    assert box.queue.owner() is not None
 
 
 @pytest.mark.parametrize("freed_by", ["worker", "launcher"])
@@ -152,8 +152,8 @@ def test_a_run_that_ends_each_worker_fails_in_the_end(box: Box, freed_by: str) -
         box.wait_until_came(firm, n=n)
         box.kill("worker")
         if freed_by == "launcher":
-            wait_for(lambda: box.queue.holder() is None, 10, "death of the worker")
-            box.queue.put(run_id, clicked=True, priority=0)
+            wait_for(lambda: box.queue.owner() is None, 10, "death of the worker")
+            box.queue.put(run_id, interactive=True, priority=0)
         box.hire()
 
     assert box.end([run_id]) == ["FAILURE"]
@@ -218,7 +218,7 @@ def test_a_killed_postgres_costs_no_more_than_the_runs_in_flight(box: Box) -> No
     assert box.processes["worker"].poll() is None
     assert box.processes["daemon"].poll() is None
     assert box.n_loads() == loads
-    assert box.queue.holder() is not None, "the worker has its lock again"
+    assert box.queue.owner() is not None, "the worker has its lock again"
 
 
 def test_at_a_spot_notice_runs_in_lanes_end_and_others_wait_for_the_next_worker(box: Box) -> None:
@@ -321,7 +321,7 @@ def test_a_model_that_cannot_be_loaded_fails_runs_with_that_reason(box: Box) -> 
 
     assert box.end([run_id], 30) == ["FAILURE"]
     assert "out of memory on the device" in box.events(run_id)
-    assert any("out of memory on the device" in error.said for error in box.queue.errors()), "the worker says it too"
+    assert any("out of memory on the device" in error.message for error in box.queue.errors()), "the worker says it too"
     (box.orders / "no model").unlink()
     assert box.end(box.launch([mended])) == ["SUCCESS"], "without a new worker"
 

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus as Status
 
-from ftm_assets.launcher.lanes import Lanes, RunLeft, fitting_lanes
+from ftm_assets.launcher.lanes import Lanes, RunReturned, fitting_lanes
 from ftm_assets.launcher.queue import Launch
 from ftm_assets.operations.services import MARK, processes_of
 from ftm_assets_tests.launcher import jobs
@@ -27,7 +27,7 @@ class Started:
         self.lanes = Lanes(
             folder, n, jobs.__name__, lane_runs, lane_bytes, {"FTM_ENCODER_ADDRESS": "encoder's address"}
         )
-        self.left: list[RunLeft] = []
+        self.left: list[RunReturned] = []
 
     def until(self, condition: Callable[[], object]) -> None:
         deadline = time.monotonic() + 30
@@ -46,7 +46,7 @@ class Started:
         """Let the first lane execute the run; why it has not ended, if it has not."""
         self.give(run_id)
         self.until(lambda: any(left.launch.run_id == run_id for left in self.left))
-        return self.left[-1].why
+        return self.left[-1].reason
 
     @property
     def pid(self) -> int:
@@ -158,7 +158,7 @@ def test_a_lane_that_grew_too_much_is_replaced_after_its_run_and_killed_at_twice
     fat = lanes.pid
     lanes.give(new_run(instance, "eat_job", mb=60, for_s=0.3))
     measure_until(lambda: lanes.left)
-    assert lanes.left[0].why == ""
+    assert lanes.left[0].reason == ""
 
     thin = lanes.pid
     for _ in range(2):
@@ -168,7 +168,7 @@ def test_a_lane_that_grew_too_much_is_replaced_after_its_run_and_killed_at_twice
 
     lanes.give(new_run(instance, "eat_job", mb=120, for_s=60.0))
     measure_until(lambda: len(lanes.left) == 4)
-    why = lanes.left[3].why
+    why = lanes.left[3].reason
     assert why.startswith("Its lane grew by ") and why.endswith("the limit is 100 (FTM_LANE_MEMORY).")
     assert lanes.pid != thin
 
@@ -188,9 +188,9 @@ def test_an_interrupted_run_ends_if_that_was_asked_for_and_its_lane_goes_on(
     lanes = start()
     pid = lanes.pid
     assert status_of(instance, interrupted(canceling=True)) is Status.CANCELED
-    assert lanes.left[-1].why == ""
+    assert lanes.left[-1].reason == ""
     assert status_of(instance, interrupted(canceling=False)) is Status.STARTED
-    assert lanes.left[-1].why.startswith("Its lane could not end it")
+    assert lanes.left[-1].reason.startswith("Its lane could not end it")
     lanes.lanes.interrupt(lanes.lanes.lanes[0])
     assert lanes.execute(new_run(instance, "succeed_job")) == "", "an interrupt that comes too late does no harm"
     assert lanes.pid == pid
@@ -213,8 +213,8 @@ def test_when_their_parent_is_killed_all_lanes_end_and_come_again(
     os.kill(lanes.lanes._parent.pid, signal.SIGKILL)
     lanes.until(lambda: len(lanes.left) == 2)
     why = "The lanes' parent ended, killed by SIGKILL, and they with it."
-    assert {left.launch.run_id: left.why for left in lanes.left} == dict.fromkeys(runs, why)
-    assert list(lanes.lanes.complaints) == [why]
+    assert {left.launch.run_id: left.reason for left in lanes.left} == dict.fromkeys(runs, why)
+    assert list(lanes.lanes.errors) == [why]
     lanes.until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in before))
     assert lanes.execute(new_run(instance, "succeed_job")) == ""
 

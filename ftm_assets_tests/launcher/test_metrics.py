@@ -17,7 +17,7 @@ NOW = datetime(2021, 11, 1, 12, tzinfo=UTC)
 
 
 def report(**changes: object) -> Report:
-    facts = {"said_at": NOW, "started_at": NOW - timedelta(hours=1), "n_texts": 450, "encoding_s": 1.5, **changes}
+    facts = {"reported_at": NOW, "started_at": NOW - timedelta(hours=1), "n_texts": 450, "encoding_s": 1.5, **changes}
     lanes = [
         lane(1, run_id="run", since=NOW - timedelta(seconds=3), n_runs=7, busy_s=2.5),
         lane(2, since=NOW, memory_bytes=1 << 30),

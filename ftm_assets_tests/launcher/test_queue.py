@@ -12,6 +12,35 @@ from ftm_assets.launcher.queue import SCHEMA, LaneReport, Launch, OtherVersion, 
 from ftm_assets.settings import Settings
 from ftm_assets.storage.server.database import Database
 
+# The tables as the version before created them, with rows.
+BEFORE = f"""
+    CREATE SCHEMA {SCHEMA};
+    COMMENT ON SCHEMA {SCHEMA} IS '681fcfa6ac678bed';
+    CREATE TABLE {SCHEMA}.errors (
+        said VARCHAR NOT NULL, at TIMESTAMP WITH TIME ZONE NOT NULL, n_times BIGINT DEFAULT '1' NOT NULL,
+        PRIMARY KEY (said)
+    );
+    CREATE TABLE {SCHEMA}.lanes (
+        number BIGSERIAL NOT NULL, pid BIGINT NOT NULL, run_id VARCHAR, since TIMESTAMP WITH TIME ZONE NOT NULL,
+        n_runs BIGINT NOT NULL, busy_s DOUBLE PRECISION NOT NULL, memory_bytes BIGINT NOT NULL, PRIMARY KEY (number)
+    );
+    CREATE TABLE {SCHEMA}.launches (
+        run_id VARCHAR NOT NULL, clicked BOOLEAN NOT NULL, priority BIGINT NOT NULL,
+        launched_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL, lane BIGINT,
+        attempts BIGINT DEFAULT '0' NOT NULL, cancel BOOLEAN DEFAULT false NOT NULL, PRIMARY KEY (run_id)
+    );
+    CREATE INDEX launches_order ON {SCHEMA}.launches (clicked DESC, priority DESC, launched_at);
+    CREATE TABLE {SCHEMA}.workers (
+        holder VARCHAR NOT NULL, phase VARCHAR NOT NULL, started_at TIMESTAMP WITH TIME ZONE NOT NULL,
+        said_at TIMESTAMP WITH TIME ZONE DEFAULT clock_timestamp() NOT NULL, settings JSONB NOT NULL,
+        encoder VARCHAR, n_loads BIGINT NOT NULL, n_texts BIGINT NOT NULL, encoding_s DOUBLE PRECISION NOT NULL,
+        gpu_bytes BIGINT NOT NULL, error_at TIMESTAMP WITH TIME ZONE, model JSONB, PRIMARY KEY (holder)
+    );
+    INSERT INTO {SCHEMA}.errors VALUES ('out of memory', '2021-11-01 12:00Z', 3);
+    INSERT INTO {SCHEMA}.launches (run_id, clicked, priority) VALUES ('batch', false, 0), ('interactive', true, 0);
+    INSERT INTO {SCHEMA}.workers VALUES
+        ('process 1', 'working', '2021-11-01 11:00Z', '2021-11-01 12:00Z', '{{}}', NULL, 1, 7, 1.5, 0, NULL, NULL);
+"""
 QueueFactory = Callable[[], RunQueue]
 
 
@@ -41,16 +70,16 @@ def take_all(queue: RunQueue) -> list[str]:
 
 def put(queue: RunQueue, *run_ids: str) -> None:
     for run_id in run_ids:
-        queue.put(run_id, clicked=False, priority=0)
+        queue.put(run_id, interactive=False, priority=0)
 
 
 def worker(**changes: object) -> WorkerReport:
     now = datetime(2021, 11, 1, tzinfo=UTC)
     facts: dict[str, object] = {
-        "holder": "process 1",
+        "owner": "process 1",
         "phase": "working",
         "started_at": now,
-        "said_at": now,
+        "reported_at": now,
         "settings": Settings().of_worker(),
         "encoder": None,
         "n_loads": 0,
@@ -75,13 +104,13 @@ def lane(number: int, **changes: object) -> LaneReport:
     return LaneReport(**{**facts, **changes})
 
 
-def test_clicked_runs_come_first_then_urgent_ones_then_old_ones(queue: RunQueue) -> None:
+def test_interactive_runs_come_first_then_urgent_ones_then_old_ones(queue: RunQueue) -> None:
     put(queue, "old", "young")
-    queue.put("urgent", clicked=False, priority=5)
-    queue.put("not urgent", clicked=False, priority=-1)
-    queue.put("clicked", clicked=True, priority=0)
-    queue.put("clicked and urgent", clicked=True, priority=1)
-    assert take_all(queue) == ["clicked and urgent", "clicked", "urgent", "old", "young", "not urgent"]
+    queue.put("urgent", interactive=False, priority=5)
+    queue.put("not urgent", interactive=False, priority=-1)
+    queue.put("interactive", interactive=True, priority=0)
+    queue.put("interactive and urgent", interactive=True, priority=1)
+    assert take_all(queue) == ["interactive and urgent", "interactive", "urgent", "old", "young", "not urgent"]
 
 
 def test_an_empty_queue_gives_nothing(queue: RunQueue) -> None:
@@ -188,7 +217,7 @@ def test_what_waits_is_counted_and_what_is_in_lanes_is_not(queue: RunQueue) -> N
     assert queue.waiting() == Waiting(0, 0, 0.0)
     put(queue, "in a lane", "waits")
     queue.take(1)
-    queue.put("clicked", clicked=True, priority=0)
+    queue.put("interactive", interactive=True, priority=0)
     waiting = queue.waiting()
     assert (waiting.n_runs, waiting.n_interactive) == (2, 1)
     assert 0 < waiting.oldest_s < 60
@@ -198,13 +227,13 @@ def test_what_waits_is_counted_and_what_is_in_lanes_is_not(queue: RunQueue) -> N
 
 
 def test_one_worker_has_the_lock_and_a_second_is_refused_by_its_name(queue: RunQueue, new_queue: QueueFactory) -> None:
-    assert queue.holder() is None
+    assert queue.owner() is None
     with queue.lock("process 1 on box"):
-        assert new_queue().holder() == "process 1 on box"
+        assert new_queue().owner() == "process 1 on box"
         with pytest.raises(AlreadyHeld, match="a GPU worker is running already: process 1 on box; there can be one"):
             new_queue().lock("process 2 on box")
-        assert queue.holder() == "process 1 on box"
-    assert queue.holder() is None
+        assert queue.owner() == "process 1 on box"
+    assert queue.owner() is None
     new_queue().lock("process 2 on box").release()
 
 
@@ -218,12 +247,12 @@ def test_the_lock_goes_with_the_connection_however_it_ends_and_is_taken_again_if
         ended = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE 'process %'"
         with psycopg.connect(database.url(), autocommit=True) as admin:
             assert admin.execute(ended).fetchall() == [(True,)]
-        assert queue.holder() is None
+        assert queue.owner() is None
 
     end_connection()
     assert lock.is_in_doubt(), "before anybody asks"
     assert lock.keep()
-    assert (lock.is_in_doubt(), queue.holder()) == (False, "process 1 on box")
+    assert (lock.is_in_doubt(), queue.owner()) == (False, "process 1 on box")
 
     end_connection()
     with queue.lock("process 2 on box"), pytest.raises(AlreadyHeld, match="process 2 on box"):
@@ -237,7 +266,7 @@ def test_locks_of_others_and_in_other_databases_are_no_worker(
     elsewhere = RunQueue(os.environ["FTM_DAGSTER_URL"])
     with psycopg.connect(database.url()) as other, elsewhere.lock("process 1 on box"):
         other.execute("SELECT pg_advisory_lock(70)")
-        assert queue.holder() is None
+        assert queue.owner() is None
         queue.lock("process 2 on box").release()
     elsewhere.dispose()
 
@@ -246,11 +275,11 @@ def test_locks_of_others_and_in_other_databases_are_no_worker(
 
 
 def test_what_a_worker_says_replaces_what_was_said_before(queue: RunQueue, new_queue: QueueFactory) -> None:
-    assert new_queue().said() == (None, [])
-    queue.say(worker(holder="process 1"), [lane(1), lane(2)])
-    queue.say(worker(holder="process 2", n_texts=3_000_000_000), [lane(2, run_id="run"), lane(1)])
-    said, lanes = new_queue().said()
-    assert said and (said.holder, said.n_texts) == ("process 2", 3_000_000_000)
+    assert new_queue().last_status() == (None, [])
+    queue.report_status(worker(owner="process 1"), [lane(1), lane(2)])
+    queue.report_status(worker(owner="process 2", n_texts=3_000_000_000), [lane(2, run_id="run"), lane(1)])
+    report, lanes = new_queue().last_status()
+    assert report and (report.owner, report.n_texts) == ("process 2", 3_000_000_000)
     assert [(lane.number, lane.run_id) for lane in lanes] == [(1, None), (2, "run")]
 
 
@@ -300,6 +329,26 @@ def test_a_run_that_others_have_freed_is_held_again(queue: RunQueue) -> None:
     assert found and found.lane == 2
 
 
+def test_tables_of_the_version_before_are_renamed_and_keep_their_rows(
+    new_queue: QueueFactory, database: Database
+) -> None:
+    with psycopg.connect(database.url()) as connection:
+        connection.execute(BEFORE)
+
+    queue = new_queue()
+
+    assert [(error.message, error.n_times) for error in queue.errors()] == [("out of memory", 3)]
+    report, lanes = queue.last_status()
+    assert report and (report.owner, report.n_texts, len(lanes)) == ("process 1", 7, 0)
+    assert report.reported_at == datetime(2021, 11, 1, 12, tzinfo=UTC)
+    assert (queue.waiting().n_runs, queue.waiting().n_interactive) == (2, 1)
+    assert take_all(new_queue()) == ["interactive", "batch"]
+    put(new_queue(), "of the new version")
+    with psycopg.connect(database.url()) as connection:
+        [orders] = connection.execute("SELECT indexdef FROM pg_indexes WHERE indexname = 'launches_order'").fetchall()
+    assert "interactive DESC" in orders[0]
+
+
 def test_tables_of_another_version_are_made_anew(new_queue: QueueFactory, database: Database) -> None:
     put(new_queue(), "of the old version")
     assert new_queue().find("of the old version"), "those of the same version stay"
@@ -322,9 +371,9 @@ def test_a_password_is_in_no_repr() -> None:
 def test_the_last_errors_are_kept_the_same_ones_counted(new_queue: QueueFactory) -> None:
     queue = new_queue()
     for minute in range(25):
-        queue.complain(f"lane {minute} died", datetime(2021, 11, 1, 12, minute, tzinfo=UTC))
-    queue.complain("lane 20 died", datetime(2021, 11, 1, 13, tzinfo=UTC))
+        queue.log_error(f"lane {minute} died", datetime(2021, 11, 1, 12, minute, tzinfo=UTC))
+    queue.log_error("lane 20 died", datetime(2021, 11, 1, 13, tzinfo=UTC))
     found = new_queue().errors()
     assert len(found) == 20
-    assert (found[0].said, found[0].n_times) == ("lane 20 died", 2)
-    assert [(error.said, error.n_times) for error in found[1:3]] == [("lane 24 died", 1), ("lane 23 died", 1)]
+    assert (found[0].message, found[0].n_times) == ("lane 20 died", 2)
+    assert [(error.message, error.n_times) for error in found[1:3]] == [("lane 24 died", 1), ("lane 23 died", 1)]

@@ -87,7 +87,7 @@ def test_a_launched_run_waits_in_the_queue_and_says_why_while_there_is_no_worker
     run = firm_run(instance)
     launch(launcher, run)
     found = queue.find(run.run_id)
-    assert found and (found.lane, found.clicked, found.priority) == (None, True, 0)
+    assert found and (found.lane, found.interactive, found.priority) == (None, True, 0)
     [why] = messages(instance, run.run_id)
     assert NO_WORKER in why
 
@@ -109,7 +109,7 @@ def test_a_run_has_the_priority_of_its_tag_and_none_if_that_is_no_number(
         run = firm_run(instance, tags={BACKFILL_ID_TAG: "abcdef", PRIORITY_TAG: tag})
         launch(launcher, run)
         found = queue.find(run.run_id)
-        assert found and (found.clicked, found.priority) == (False, priority)
+        assert found and (found.interactive, found.priority) == (False, priority)
 
 
 def test_a_click_during_a_backfill_is_next(
@@ -192,7 +192,7 @@ def test_the_health_of_a_run_is_that_of_whoever_has_it(
         queue.take(1)
         assert health() is WorkerStatus.RUNNING
     assert health() is WorkerStatus.FAILED
-    assert "has gone while the run was in a lane" in (launcher.check_run_worker_health(run).msg or "")
+    assert "ended while the run was in a lane" in (launcher.check_run_worker_health(run).msg or "")
 
 
 def test_a_run_whose_worker_has_gone_waits_again_when_it_is_resumed(
@@ -235,7 +235,9 @@ def test_a_run_whose_own_process_has_gone_fails_when_it_is_resumed(
     run = instance.add_run(dg.DagsterRun(job_name="ingest_quarter", status=Status.STARTED))
     launcher.resume_run(ResumeRunContext(run, None))
     assert status_of(instance, run.run_id) is Status.FAILURE
-    assert "The process of the run has gone; start the run again unless Dagster does." in messages(instance, run.run_id)
+    assert "The process of the run has ended; start the run again unless Dagster does." in messages(
+        instance, run.run_id
+    )
     assert queue.find(run.run_id) is None
 
 

@@ -8,7 +8,10 @@ from dagster._core.execution.backfill import BulkActionStatus
 from dagster._core.storage.tags import BACKFILL_ID_TAG, PARTITION_NAME_TAG
 from dagster._daemon.types import DaemonHeartbeat
 
-from ftm_assets.operations import by_daemon as backfills
+from ftm_assets.operations import instance as dagster_instance
+from ftm_assets.operations.backfill import by_daemon as backfills
+from ftm_assets.operations.backfill.executor import check_encoder, wait_for_themes
+from ftm_assets.operations.instance import daemon_is_up
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.settings import Settings
 from ftm_assets.storage.server.database import Database
@@ -23,7 +26,7 @@ KEYS = ["ACME-7", "CRN-9", "DUNE-10"]
 @pytest.fixture
 def begun(defs: dg.Definitions, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch) -> str:
     """A backfill of three firms that no daemon carries out."""
-    monkeypatch.setattr(backfills, "POLL_S", 0.0)
+    monkeypatch.setattr(dagster_instance, "POLL_S", 0.0)
     return backfills.begin(defs, instance, QUARTER, KEYS)
 
 
@@ -48,15 +51,17 @@ def test_a_backfill_is_asked_for_and_found_again_until_it_is_over(
 ) -> None:
     assert backfills.firms_of(instance, begun) == set(KEYS)
     assert set(KEYS) <= set(instance.get_dynamic_partitions("firm"))
-    assert backfills.under_way(instance, QUARTER) == begun
-    assert backfills.under_way(instance, "2022Q1") is None
+    running = backfills.running_backfill(instance, QUARTER)
+    assert running and running.backfill_id == begun
+    assert set(running.firms) == set(running.whole_firms) == set(KEYS)
+    assert backfills.running_backfill(instance, "2022Q1") is None
 
     backfills.cancel(instance, QUARTER)
 
     backfill = instance.get_backfill(begun)
     assert backfill is not None and backfill.status is BulkActionStatus.CANCELING
     set_status(instance, begun, BulkActionStatus.CANCELED)
-    assert backfills.under_way(instance, QUARTER) is None
+    assert backfills.running_backfill(instance, QUARTER) is None
     with pytest.raises(backfills.NoBackfill, match="no backfill of 2021Q4 is under way"):
         backfills.cancel(instance, QUARTER)
 
@@ -104,7 +109,7 @@ def test_a_backfill_all_of_whose_runs_went_well_is_over_before_dagster_says_so(
 ) -> None:
     for key in KEYS:
         run(instance, begun, key, dg.DagsterRunStatus.SUCCESS)
-    assert backfills.under_way(instance, QUARTER) is None
+    assert backfills.running_backfill(instance, QUARTER) is None
 
 
 def test_one_that_is_being_canceled_is_waited_for(instance: dg.DagsterInstance, begun: str) -> None:
@@ -120,7 +125,7 @@ def test_one_that_is_being_canceled_is_waited_for(instance: dg.DagsterInstance, 
 
 def test_nobody_waits_for_a_daemon_that_has_gone(instance: dg.DagsterInstance, begun: str) -> None:
     say_that_a_daemon_lives(instance, ago_s=100)
-    with pytest.raises(backfills.DaemonGone, match="goes on once it is back: ftm up"):
+    with pytest.raises(backfills.DaemonGone, match="goes on once you start it again: ftm up"):
         list(backfills.watch(instance, begun, QUARTER))
     backfills.cancel(instance, QUARTER)
     with pytest.raises(backfills.DaemonGone):
@@ -130,17 +135,17 @@ def test_nobody_waits_for_a_daemon_that_has_gone(instance: dg.DagsterInstance, b
 def test_themes_that_the_sensor_has_begun_are_waited_for(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backfills, "POLL_S", 0.05)
+    monkeypatch.setattr(dagster_instance, "POLL_S", 0.05)
     say_that_a_daemon_lives(instance)
-    assert not backfills.wait_for_themes(instance, QUARTER)
+    assert not wait_for_themes(instance, QUARTER)
     started, tags = dg.DagsterRunStatus.STARTED, {PARTITION_NAME_TAG: QUARTER}
     instance.add_run(dg.DagsterRun(job_name="ingest_quarter", status=started, tags=tags))
-    assert not backfills.wait_for_themes(instance, QUARTER), "that makes no themes"
+    assert not wait_for_themes(instance, QUARTER), "that makes no themes"
     themes = instance.add_run(dg.DagsterRun(job_name="quarter_themes", status=started, tags=tags))
     end = threading.Timer(0.3, instance.report_run_failed, [themes])
     end.start()
 
-    assert backfills.wait_for_themes(instance, QUARTER)
+    assert wait_for_themes(instance, QUARTER)
 
     end.join()
     found = instance.get_run_by_id(themes.run_id)
@@ -151,8 +156,8 @@ def test_a_worker_that_would_do_something_else_is_noticed_before_it_does() -> No
     here = Settings()
     backfills.check_worker(None, here)
     backfills.check_worker(worker(settings=Settings(lanes=7).of_worker()), here)
-    told = backfills.differences(worker(settings=Settings(lanes=7).of_worker()), here)
-    assert told == ["it was started with FTM_LANES=7, here it is 0: restart it"]
+    found = backfills.differences(worker(settings=Settings(lanes=7).of_worker()), here)
+    assert found == ["it was started with FTM_LANES=7, here it is 0: restart it"]
     assert backfills.differences(None, here) == backfills.differences(worker(settings=here.of_worker()), here) == []
     with pytest.raises(backfills.WorkerDiffers, match="FTM_ENCODER=other, here it is all-MiniLM-L6-v2; restart"):
         backfills.check_worker(worker(settings=Settings(encoder="other").of_worker()), here)
@@ -162,15 +167,15 @@ def test_a_quarter_of_another_encoder_is_noticed_before_its_runs_begin(database:
     with database.transaction() as connection:
         create_quarter(connection, QUARTER)
         connection.execute(sa.text("UPDATE quarters SET encoder = 'hash', encoder_revision = '1'"))
-    backfills.check_encoder(database, QUARTER, None)
-    backfills.check_encoder(database, QUARTER, worker(encoder=None))
-    backfills.check_encoder(database, QUARTER, worker(encoder="hash@1"))
+    check_encoder(database, QUARTER, backfills.encoder_of(None))
+    check_encoder(database, QUARTER, backfills.encoder_of(worker(encoder=None)))
+    check_encoder(database, QUARTER, backfills.encoder_of(worker(encoder="hash@1")))
     with pytest.raises(EncoderMismatch, match="hash"):
-        backfills.check_encoder(database, QUARTER, worker(encoder="other@1"))
+        check_encoder(database, QUARTER, backfills.encoder_of(worker(encoder="other@1")))
 
 
 @pytest.mark.parametrize(("age_s", "is_up"), [(10, True), (100, False)])
 def test_a_daemon_is_up_if_it_said_so_lately(instance: dg.DagsterInstance, age_s: float, is_up: bool) -> None:
-    assert not backfills.daemon_is_up(instance)
+    assert not daemon_is_up(instance)
     say_that_a_daemon_lives(instance, age_s)
-    assert backfills.daemon_is_up(instance) == is_up
+    assert daemon_is_up(instance) == is_up

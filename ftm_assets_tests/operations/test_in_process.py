@@ -11,7 +11,19 @@ from dagster._utils.interrupts import capture_interrupts
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.single_gpu import COMMAND_TAG
-from ftm_assets.operations import in_process as runs
+from ftm_assets.operations import runs
+from ftm_assets.operations.backfill.executor import (
+    FirmRun,
+    check_encoder,
+    configured_encoder,
+    reencode,
+    run_themes,
+)
+from ftm_assets.operations.backfill.in_process import run_firms
+from ftm_assets.operations.backfill.plan import BackfillOptions, NoCalls, plan_backfill
+from ftm_assets.operations.backfill.state import read_state
+from ftm_assets.operations.ingest import QuarterIngest, ingest_quarters
+from ftm_assets.operations.instance import ProjectNotFound, dagster_environment
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.sources.transcript_source import open_source, quarters_of
 from ftm_assets.storage.read.queries import quarter_status
@@ -36,16 +48,20 @@ def loaded(
     return instance
 
 
-def ingest(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, path: Path) -> runs.QuarterIngest:
+def ingest(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database, path: Path) -> QuarterIngest:
     quarters = list(quarters_of(open_source(str(path))))
-    [told] = runs.ingest_quarters(defs, instance, database, quarters, {"source": str(path)})
-    return told
+    [counts] = ingest_quarters(defs, instance, database, quarters, {"source": str(path)})
+    return counts
 
 
-def run_all(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database) -> list[runs.FirmRun]:
-    keys = runs.firms_to_do(instance, database, QUARTER)
-    done = list(runs.run_firms(defs, instance, QUARTER, keys))
-    runs.run_themes(defs, instance, QUARTER)
+def to_do(instance: dg.DagsterInstance, database: Database) -> list[str]:
+    return list(read_state(instance, database, QUARTER).to_do)
+
+
+def run_all(defs: dg.Definitions, instance: dg.DagsterInstance, database: Database) -> list[FirmRun]:
+    keys = to_do(instance, database)
+    done = list(run_firms(defs, instance, QUARTER, keys))
+    run_themes(defs, instance, QUARTER)
     return done
 
 
@@ -72,8 +88,8 @@ def test_a_quarter_goes_from_calls_to_themes(
     assert (status.n_components, status.n_sentences, status.n_modelled) == (180, 180, 180)
     assert status.themes.current
     assert status.n_themes == 3
-    assert runs.firms_to_do(loaded, database, QUARTER) == []
-    assert not runs.themes_to_do(loaded, database, QUARTER)
+    assert to_do(loaded, database) == []
+    assert read_state(loaded, database, QUARTER).themes_current
     for asset in ("firm_sentences", "firm_topics", "topic_summaries"):
         assert loaded.get_materialized_partitions(dg.AssetKey(asset)) == {
             firm_quarter_key(key, QUARTER) for key in KEYS
@@ -88,10 +104,9 @@ def test_the_same_backfill_again_leaves_identical_tables(
     run_all(real_defs, instance, database)
     before = tables_of(database)
 
-    again = list(
-        runs.run_firms(real_defs, instance, QUARTER, runs.firms_to_run(instance, database, QUARTER, [], every=True))
-    )
-    runs.run_themes(real_defs, instance, QUARTER)
+    every = plan_backfill(BackfillOptions(quarter=QUARTER, every=True), read_state(instance, database, QUARTER))
+    again = list(run_firms(real_defs, instance, QUARTER, every.firms))
+    run_themes(real_defs, instance, QUARTER)
 
     assert [run.firm_key for run in again] == KEYS
     assert tables_of(database) == before
@@ -102,23 +117,23 @@ def test_a_corrected_call_makes_its_firm_stale_and_then_the_themes(
 ) -> None:
     run_all(defs, loaded, database)
 
-    told = ingest(defs, loaded, database, six_firms(tmp_path / "again.csv", corrected=True))
+    counts = ingest(defs, loaded, database, six_firms(tmp_path / "again.csv", corrected=True))
 
-    assert (told.n_changed, told.n_unchanged, told.n_firms_changed) == (1, 5, 1)
-    assert runs.firms_to_do(loaded, database, QUARTER) == ["NA-8"]
+    assert (counts.n_changed, counts.n_unchanged, counts.n_firms_changed) == (1, 5, 1)
+    assert to_do(loaded, database) == ["NA-8"]
     with database.transaction() as connection:
         assert quarter_status(connection, QUARTER).themes.changed_firms == ("NA-8",)
-    list(runs.run_firms(defs, loaded, QUARTER, ["NA-8"]))
-    assert runs.firms_to_do(loaded, database, QUARTER) == []
-    assert runs.themes_to_do(loaded, database, QUARTER)
-    runs.run_themes(defs, loaded, QUARTER)
-    assert not runs.themes_to_do(loaded, database, QUARTER)
+    list(run_firms(defs, loaded, QUARTER, ["NA-8"]))
+    assert to_do(loaded, database) == []
+    assert not read_state(loaded, database, QUARTER).themes_current
+    run_themes(defs, loaded, QUARTER)
+    assert read_state(loaded, database, QUARTER).themes_current
 
 
 def test_a_firm_without_a_call_has_an_empty_partition_that_says_why(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
-    [run] = runs.run_firms(defs, loaded, "2022Q1", ["ACME-7"])
+    [run] = run_firms(defs, loaded, "2022Q1", ["ACME-7"])
 
     assert run.error is None
     event = loaded.get_latest_materialization_event(dg.AssetKey("firm_sentences"))
@@ -134,37 +149,37 @@ def test_a_failing_firm_does_not_stop_the_others_and_is_still_to_do(
     ingest(defs, instance, database, six_firms(tmp_path / "calls.csv", corrected=True))
     failing = build_definitions(database, FailingEncoder(on="correct the record"))
 
-    done = list(runs.run_firms(failing, instance, QUARTER, ["NA-8", "CRN-9"]))
+    done = list(run_firms(failing, instance, QUARTER, ["NA-8", "CRN-9"]))
 
     assert [run.error is None for run in done] == [False, True]
     assert done[0].error is not None and "the encoder has gone" in done[0].error
-    assert runs.firms_to_do(instance, database, QUARTER) == [key for key in KEYS if key != "CRN-9"]
+    assert to_do(instance, database) == [key for key in KEYS if key != "CRN-9"]
 
 
 def test_a_firm_whose_last_run_failed_is_to_do_although_its_rows_are_whole(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
-    list(runs.run_firms(defs, loaded, QUARTER, KEYS))
+    list(run_firms(defs, loaded, QUARTER, KEYS))
     failing = build_definitions(database, FailingEncoder(on="Freight"))
 
-    list(runs.run_firms(failing, loaded, QUARTER, ["NA-8"]))
+    list(run_firms(failing, loaded, QUARTER, ["NA-8"]))
 
     with database.transaction() as connection:
         assert quarter_status(connection, QUARTER).firms_to_do == ()
-    assert runs.firms_to_do(loaded, database, QUARTER) == ["NA-8"]
-    list(runs.run_firms(defs, loaded, QUARTER, ["NA-8"]))
-    assert runs.firms_to_do(loaded, database, QUARTER) == []
+    assert to_do(loaded, database) == ["NA-8"]
+    list(run_firms(defs, loaded, QUARTER, ["NA-8"]))
+    assert to_do(loaded, database) == []
 
 
 def test_rows_that_dagster_has_not_heard_of_are_run_again(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
     other = dg.DagsterInstance.ephemeral()
-    list(runs.run_firms(defs, other, QUARTER, ["ACME-7"]))
+    list(run_firms(defs, other, QUARTER, ["ACME-7"]))
 
     with database.transaction() as connection:
         assert "ACME-7" not in quarter_status(connection, QUARTER).firms_to_do
-    assert "ACME-7" in runs.firms_to_do(loaded, database, QUARTER)
+    assert "ACME-7" in to_do(loaded, database)
 
 
 @pytest.mark.parametrize("status", [dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTED])
@@ -174,7 +189,7 @@ def test_a_run_whose_process_was_killed_is_marked_as_failed(
     run = dg.DagsterRun(job_name="firm_quarter", tags={COMMAND_TAG: f"backfill {QUARTER}"}, status=status)
     loaded.add_run(run)
 
-    with runs.alone(loaded, database, f"backfill {QUARTER}"):
+    with runs.exclusive(loaded, database, f"backfill {QUARTER}"):
         found = loaded.get_run_by_id(run.run_id)
 
     assert found is not None and found.status is dg.DagsterRunStatus.FAILURE
@@ -193,7 +208,7 @@ def test_a_run_that_was_started_again_in_the_ui_is_not_taken_for_one_of_a_comman
         )
     )
 
-    with runs.alone(loaded, database, f"backfill {QUARTER}"):
+    with runs.exclusive(loaded, database, f"backfill {QUARTER}"):
         found = loaded.get_run_by_id(again.run_id)
 
     assert found is not None and found.status is dg.DagsterRunStatus.STARTED
@@ -201,82 +216,83 @@ def test_a_run_that_was_started_again_in_the_ui_is_not_taken_for_one_of_a_comman
 
 def test_two_backfills_of_a_quarter_at_once_are_refused(loaded: dg.DagsterInstance, database: Database) -> None:
     with (
-        runs.alone(loaded, database, "backfill 2021Q4"),
+        runs.exclusive(loaded, database, "backfill 2021Q4"),
         pytest.raises(runs.AlreadyRunning, match="another `ftm backfill 2021Q4`"),
-        runs.alone(loaded, database, "backfill 2021Q4"),
+        runs.exclusive(loaded, database, "backfill 2021Q4"),
     ):
         pass
-    with runs.alone(loaded, database, "backfill 2021Q4"):
+    with runs.exclusive(loaded, database, "backfill 2021Q4"):
         pass
 
 
 def test_ctrl_c_between_two_steps_which_dagster_forgets_ends_the_command() -> None:
-    with pytest.raises(KeyboardInterrupt), runs._ctrl_c_counts(), capture_interrupts():
+    with pytest.raises(KeyboardInterrupt), runs._ctrl_c_ends_the_command(), capture_interrupts():
         os.kill(os.getpid(), signal.SIGINT)
 
 
 def test_ctrl_c_while_themes_are_made_is_ctrl_c(
     defs: dg.Definitions, loaded: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(runs.run_firms(defs, loaded, QUARTER, KEYS))
+    list(run_firms(defs, loaded, QUARTER, KEYS))
     with monkeypatch.context() as patch:
         patch.setattr(CommunityModel, "fit_transform", lambda *_: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            runs.run_themes(defs, loaded, QUARTER)
+            run_themes(defs, loaded, QUARTER)
 
 
 def test_a_quarter_without_calls_is_refused_with_the_next_step(
     instance: dg.DagsterInstance, database: Database
 ) -> None:
-    with pytest.raises(runs.NoCalls, match="ftm ingest SOURCE --quarter 2019Q1"):
-        runs.firms_to_do(instance, database, "2019Q1")
+    state = read_state(instance, database, "2019Q1")
+    with pytest.raises(NoCalls, match="ftm ingest SOURCE --quarter 2019Q1"):
+        plan_backfill(BackfillOptions(quarter="2019Q1"), state)
 
 
 def test_another_encoder_is_refused_until_the_quarter_is_encoded_anew(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
-    list(runs.run_firms(defs, loaded, QUARTER, ["ACME-7"]))
+    list(run_firms(defs, loaded, QUARTER, ["ACME-7"]))
     other = build_definitions(database, HashEncoder(revision="2"))
 
     with pytest.raises(EncoderMismatch, match=f"ftm backfill {QUARTER} --reencode"):
-        runs.check_encoder(other, database, QUARTER)
-    [refused] = runs.run_firms(other, loaded, QUARTER, ["NA-8"])
+        check_encoder(database, QUARTER, configured_encoder(other))
+    [refused] = run_firms(other, loaded, QUARTER, ["NA-8"])
     assert refused.error is not None
     assert "2021Q4 is encoded with hash@1, not hash@2" in refused.error
     assert f"ftm backfill {QUARTER} --reencode" in refused.error
 
-    runs.reencode(database, QUARTER, runs.encoder_of(other))
-    [accepted] = runs.run_firms(other, loaded, QUARTER, ["NA-8"])
+    reencode(database, QUARTER, configured_encoder(other))
+    [accepted] = run_firms(other, loaded, QUARTER, ["NA-8"])
     assert accepted.error is None
-    assert runs.firms_to_do(loaded, database, QUARTER) == [key for key in KEYS if key != "NA-8"]
+    assert to_do(loaded, database) == [key for key in KEYS if key != "NA-8"]
 
 
 def test_encoding_anew_with_the_same_encoder_drops_nothing(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
-    list(runs.run_firms(defs, loaded, QUARTER, KEYS))
+    list(run_firms(defs, loaded, QUARTER, KEYS))
     before = tables_of(database)
-    runs.reencode(database, QUARTER, runs.encoder_of(defs))
+    reencode(database, QUARTER, configured_encoder(defs))
     assert tables_of(database) == before
 
 
 def test_who_is_in_the_way_of_encoding_anew_is_told_of_and_nothing_is_dropped(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    list(runs.run_firms(defs, loaded, QUARTER, KEYS[:1]))
+    list(run_firms(defs, loaded, QUARTER, KEYS[:1]))
     before = tables_of(database)
     monkeypatch.setattr("ftm_assets.storage.write.calls.LOCK_TIMEOUT_MS", 100)
     with database.engine.connect() as other:
         other.execute(sa.text("SELECT * FROM firm_quarters FOR UPDATE"))
-        with pytest.raises(QuarterInUse, match="2021Q4 cannot be encoded anew while others use it; stop what runs"):
-            runs.reencode(database, QUARTER, ("hash", "2"))
+        with pytest.raises(QuarterInUse, match="2021Q4 cannot be re-encoded while others use it; stop what runs"):
+            reencode(database, QUARTER, ("hash", "2"))
     assert tables_of(database) == before
 
 
 def test_dagster_yaml_must_be_there(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    with pytest.raises(runs.ProjectNotFound, match=r"no dagster.yaml in"):
-        runs.dagster_environment(database)
+    with pytest.raises(ProjectNotFound, match=r"no dagster.yaml in"):
+        dagster_environment(database)
 
 
 @pytest.mark.usefixtures("instance")
@@ -284,8 +300,8 @@ def test_dagster_notes_a_backfill_after_a_hundred_runs_or_as_it_was_told(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CHUNK, "")
-    for name, value in runs.dagster_environment(database).items():
+    for name, value in dagster_environment(database).items():
         monkeypatch.setenv(name, value)
     assert get_asset_backfill_run_chunk_size() == 100  # type: ignore[no-untyped-call]
     monkeypatch.setenv(CHUNK, "7")
-    assert runs.dagster_environment(database)[CHUNK] == "7"
+    assert dagster_environment(database)[CHUNK] == "7"

@@ -18,16 +18,16 @@ import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
 from ftm_assets.errors import FtmError
+from ftm_assets.launcher import recovery
+from ftm_assets.launcher.recovery import end_abandoned_runs, end_stuck_runs
 from ftm_assets.launcher.single_gpu import COMMAND_TAG
-from ftm_assets.operations import by_daemon as backfills
 from ftm_assets.operations import services
+from ftm_assets.operations.instance import daemon_is_up
 from ftm_assets.operations.services import (
     AlreadyUp,
     CannotListen,
     ServiceFailed,
     Services,
-    end_abandoned_runs,
-    end_stuck_runs,
     processes_of,
     stop_services,
 )
@@ -178,7 +178,7 @@ def test_a_process_that_ends_is_started_again_and_the_others_stay(home: Path, po
     with ours.running() as running:
         killed = kill(home, command)
         others = {other: the(home, other) for other in (DAEMON, WORKER, "http.server") if other != command}
-        ours.watch(running, tend=look)
+        ours.watch(running, maintain=look)
         assert {other: the(home, other) for other in others} == others
     # Also what it had started itself, and left.
     assert processes_of(home) == []
@@ -193,7 +193,7 @@ def test_a_log_goes_on_when_its_process_is_started_again_and_begins_anew_with_up
     ours = stand_ins(home, port, daemon_script="echo begun")
     with ours.running() as running:
         kill(home, DAEMON)
-        ours.watch(running, tend=look)
+        ours.watch(running, maintain=look)
     with ours.running():
         wait_for(lambda: log.read_text() == "begun\n")
 
@@ -211,7 +211,7 @@ def test_a_process_that_ends_again_and_again_is_given_ever_longer_pauses_and_tak
         (home / "broken").touch()
         kill(home, WORKER)
         others = {other: the(home, other) for other in (DAEMON, "http.server")}
-        ours.watch(running, tend=look)
+        ours.watch(running, maintain=look)
         assert {other: the(home, other) for other in others} == others
     log = home / "logs" / "worker.log"
     assert caplog.messages == [
@@ -449,7 +449,7 @@ def test_a_run_whose_process_was_never_begun_fails_after_a_while(
     end_stuck_runs(instance)
     assert instance.get_runs_count(dg.RunsFilter(statuses=[starting])) == 2, "it takes a while to begin"
 
-    monkeypatch.setattr(services, "STUCK_S", -1.0)
+    monkeypatch.setattr(recovery, "STUCK_S", -1.0)
     end_stuck_runs(instance)
 
     found = {job: run.status for job, run_id in ids.items() if (run := instance.get_run_by_id(run_id))}
@@ -459,17 +459,17 @@ def test_a_run_whose_process_was_never_begun_fails_after_a_while(
 def test_what_cannot_be_kept_alive_is_said_once_and_tried_again(
     home: Path, port: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def tend() -> None:
+    def maintain() -> None:
         tried.append(1)
         if len(tried) == 4:
             running.asked_to_stop.append(signal.SIGTERM)
         raise FtmError("the disk is full")
 
     tried: list[int] = []
-    monkeypatch.setattr(services, "TEND_S", 0.1)
+    monkeypatch.setattr(services, "MAINTAIN_S", 0.1)
     ours = stand_ins(home, port)
     with ours.running() as running:
-        ours.watch(running, tend)
+        ours.watch(running, maintain)
     assert len(tried) == 4
     assert caplog.messages == ["the disk is full"]
 
@@ -479,8 +479,8 @@ def test_a_daemon_that_was_stopped_in_order_does_not_seem_to_live(
 ) -> None:
     instance.add_daemon_heartbeat(DaemonHeartbeat(time.time(), "BACKFILL", None, None))
     with stand_ins(home, port).running(instance):
-        assert backfills.daemon_is_up(instance)
-    assert not backfills.daemon_is_up(instance)
+        assert daemon_is_up(instance)
+    assert not daemon_is_up(instance)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 import pytest
 
-from ftm_assets.processes import backoff as pauses
+from ftm_assets.processes import backoff
 from ftm_assets.processes.backoff import RestartBackoff
 
 
@@ -16,17 +16,17 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(pauses, "time", clock)
+    monkeypatch.setattr(backoff, "time", clock)
     return clock
 
 
 def test_who_ends_soon_again_and_again_waits_longer_each_time_and_not_for_ever(clock: Clock) -> None:
-    waits = RestartBackoff(sound_s=10.0, longest_s=5.0, _started_at=clock.now)
+    waits = RestartBackoff(healthy_s=10.0, longest_s=5.0, _started_at=clock.now)
     assert [waits.ended() for _ in range(2000)][:5] == [0, 1, 3, 5, 5]
 
 
 def test_who_had_gone_well_is_started_at_once(clock: Clock) -> None:
-    waits = RestartBackoff(sound_s=10.0, _started_at=clock.now)
+    waits = RestartBackoff(healthy_s=10.0, _started_at=clock.now)
     waits.ended(), waits.ended()
     waits.started()
     clock.now += 10

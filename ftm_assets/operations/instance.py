@@ -1,0 +1,109 @@
+"""Dagster's instance: the environment that it reads, what waits and runs in it, whether its daemon is running."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+
+import ftm_assets
+from ftm_assets.errors import FtmError
+from ftm_assets.partitions import FIRM
+from ftm_assets.storage.server.database import Database
+
+# The daemon writes a heartbeat every 30 s.
+DAEMON_TIMEOUT_S = 75.0
+POLL_S = 1.0
+_CHUNK = "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"
+
+
+class ProjectNotFound(FtmError):
+    """The folder with `dagster.yaml` is not where it should be."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(
+            f"no dagster.yaml in {folder}; run from a clone of the project, or set DAGSTER_HOME to its folder"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PendingWork:
+    """What Dagster was asked for, in whatever way, and has not ended."""
+
+    n_runs_waiting: int
+    n_runs_begun: int
+    n_backfills: int
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits and nothing runs."""
+        return not (self.n_runs_waiting or self.n_runs_begun or self.n_backfills)
+
+
+def dagster_environment(database: Database) -> dict[str, str]:
+    """What `dagster.yaml` reads from the environment; holds a password, so it is never shown.
+
+    raises: ProjectNotFound if there is no `dagster.yaml`
+    """
+    home = Path(os.environ.get("DAGSTER_HOME") or Path(ftm_assets.__file__).parents[1]).absolute()
+    if not (home / "dagster.yaml").exists():
+        raise ProjectNotFound(home)
+    return {
+        "DAGSTER_HOME": str(home),
+        "FTM_HOME": str(database.settings.home),
+        "FTM_DAGSTER_URL": database.dagster_url(),
+        "FTM_RUN_STORAGE": str(database.settings.home / "dagster"),
+        # How many runs of a backfill Dagster creates before it saves its progress and looks whether the backfill was
+        # canceled. With Dagster's own 25, saving is a third of what it costs to create thousands of runs. Decision 109.
+        _CHUNK: os.environ.get(_CHUNK) or "100",
+    }
+
+
+@contextmanager
+def dagster_instance(database: Database) -> Iterator[dg.DagsterInstance]:
+    """The Dagster instance that the UI shows, on the database's server."""
+    os.environ.update(dagster_environment(database))
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+def daemon_is_up(instance: dg.DagsterInstance) -> bool:
+    """Whether a daemon that carries out backfills has written a heartbeat lately."""
+    heartbeat = instance.get_daemon_heartbeats().get("BACKFILL")
+    return heartbeat is not None and time.time() - heartbeat.timestamp < DAEMON_TIMEOUT_S
+
+
+def pause() -> None:
+    """Sleep until it is time to look again."""
+    time.sleep(POLL_S)
+
+
+def wait_while(condition: Callable[[], bool]) -> bool:
+    """Return once the condition no longer holds; whether it held at first."""
+    waited = False
+    while condition():
+        waited = True
+        pause()
+    return waited
+
+
+def pending_work(instance: dg.DagsterInstance) -> PendingWork:
+    """What waits and what runs: in Dagster's queue, in the worker and in processes of their own."""
+    status = dg.DagsterRunStatus
+    waiting = [status.QUEUED, status.NOT_STARTED, status.STARTING]
+    under_way = [BulkActionStatus.REQUESTED, BulkActionStatus.CANCELING, BulkActionStatus.FAILING]
+    return PendingWork(
+        n_runs_waiting=instance.get_runs_count(dg.RunsFilter(statuses=waiting)),
+        n_runs_begun=instance.get_runs_count(dg.RunsFilter(statuses=[status.STARTED, status.CANCELING])),
+        n_backfills=len(instance.get_backfills(filters=BulkActionsFilter(statuses=under_way))),
+    )
+
+
+def unregister_firms(instance: dg.DagsterInstance, keys: Sequence[str]) -> None:
+    """Remove firms that have no call left from the UI."""
+    for key in keys:
+        instance.delete_dynamic_partition(FIRM, key)
