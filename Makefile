@@ -13,9 +13,11 @@ ifneq ($(filter-out yes,$(COVERAGE)),)
 $(error COVERAGE=$(COVERAGE) is not known; COVERAGE=yes is)
 endif
 BIN := .venv/bin
+# A file's tests are of one process, in their order: they share what takes long to make.
+IN_PROCESSES := --numprocesses=3 --dist=loadscope
 CHECKS := ruff-check mypy imports
 
-.PHONY: demo demo-simulated test test-slow check $(CHECKS) cloud-tools clean
+.PHONY: demo demo-simulated test fast-tests test-slow check $(CHECKS) cloud-tools clean
 
 demo: .venv/installed
 	@echo "== Loading the sample: fictional calls of 18 firms in two quarters"
@@ -54,11 +56,15 @@ demo-simulated:
 	$(BIN)/ftm topics 2024Q1 wexcombe
 	$(BIN)/ftm themes 2024Q1 --examples 0
 
-test: .venv/installed check
-	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+# Tests wait now and then, for a clock or a process; the type checker takes a core for a minute and waits for nothing.
+test: .venv/installed
+	@$(MAKE) --no-print-directory --jobs=2 fast-tests check
+
+fast-tests: .venv/installed
+	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) $(IN_PROCESSES)
 
 test-slow: .venv/installed
-	$(BIN)/pytest -m slow --timeout=900 -v
+	$(BIN)/pytest -m slow --timeout=900 -v $(IN_PROCESSES)
 
 check: $(CHECKS)
 
