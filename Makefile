@@ -64,7 +64,8 @@ fast-tests: .venv/installed
 	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) $(IN_PROCESSES)
 
 test-slow: .venv/installed
-	$(BIN)/pytest -m slow --timeout=900 -v $(IN_PROCESSES)
+	$(BIN)/pytest -m "slow and alone" --timeout=900 -vv
+	$(BIN)/pytest -m "slow and not alone" --timeout=900 -vv $(IN_PROCESSES)
 
 check: $(CHECKS)
 
