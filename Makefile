@@ -13,8 +13,6 @@ ifneq ($(filter-out yes,$(COVERAGE)),)
 $(error COVERAGE=$(COVERAGE) is not known; COVERAGE=yes is)
 endif
 BIN := .venv/bin
-# A file's tests are of one process, in their order: they share what takes long to make.
-IN_PROCESSES := --numprocesses=3 --dist=loadscope
 CHECKS := ruff-check mypy imports
 
 .PHONY: demo demo-simulated test fast-tests test-slow check $(CHECKS) cloud-tools clean
@@ -56,16 +54,18 @@ demo-simulated:
 	$(BIN)/ftm topics 2024Q1 wexcombe
 	$(BIN)/ftm themes 2024Q1 --examples 0
 
-# Tests wait now and then, for a clock or a process; the type checker takes a core for a minute and waits for nothing.
+# On two cores. Tests wait now and then, for a clock or a process, so there are more of them than cores, with the checks
+# beside them. The tests of a file are of one process (loadscope): they share what takes long to make.
 test: .venv/installed
 	@$(MAKE) --no-print-directory --jobs=2 fast-tests check
 
 fast-tests: .venv/installed
-	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) $(IN_PROCESSES)
+	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) --numprocesses=4 --dist=loadscope
 
+# Those that have a clock or a browser come first, with the machine for themselves.
 test-slow: .venv/installed
 	$(BIN)/pytest -m "slow and alone" --timeout=900 -vv
-	$(BIN)/pytest -m "slow and not alone" --timeout=900 -vv $(IN_PROCESSES)
+	$(BIN)/pytest -m "slow and not alone" --timeout=900 -vv --numprocesses=3 --dist=loadscope
 
 check: $(CHECKS)
 

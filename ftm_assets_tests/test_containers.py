@@ -255,7 +255,6 @@ def services(compose: dict[str, Any], server: EmbeddedServer, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-@pytest.mark.alone
 @pytest.mark.timeout(900)
 def test_the_services_work_together_with_the_words_that_compose_gives_them(services: Services) -> None:
     for name in ("webserver", "daemon", "worker"):
