@@ -15,7 +15,7 @@ endif
 BIN := .venv/bin
 CHECKS := ruff-check mypy imports
 
-.PHONY: demo demo-simulated test test-slow check $(CHECKS) cloud-tools clean
+.PHONY: demo demo-simulated test fast-tests test-slow check $(CHECKS) cloud-tools clean
 
 demo: .venv/installed
 	@echo "== Loading the sample: fictional calls of 18 firms in two quarters"
@@ -54,11 +54,18 @@ demo-simulated:
 	$(BIN)/ftm topics 2024Q1 wexcombe
 	$(BIN)/ftm themes 2024Q1 --examples 0
 
-test: .venv/installed check
-	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) --numprocesses=3 --dist=loadscope --no-loadscope-reorder
+# On two cores. Tests wait now and then, for a clock or a process, so there are more of them than cores, with the checks
+# beside them. The tests of a file are of one process (loadscope): they share what takes long to make.
+test: .venv/installed
+	@$(MAKE) --no-print-directory --jobs=2 fast-tests check
 
+fast-tests: .venv/installed
+	$(BIN)/pytest $(if $(COVERAGE),--cov --cov-report=term) --numprocesses=4 --dist=loadscope
+
+# Those that have a clock or a browser come first, with the machine for themselves.
 test-slow: .venv/installed
-	$(BIN)/pytest -m slow --timeout=900 -v
+	$(BIN)/pytest -m "slow and alone" --timeout=900 -vv
+	$(BIN)/pytest -m "slow and not alone" --timeout=900 -vv --numprocesses=3 --dist=loadscope
 
 check: $(CHECKS)
 

@@ -60,7 +60,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedServer]
         # Nobody pulls the plug on a test database.
         for setting in ("fsync", "synchronous_commit", "full_page_writes"):
             connection.execute(f"ALTER SYSTEM SET {setting} = off")
-        connection.execute("SELECT pg_reload_conf()")
+        # To make and to drop a database, Postgres looks through all of its buffers. Of the gigabytes that it has on a
+        # big machine, that takes more than most tests.
+        connection.execute("ALTER SYSTEM SET shared_buffers = '128MB'")
+    server.stop()
+    server.start()
     yield server
     server.stop()
 
@@ -84,13 +88,18 @@ def database(request: pytest.FixtureRequest, server: EmbeddedServer, tmp_path: P
         poolclass=sa.NullPool,
     )
     with admin.connect() as connection:
-        connection.execute(sa.text(f"CREATE DATABASE {name} TEMPLATE {template}"))
+        connection.execute(sa.text(copy_of(template, name)))
     database = Database(Settings(home=tmp_path / ".ftm", database_url=SecretStr(server.url(name))))
     yield database
     database.engine.dispose()
     with admin.connect() as connection:
         connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"))
         connection.execute(sa.text(f"DROP DATABASE IF EXISTS {name}_dagster WITH (FORCE)"))
+
+
+def copy_of(template: str, name: str) -> str:
+    """The statement that makes a database like another one, in the way that is the fastest for small ones."""
+    return f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY = FILE_COPY"
 
 
 @pytest.fixture(scope="session")
@@ -165,8 +174,8 @@ def complete_template(
 
     name, home = "complete_template", tmp_path_factory.mktemp("complete")
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
-        connection.execute(f"CREATE DATABASE {name}_dagster TEMPLATE {dagster_template}")
+        connection.execute(copy_of(template, name))
+        connection.execute(copy_of(dagster_template, f"{name}_dagster"))
     database = Database(Settings(home=home, database_url=SecretStr(server.url(name))))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FTM_HOME", str(home))
@@ -197,7 +206,7 @@ def instance(
     url, origin = database.url(), _template_of(request)
     template = dagster_template if origin == "template" else f"{request.getfixturevalue(origin)}_dagster"
     with psycopg.connect(server.url("postgres"), autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {url.rsplit('/')[-1]}_dagster TEMPLATE {template}")
+        connection.execute(copy_of(template, f"{url.rsplit('/')[-1]}_dagster"))
     with _instance(url, monkeypatch) as instance:
         yield instance
 

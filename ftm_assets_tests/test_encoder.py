@@ -14,10 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sentence_transformers
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import BertConfig, BertModel, BertTokenizer
 
 from ftm_assets import encoder as encoder_module
 from ftm_assets.analysis.vectors import DIMENSIONS, unit_rows
@@ -60,6 +56,11 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def random_model(folder: Path, width: int) -> Path:
     """A BERT of one layer that has learned nothing, saved into the folder."""
+    # Here and not above: these imports take five seconds, and every process of the tests reads this file.
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from transformers import BertConfig, BertModel, BertTokenizer
+
     (folder / "vocab.txt").write_text("\n".join("[PAD] [UNK] [CLS] [SEP] [MASK] freight costs rose .".split()))
     bert = folder / "bert"
     BertTokenizer(vocab=str(folder / "vocab.txt")).save_pretrained(bert)
@@ -76,6 +77,8 @@ def random_model(folder: Path, width: int) -> Path:
 @pytest.fixture
 def loads(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What is loaded from now on; nothing is remembered from before."""
+    import sentence_transformers
+
     loaded: list[str] = []
     original = sentence_transformers.SentenceTransformer
 
@@ -176,6 +179,8 @@ def test_half_precision_is_near_to_single_and_another_revision(
 
 
 def test_encoding_batch_by_batch_gives_the_rows_of_one_call_of_the_model(rows: np.ndarray) -> None:
+    from sentence_transformers import SentenceTransformer
+
     model = SentenceTransformer(str(PACKAGE / "model"))
     at_once = model.encode(TEXTS, batch_size=32, normalize_embeddings=True, show_progress_bar=False)
     assert rows[:, :384].tobytes() == unit_rows(at_once).tobytes()

@@ -21,7 +21,7 @@ from ftm_assets_tests import processes_of_tests as live
 from ftm_assets_tests.conftest import SAMPLE
 from ftm_assets_tests.processes_of_tests import browsing, digests, free_port, worker_child
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 FTM = str(Path(sys.executable).parent / "ftm")
 QUARTER = "2024Q1"

@@ -5,10 +5,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import hdbscan
 import numpy as np
 import pytest
-import umap
 
 from ftm_assets.analysis import bertopic_model
 from ftm_assets.analysis.bertopic_model import FIRM, QUARTER, BERTopicModel, BERTopicParameters, reduce
@@ -35,6 +33,10 @@ def found() -> TopicModelResult:
 @pytest.fixture
 def steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Any]]:
     """What UMAP and HDBSCAN are built with."""
+    # Here and not above: these imports take three seconds, and every process of the tests reads this file.
+    import hdbscan
+    import umap
+
     built: dict[str, dict[str, Any]] = {}
 
     def recorded(name: str, step: Callable[..., Any]) -> Callable[..., Any]:

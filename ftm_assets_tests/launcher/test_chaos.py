@@ -10,7 +10,7 @@ import pytest
 
 from ftm_assets_tests.launcher.stack import MANY, N_MANY, Box
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.alone, pytest.mark.timeout(280)]
 
 CHAOS_S = 60
 MANY_FIRMS = [f"F{number:04}" for number in range(N_MANY)]

@@ -16,6 +16,7 @@ from ftm_assets_tests.processes_of_tests import wait_for
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
 
+@pytest.mark.alone
 def test_a_huge_request_does_not_keep_small_ones_waiting(box: Box) -> None:
     box.work()
     firms = box.firms(6)
