@@ -43,6 +43,7 @@ from ftm_assets.llm.prices import read_prices
 from ftm_assets.llm.shared_client import socket_of
 from ftm_assets.processes.supervised_process import SupervisedProcess
 from ftm_assets.settings import MODEL_KEYS, Settings
+from ftm_assets.text_safety import storable
 
 MAX_ATTEMPTS = 3
 CANCEL_TIMEOUT_S = 20.0
@@ -218,7 +219,7 @@ class Worker:
     def _note(self, error: str) -> None:
         log.warning(error)
         self.error_at = datetime.now(UTC)
-        said = error.replace("\0", "")[:_ERROR_LENGTH]
+        said = storable(error)[:_ERROR_LENGTH]
         if self.errors and self.errors[-1][0] == said:
             self.errors.pop()
         self.errors.append((said, self.error_at))

@@ -16,7 +16,7 @@ import ftm_assets
 from ftm_assets.encoder import Encoder
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.single_gpu import COMMAND_TAG, is_of_command
-from ftm_assets.llm.language_model import check_price
+from ftm_assets.llm.client import check_price
 from ftm_assets.llm.protocol import LanguageModel
 from ftm_assets.partitions import FIRM, firm_quarter_key
 from ftm_assets.settings import Settings, read_settings
