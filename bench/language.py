@@ -1,11 +1,11 @@
 """What the language model's client makes of a provider's limits, of its faults, and of memory.
 
-    python -m bench.language [--seconds 130] [--questions 400] [--many 5000]
+    python -m bench.language [--seconds 130] [--requests 400] [--many 5000]
 
 A simulated model in a process of its own, the real client, a real Postgres. First, a server with a second of latency
 and a limit of requests, and one with a limit of tokens, both at the same time: the share of the limit that was reached
-in the best and in the last minute, as the server counts it. Then the same questions to a server without and with 30 %
-faults of all kinds, and once more: what was paid, and how often. Then the memory of the client over many questions.
+in the best and in the last minute, as the server counts it. Then the same requests to a server without and with 30 %
+faults of all kinds, and once more: what was paid, and how often. Then the memory of the client over many requests.
 """
 
 import argparse
@@ -28,12 +28,11 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
-from ftm_assets.llm.client import Caps
-from ftm_assets.llm.language_model import Limits, OpenAILanguageModel
-from ftm_assets.llm.postgres_ledger import PostgresLedger
+from ftm_assets.llm.client import Limits, LlmClient
+from ftm_assets.llm.ledger import NO_CAPS, Ledger
 from ftm_assets.llm.prices import Price
-from ftm_assets.llm.protocol import Answer, Message, Question
-from ftm_assets.llm.transport import Chat
+from ftm_assets.llm.protocol import Completion, CompletionRequest, Message
+from ftm_assets.llm.transport import OpenAITransport
 from ftm_assets.settings import Settings
 from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
 from ftm_assets.simulated.server import running
@@ -42,15 +41,14 @@ from ftm_assets.storage.server.embedded import EmbeddedServer
 
 RPM, TPM = 600, 120_000
 FAULTS = 0.3
-NO_CAPS = Caps(float("inf"), float("inf"))
 PRICE = Price.model_validate({"in": 0.2, "cached": 0.05, "out": 0.5, "checked": "2026-11-28"})
 WORDS = "freight costs pricing wages hiring tariffs margins demand inventory suppliers backlog capacity".split()
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 @dataclass(frozen=True)
-class Questions(Sequence[Question]):
-    """Questions that are made when they are looked at; each with eight topics of three sentences."""
+class Requests(Sequence[CompletionRequest]):
+    """Requests that are made when they are looked at; each with eight topics of three sentences."""
 
     quarter: str
     n: int
@@ -60,13 +58,13 @@ class Questions(Sequence[Question]):
         return self.n
 
     @overload
-    def __getitem__(self, at: int) -> Question: ...
+    def __getitem__(self, at: int) -> CompletionRequest: ...
     @overload
-    def __getitem__(self, at: slice) -> "Questions": ...
-    def __getitem__(self, at: int | slice) -> "Question | Questions":
+    def __getitem__(self, at: slice) -> "Requests": ...
+    def __getitem__(self, at: int | slice) -> "CompletionRequest | Requests":
         if isinstance(at, slice):
             start, stop, _ = at.indices(self.n)
-            return Questions(self.quarter, stop - start, self.first + start)
+            return Requests(self.quarter, stop - start, self.first + start)
         if at >= self.n:
             raise IndexError
         number = self.first + at
@@ -82,7 +80,7 @@ class Questions(Sequence[Question]):
             for topic in range(8)
         ]
         messages = (Message("system", "Summarize each topic."), Message("user", json.dumps({"topics": topics})))
-        return Question(self.quarter, "bench@1", messages, {"type": "object", "properties": {}}, 1200)
+        return CompletionRequest(self.quarter, "bench@1", messages, {"type": "object", "properties": {}}, 1200)
 
 
 def _serve(behaviour: Behaviour, pipe: Connection) -> None:
@@ -110,12 +108,11 @@ def counts(port: int) -> dict[str, Any]:
     return found
 
 
-def client(database: Database, port: int, concurrency: int, rpm: int = 0, tpm: int = 0) -> OpenAILanguageModel:
+def client(database: Database, port: int, concurrency: int, rpm: int = 0, tpm: int = 0) -> LlmClient:
     """The client as the worker has it."""
-    chat = Chat(f"http://127.0.0.1:{port}/v1", MODEL, SecretStr("none"), 30.0)
-    return OpenAILanguageModel(
-        chat, PostgresLedger(database), PRICE, Limits(concurrency, rpm, tpm, 30.0, 120.0, NO_CAPS)
-    )
+    transport = OpenAITransport(f"http://127.0.0.1:{port}/v1", MODEL, SecretStr("none"), 30.0)
+    limits = Limits(concurrency=concurrency, rpm=rpm, tpm=tpm, patience_s=120.0, caps=NO_CAPS)
+    return LlmClient(transport, Ledger(database), PRICE, limits)
 
 
 @dataclass
@@ -133,7 +130,7 @@ def reach(database: Database, name: str, rpm: int, tpm: int, seconds: float, sha
     with served(Behaviour(latency_s=1.0, rpm=rpm, tpm=tpm)) as port:
         model = client(database, port, 32, rpm, tpm)
         until = time.monotonic() + seconds
-        with closing(model.ask(Questions(name, 100_000))) as coming:  # type: ignore[type-var]
+        with closing(model.complete(Requests(name, 100_000))) as coming:  # type: ignore[type-var]
             for _ in coming:
                 if time.monotonic() > until:
                     break
@@ -146,7 +143,7 @@ def reach(database: Database, name: str, rpm: int, tpm: int, seconds: float, sha
 
 @dataclass(frozen=True)
 class Asked:
-    """The same questions, once without and once with faults."""
+    """The same requests, once without and once with faults."""
 
     faults: float
     wall_s: float
@@ -162,13 +159,13 @@ def ask_all(database: Database, faults: float, n: int, quarter: str) -> Asked:
     """Ask them, then once more, as a run that is resumed does."""
     with served(Behaviour(mixed(faults), latency_s=0.2, slow_s=2.0, retry_after_s=1.0)) as port:
         model = client(database, port, 16)
-        # Other questions than those before: each quarter has its own numbers.
-        questions = Questions(quarter, n, first=1_000_000 * (1 + round(100 * faults)))
+        # Other requests than those before: each quarter has its own numbers.
+        requests = Requests(quarter, n, first=1_000_000 * (1 + round(100 * faults)))
         started = time.monotonic()
-        n_answers = sum(isinstance(answer, Answer) for _, answer in model.ask(questions))
+        n_answers = sum(isinstance(answer, Completion) for _, answer in model.complete(requests))
         wall_s = time.monotonic() - started
         found = counts(port)
-        again = sum(isinstance(answer, Answer) and not answer.reused for _, answer in model.ask(questions))
+        again = sum(isinstance(answer, Completion) and not answer.reused for _, answer in model.complete(requests))
         model.close()
     with database.transaction() as connection:
         by_state: dict[str, int] = dict(
@@ -183,11 +180,11 @@ def ask_all(database: Database, faults: float, n: int, quarter: str) -> Asked:
 
 
 def memory(database: Database, n: int) -> list[tuple[int, float]]:
-    """Questions asked -> MB of this process, at ten points."""
+    """Requests asked -> MB of this process, at ten points."""
     seen: list[tuple[int, float]] = []
     with served(Behaviour()) as port:
         model = client(database, port, 16)
-        for done, _ in enumerate(model.ask(Questions("2003Q1", n, first=10_000_000)), 1):
+        for done, _ in enumerate(model.complete(Requests("2003Q1", n, first=10_000_000)), 1):
             if done % max(1, n // 10) == 0:
                 resident = int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
                 seen.append((done, resident / 2**20))
@@ -199,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
     """What may be said on the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=130.0, help="to ask against each limit; 0: not at all")
-    parser.add_argument("--questions", type=int, default=400, help="with and without faults; 0: none")
+    parser.add_argument("--requests", type=int, default=400, help="with and without faults; 0: none")
     parser.add_argument("--many", type=int, default=5_000, help="to see the memory; 0: none")
     return parser
 
@@ -215,10 +212,10 @@ def main() -> None:
         try:
             if chosen.seconds:
                 console.print(_shares(database, chosen.seconds))
-            if chosen.questions:
-                console.print(_faults(database, chosen.questions))
+            if chosen.requests:
+                console.print(_faults(database, chosen.requests))
             if chosen.many:
-                table = Table("questions", "MB", title="memory of the client")
+                table = Table("requests", "MB", title="memory of the client")
                 for done, megabytes in memory(database, chosen.many):
                     table.add_row(f"{done:,}", f"{megabytes:.1f}")
                 console.print(table)
@@ -243,7 +240,7 @@ def _shares(database: Database, seconds: float) -> Table:
 def _faults(database: Database, n: int) -> Table:
     table = Table(
         *("faults", "wall s", "requests", "answers", "whole replies", "of them in the ledger", "lost", "paid again"),
-        title=f"{n} questions, 16 at a time, 0.2 s latency",
+        title=f"{n} requests, 16 at a time, 0.2 s latency",
     )
     for faults, quarter in ((0.0, "2002Q1"), (FAULTS, "2002Q2")):
         asked = ask_all(database, faults, n, quarter)

@@ -17,10 +17,10 @@ from rich.table import Table
 from ftm_assets.analysis.topic_summaries import TopicEvidence
 from ftm_assets.llm.prompts import compact
 from ftm_assets.llm.prompts.topic_summaries import PROMPT, SCHEMA
-from ftm_assets.llm.topic_summaries import SummarySettings, inquiries
+from ftm_assets.llm.topic_summaries import SummarySettings, topic_tasks
 from ftm_assets.settings import read_settings
 from ftm_assets.simulated.replies import count_tokens, reply_to
-from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter
+from ftm_assets.storage.read.prompt_inputs import evidence_by_firm
 from ftm_assets.storage.server.database import Database
 
 SIZES = (1, 2, 4, 6, 8, 10, 12, 15, 20, 30)
@@ -52,8 +52,8 @@ class Cost:
 
 def cost(firms: list[tuple[TopicEvidence, ...]], size: int) -> Cost:
     """Count the tokens of every request and of what the simulated model would reply."""
-    asked = [each for firm in firms for each in inquiries(firm, settings=SummarySettings(topics_per_request=size))]
-    messages = [each.question().messages for each in asked]
+    asked = [each for firm in firms for each in topic_tasks(firm, settings=SummarySettings(topics_per_request=size))]
+    messages = [each.request().messages for each in asked]
     replies = [
         compact(reply_to([{"role": m.role, "content": m.content} for m in of_request], SCHEMA))
         for of_request in messages
@@ -76,7 +76,7 @@ def main() -> None:
     quarter: str = parser.parse_args().quarter
     settings = read_settings()
     with Database(settings).transaction() as connection:
-        firms = list(evidence_of_quarter(connection, quarter))
+        firms = list(evidence_by_firm(connection, quarter))
     if not firms:
         raise SystemExit(f"no topics in {quarter}; make them with: ftm backfill {quarter}")
     table = Table(title=f"{quarter}: {len(firms)} firms", title_justify="left")

@@ -16,9 +16,8 @@ from ftm_assets.assets.topic_summaries import topic_summaries
 from ftm_assets.assets.transcripts import transcripts
 from ftm_assets.encoder import Encoder, open_encoder
 from ftm_assets.launcher.encoder_server import RemoteEncoder
-from ftm_assets.llm.postgres_ledger import PostgresLedger
-from ftm_assets.llm.prompting import NoLanguageModel
-from ftm_assets.llm.protocol import LanguageModel
+from ftm_assets.llm.ledger import Ledger
+from ftm_assets.llm.protocol import LanguageModel, NoLanguageModel
 from ftm_assets.llm.shared_client import find_language_model
 from ftm_assets.settings import read_settings
 from ftm_assets.storage.server.database import Database
@@ -57,5 +56,5 @@ encoder = (
     else open_encoder(settings.encoder, settings.device, settings.precision)
 )
 database = Database(settings)
-language_model = find_language_model(settings, PostgresLedger(database))
+language_model = find_language_model(settings, Ledger(database))
 defs = build_definitions(database, encoder, language_model)

@@ -63,20 +63,26 @@ class Settings(BaseSettings):
     preload: str = Field("ftm_assets.preload", description="module that lanes are forked with")
     encoder_address: str | None = Field(None, description="socket of the encoder process; the worker sets it for lanes")
 
-    llm_model: str | None = Field(None, description="language model that writes summaries; empty: keywords do")
-    llm_base_url: str = Field("https://api.x.ai/v1", description="where it is: any server of OpenAI's protocol")
-    llm_api_key: SecretStr | None = Field(
-        None, validate_default=True, description="its key; empty: `XAI_API_KEY` where the server is xAI's"
+    llm_model: str | None = Field(
+        None, description="language model that writes summaries; empty: summaries are made of keywords"
     )
-    llm_concurrency: int = Field(64, ge=1, description="requests to it at a time")
-    llm_rpm: int = Field(480, ge=0, description="requests to it in any minute; 0: no limit")
-    llm_tpm: int = Field(2_000_000, ge=0, description="tokens, in and out, in any minute; 0: no limit")
-    llm_timeout: float = Field(60.0, gt=0, description="seconds that a request may take")
-    llm_reasoning_effort: str | None = Field(None, description="how much it is to think first, as `low`")
-    llm_patience: float = Field(120.0, ge=0, description="seconds that a server which is down is waited for")
-    llm_run_cap: float = Field(math.inf, ge=0, description="dollars that a run may cost: a firm's, or the themes'")
-    llm_quarter_cap: float = Field(20.0, ge=0, description="dollars that a quarter may cost; inf: no limit")
-    llm_prices: Path | None = Field(None, description="price list in TOML; empty: the one of the package")
+    llm_base_url: str = Field("https://api.x.ai/v1", description="base URL of any server that speaks OpenAI's protocol")
+    llm_api_key: SecretStr | None = Field(
+        None, validate_default=True, description="API key; empty: `XAI_API_KEY` if the server is xAI's"
+    )
+    llm_concurrency: int = Field(64, ge=1, description="most requests to the model at a time")
+    llm_rpm: int = Field(480, ge=0, description="most requests to the model in any minute; 0: no limit")
+    llm_tpm: int = Field(2_000_000, ge=0, description="most tokens, in and out, in any minute; 0: no limit")
+    llm_timeout: float = Field(60.0, gt=0, description="timeout of a request in seconds")
+    llm_reasoning_effort: str | None = Field(
+        None, description="`reasoning_effort` sent to the provider, as `low`; empty: default"
+    )
+    llm_patience: float = Field(120.0, ge=0, description="seconds to wait for a server that is down")
+    llm_run_cap: float = Field(
+        math.inf, ge=0, description="most dollars per run (one firm, or the themes); inf: no limit"
+    )
+    llm_quarter_cap: float = Field(20.0, ge=0, description="most dollars per quarter; inf: no limit")
+    llm_prices: Path | None = Field(None, description="price list in TOML; empty: the one in the package")
     llm_address: str | None = Field(None, description="socket of the client process; the worker sets it for lanes")
 
     @field_validator("llm_base_url")

@@ -22,7 +22,7 @@ from ftm_assets.analysis.topic_summaries import TopicEvidence, TopicSummary, evi
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.encoder import Encoder, open_encoder
 from ftm_assets.llm.guardrails import NameBlocklist
-from ftm_assets.llm.protocol import Bill, LanguageModel
+from ftm_assets.llm.protocol import LanguageModel, UsageCost
 from ftm_assets.llm.topic_summaries import summarize
 from ftm_assets.settings import read_settings
 
@@ -47,17 +47,17 @@ def by_keywords(corpus: Corpus) -> Texts:
     return Texts("keywords", [keyword_summary(topic).text for firm in corpus.firms for topic in evidence(firm)])
 
 
-def by_model(corpus: Corpus, model: LanguageModel) -> tuple[Texts, Bill]:
+def by_model(corpus: Corpus, model: LanguageModel) -> tuple[Texts, UsageCost]:
     """The summary of each topic by a language model. raises: SystemExit if one has none: kinds are never mixed"""
     written: list[TopicSummary] = []
-    bill = Bill()
+    cost = UsageCost()
     for firm in corpus.firms:
-        of_firm = summarize(evidence(firm), NameBlocklist.of_firm(firm.sentences), model, corpus.quarter)
+        of_firm = summarize(evidence(firm), NameBlocklist.for_firm(firm.sentences), model, corpus.quarter)
         written += of_firm.summaries
-        bill = bill.plus(of_firm.bill)
+        cost += of_firm.cost
     if left := [summary.reason for summary in written if summary.source == "keywords"]:
         raise SystemExit(f"{len(left)} of {len(written)} topics have no summary by {model.name}: {left[0]}")
-    return Texts(model.name, [summary.text for summary in written]), bill
+    return Texts(model.name, [summary.text for summary in written]), cost
 
 
 def measure(corpus: Corpus, topics: Sequence[Topic], n_seeds: int) -> dict[str, str]:
@@ -117,9 +117,9 @@ def main() -> None:
     if settings.llm_model:
         from ftm_assets.definitions import defs
 
-        written, bill = by_model(corpus, cast(LanguageModel, (defs.resources or {})["language_model"]))
+        written, cost = by_model(corpus, cast(LanguageModel, (defs.resources or {})["language_model"]))
         texts.append(written)
-        note = f"{bill.n_sent} requests, {bill.n_reused} replies reused, ${bill.dollars:.4f}"
+        note = f"{cost.n_sent} requests, {cost.n_reused} replies reused, ${cost.dollars:.4f}"
     for each in texts:
         columns[each.name] = measure(corpus, with_vectors(topics, each, encoder), asked.seeds)
     console.print(table_of(f"{asked.quarter}: {len(corpus.firms)} firms, {len(topics):,} topics", columns))

@@ -11,16 +11,16 @@ from ftm_assets.assets.metadata import (
     OWNERS,
     Materialized,
     Metadata,
-    bill_metadata,
     column_schema,
-    known,
+    cost_metadata,
+    drop_none,
     look_ahead_metadata,
     markdown_table,
 )
 from ftm_assets.encoder import Encoder
 from ftm_assets.llm.prompts.theme_descriptions import PROMPT
 from ftm_assets.llm.protocol import LanguageModel
-from ftm_assets.llm.theme_descriptions import Described, describe, embed
+from ftm_assets.llm.theme_descriptions import ThemeDescriptions, describe, embed
 from ftm_assets.partitions import one_quarter, quarters
 from ftm_assets.storage.read.llm_spending import first_call, look_ahead_of
 from ftm_assets.storage.schema import tables
@@ -50,25 +50,25 @@ def cross_firm_themes(
 ) -> Materialized:
     """Themes of the quarter: topics of several firms that say the same thing. Publishing replaces the run before.
 
-    A theme that is found again keeps its id; one that is not is retired. A firm that is missing or behind is left
-    out, and the check `quarter_coverage` says so. A language model, where one is configured, describes themes that are
-    found already: it decides nothing.
+    A theme that is found again keeps its id; one that is not is retired. A firm that is missing or stale is left out,
+    and the check `quarter_coverage` says so. A language model, if one is configured, only describes the themes.
     """
     themes = find_themes(topic_summaries, config)
-    described = describe(themes, topic_summaries, language_model, context.run.run_id)
-    vectors = embed(described.descriptions, encoder.encode)
-    themes = replace(themes, descriptions=described.descriptions, description_embeddings=vectors)
+    written = describe(themes, topic_summaries, language_model, context.run.run_id)
+    vectors = embed(written.descriptions, encoder.encode)
+    themes = replace(themes, descriptions=written.descriptions, description_embeddings=vectors)
     with database.transaction() as connection:
-        knowing = look_ahead_of(connection, described.keys, first_call(connection, topic_summaries.quarter))
+        first = first_call(connection, topic_summaries.quarter)
+        look_ahead = look_ahead_of(connection, written.reply_keys, first)
     return dg.MaterializeResult(
         value=themes,
         data_version=dg.DataVersion(themes.content_hash),
-        metadata={**themes_metadata(themes), **descriptions_metadata(described), **look_ahead_metadata(knowing)},
+        metadata={**themes_metadata(themes), **descriptions_metadata(written), **look_ahead_metadata(look_ahead)},
     )
 
 
-def shown(stability: float | None) -> str:
-    """A stability to read."""
+def format_stability(stability: float | None) -> str:
+    """A theme's stability as text."""
     return "not measured" if stability is None else f"{stability:.2f}"
 
 
@@ -87,23 +87,28 @@ def themes_metadata(themes: Themes) -> Metadata:
             ["theme", "firms", "topics", "largest firm", "stability", "label", "title"],
             [
                 (
-                    *(x.theme_number, x.n_firms, x.n_topics, f"{x.top_firm_share:.0%}", shown(x.stability), x.label),
-                    described.title or "",
+                    theme.theme_number,
+                    theme.n_firms,
+                    theme.n_topics,
+                    f"{theme.top_firm_share:.0%}",
+                    format_stability(theme.stability),
+                    theme.label,
+                    description.title or "",
                 )
-                for x, described in zip(themes.themes, themes.descriptions, strict=True)
+                for theme, description in zip(themes.themes, themes.descriptions, strict=True)
             ],
         ),
     }
 
 
-def descriptions_metadata(described: Described) -> Metadata:
-    """Descriptions by source and by reason, and what the language model took."""
-    n_by_model = sum(description.source == "model" for description in described.descriptions)
-    return known(
+def descriptions_metadata(written: ThemeDescriptions) -> Metadata:
+    """Descriptions by source and by reason, and what the language model cost."""
+    n_by_model = sum(description.source == "model" for description in written.descriptions)
+    return drop_none(
         {
             "described by model": n_by_model,
-            "described by keywords": len(described.descriptions) - n_by_model,
-            "by keywords because": dict(Counter(map(kind_of, described.reasons.values()))) or None,
-            **bill_metadata(described.bill),
+            "described by keywords": len(written.descriptions) - n_by_model,
+            "by keywords because": dict(Counter(map(kind_of, written.reasons.values()))) or None,
+            **cost_metadata(written.cost),
         }
     )

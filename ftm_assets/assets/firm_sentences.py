@@ -7,7 +7,7 @@ import numpy as np
 
 from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
 from ftm_assets.analysis.sentences import FirmTurns, Sentences, SentenceSettings, measure_boilerplate, split_turns
-from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, known, markdown_table
+from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, drop_none, markdown_table
 from ftm_assets.encoder import Encoder, encode_once
 from ftm_assets.partitions import firm_quarters, one_quarter
 from ftm_assets.storage.schema import tables
@@ -51,7 +51,7 @@ def firm_sentences(config: SentenceConfig, encoder: dg.ResourceParam[Encoder], t
 def sentences_metadata(sentences: Sentences) -> Metadata:
     """Counts in total and by call, role, section, utterance type and flag, and the first modelled sentences."""
     rows = sentences.rows
-    return known(
+    return drop_none(
         {
             "n_sentences": len(rows),
             "n_modelled": len(sentences.modelled()),

@@ -4,7 +4,7 @@ import dagster as dg
 
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
-from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, known, markdown_table
+from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, column_schema, drop_none, markdown_table
 from ftm_assets.partitions import firm_quarters
 from ftm_assets.storage.schema import tables
 
@@ -47,7 +47,7 @@ def firm_topics(config: TopicConfig, firm_sentences: Sentences) -> Materialized:
 
 def topics_metadata(topics: Topics) -> Metadata:
     """Counts, outlier share and the topics by size."""
-    return known(
+    return drop_none(
         {
             "n_topics": len(topics.topics),
             "n_modelled": len(topics.members),

@@ -1,18 +1,18 @@
-"""What a materialization tells beside its rows: column schemas, previews, and one shape of result for all assets."""
+"""Metadata of materializations: column schemas, previews, and one type of result for all assets."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
-from ftm_assets.llm.protocol import Bill
+from ftm_assets.llm.protocol import UsageCost
 from ftm_assets.storage.read.llm_spending import LookAhead
 from ftm_assets.storage.schema import tables
 
 if TYPE_CHECKING:
     Materialized = dg.MaterializeResult[Any]
 else:
-    # Dagster takes a parametrized MaterializeResult for a tuple as soon as the asset carries checks.
+    # Dagster mistakes a parametrized MaterializeResult for a tuple if the asset has checks.
     Materialized = dg.MaterializeResult
 
 Metadata = dict[str, Any]
@@ -47,29 +47,29 @@ def _cell(value: object) -> str:
     return text if len(text) <= CELL_CHARS else text[: CELL_CHARS - 3] + "..."
 
 
-def bill_metadata(bill: Bill) -> Metadata:
-    """What a language model was asked and what that took; nothing where none was asked."""
-    if not bill.n_sent + bill.n_reused:
+def cost_metadata(cost: UsageCost) -> Metadata:
+    """What a language model was sent and what that cost; empty if nothing was sent or reused."""
+    if not cost.n_sent + cost.n_reused:
         return {}
-    return known(
+    return drop_none(
         {
-            "requests": bill.n_sent,
-            "replies reused": bill.n_reused,
-            "tokens in": bill.tokens_in,
-            "tokens in, cached": bill.tokens_cached,
-            "tokens out": bill.tokens_out,
-            # Where no reply had a price, nobody knows.
-            "dollars": round(bill.dollars, 6) if bill.n_sent == 0 or bill.n_price_unknown < bill.n_sent else None,
-            "requests of unknown price": bill.n_price_unknown or None,
+            "requests": cost.n_sent,
+            "replies reused": cost.n_reused,
+            "tokens in": cost.tokens_in,
+            "tokens in, cached": cost.tokens_cached,
+            "tokens out": cost.tokens_out,
+            # If no reply had a known price, neither has the sum.
+            "dollars": round(cost.dollars, 6) if cost.n_sent == 0 or cost.n_price_unknown < cost.n_sent else None,
+            "requests of unknown price": cost.n_price_unknown or None,
         }
     )
 
 
-def look_ahead_metadata(knowing: Sequence[LookAhead]) -> Metadata:
-    """What a language model may have known of the future; nothing where none was asked or nobody knows."""
-    return {"look-ahead bias": "; ".join(map(str, knowing))} if knowing else {}
+def look_ahead_metadata(found: Sequence[LookAhead]) -> Metadata:
+    """A warning about look-ahead bias; empty if there is none."""
+    return {"look-ahead bias": "; ".join(map(str, found))} if found else {}
 
 
-def known(metadata: Metadata) -> Metadata:
-    """The entries that have a value; an absent reason is not shown as `None`."""
+def drop_none(metadata: Metadata) -> Metadata:
+    """The entries that have a value."""
     return {name: value for name, value in metadata.items() if value is not None}

@@ -10,9 +10,9 @@ from ftm_assets.assets.metadata import (
     OWNERS,
     Materialized,
     Metadata,
-    bill_metadata,
     column_schema,
-    known,
+    cost_metadata,
+    drop_none,
     look_ahead_metadata,
     markdown_table,
 )
@@ -20,7 +20,7 @@ from ftm_assets.encoder import Encoder
 from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.prompts.topic_summaries import PROMPT
 from ftm_assets.llm.protocol import LanguageModel
-from ftm_assets.llm.topic_summaries import SummarySettings, Written, summarize
+from ftm_assets.llm.topic_summaries import SummarySettings, WrittenSummaries, summarize
 from ftm_assets.partition_key import PartitionKey
 from ftm_assets.partitions import firm_quarters
 from ftm_assets.storage.read.llm_spending import look_ahead_of
@@ -32,9 +32,9 @@ SUMMARIZED = "every_topic_summarized"
 
 
 class SummaryConfig(SummarySettings, dg.Config):
-    """Launchpad form of `SummarySettings`, and which topics are asked about."""
+    """Launchpad form of `SummarySettings`, and which topics are summarized."""
 
-    only_missing: bool = Field(False, description="ask only about topics that no language model has summarized yet")
+    only_missing: bool = Field(False, description="summarize only topics that no language model has summarized yet")
 
 
 @dg.asset(
@@ -60,47 +60,52 @@ def topic_summaries(
     firm_topics: Topics,
     firm_sentences: Sentences,
 ) -> Materialized:
-    """A summary of each topic, who wrote it, and the sentences it rests on.
+    """A summary of each topic, who wrote it, and the sentences it is based on.
 
-    By the language model, where one is configured; without a usable reply by keywords, with the reason. What a model
-    has written stays until a model writes something else, or the topics change.
+    The language model writes it, if one is configured; without a usable reply it is made of keywords, with the reason.
+    A summary by a model stays until a model writes another, or the topics change.
     """
     key = PartitionKey.parse(context.partition_key)
     with database.transaction() as connection:
         before = read_summaries(connection, key.quarter, key.firm, firm_topics.content_hash)
-    evidence, names = evidence_of(firm_topics, firm_sentences), NameBlocklist.of_firm(firm_sentences)
     written = summarize(
-        *(evidence, names, language_model, key.quarter, context.run.run_id, before, config),
+        topics=evidence_of(firm_topics, firm_sentences),
+        blocklist=NameBlocklist.for_firm(firm_sentences),
+        model=language_model,
+        quarter=key.quarter,
+        run=context.run.run_id,
+        before=before,
+        settings=config,
         only_missing=config.only_missing,
     )
-    # The language model was waited for; only now is the encoder asked.
+    # After the language model, so that the encoder serves others while this run waits for replies.
     vectors = encoder.encode([summary.text for summary in written.summaries])
-    # How they are made; which were there already is not.
+    # Without `only_missing`: it does not change how a summary is made. Decision 96.
     settings = config.model_dump(include=set(SummarySettings.model_fields))
     summaries = Summaries.for_topics(
         firm_topics, written.summaries, vectors, (encoder.name, encoder.revision), settings
     )
     with database.transaction() as connection:
         first_call = min((call.call_date for call in firm_sentences.calls), default=None)
-        knowing = look_ahead_of(connection, written.keys, first_call)
+        look_ahead = look_ahead_of(connection, written.reply_keys, first_call)
     return dg.MaterializeResult(
         value=summaries,
         data_version=dg.DataVersion(summaries.content_hash),
-        metadata={**summaries_metadata(summaries, written), **look_ahead_metadata(knowing)},
+        metadata={**summaries_metadata(summaries, written), **look_ahead_metadata(look_ahead)},
         check_results=[check_summarized(summaries, firm_topics)],
     )
 
 
-def summaries_metadata(summaries: Summaries, written: Written) -> Metadata:
-    """Counts by source and by reason, what the language model took, and the texts."""
-    return known(
+def summaries_metadata(summaries: Summaries, written: WrittenSummaries) -> Metadata:
+    """Counts by source and by reason, what the language model cost, and the texts."""
+    return drop_none(
         {
             "n_summaries": len(summaries.summaries),
             "by keywords": summaries.n_by_keywords,
             "by model": len(summaries.summaries) - summaries.n_by_keywords,
             "by keywords because": dict(summaries.reasons) or None,
             "reason": summaries.reason,
-            **bill_metadata(written.bill),
+            **cost_metadata(written.cost),
             "summaries": markdown_table(
                 ["topic", "source", "title", "summary"],
                 [(s.topic_number, s.source, s.title or "", s.text) for s in summaries.summaries],
@@ -110,7 +115,7 @@ def summaries_metadata(summaries: Summaries, written: Written) -> Metadata:
 
 
 def check_summarized(summaries: Summaries, topics: Topics) -> dg.AssetCheckResult:
-    """No topic is without summary (an error), and a language model wrote them all (else a warning)."""
+    """An error if a topic has no summary, a warning if some are made of keywords."""
     missing = {t.topic_number for t in topics.topics} - {s.topic_number for s in summaries.summaries if s.text}
     return dg.AssetCheckResult(
         passed=not missing and not summaries.n_by_keywords,

@@ -43,6 +43,7 @@ from ftm_assets.llm.prices import read_prices
 from ftm_assets.llm.shared_client import socket_of
 from ftm_assets.processes.supervised_process import SpawnedProcess
 from ftm_assets.settings import MODEL_KEYS, Settings
+from ftm_assets.text_safety import storable
 
 # Decision 44.
 MAX_ATTEMPTS = 3
@@ -240,7 +241,7 @@ class Worker:
     def _log_error(self, error: str) -> None:
         log.warning(error)
         self.error_at = datetime.now(UTC)
-        message = error.replace("\0", "")[:_ERROR_LENGTH]
+        message = storable(error)[:_ERROR_LENGTH]
         if self.errors and self.errors[-1][0] == message:
             self.errors.pop()
         self.errors.append((message, self.error_at))

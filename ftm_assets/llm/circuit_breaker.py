@@ -1,48 +1,49 @@
-"""A circuit breaker: whether requests may go to a server, as far as the ones before them tell."""
+"""A circuit breaker: whether requests may go to a server, judged by the requests before them."""
 
 import asyncio
 import random
 import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import groupby
 
-from ftm_assets.llm.protocol import NoAnswer
+from ftm_assets.llm.protocol import CompletionFailure
 
 FAILURES_IN_A_ROW = 10
-NO_USE_IN_A_ROW = 20
+UNUSABLE_IN_A_ROW = 20
 MISCONFIGURED_S = 300.0
 _LONGEST_PAUSE_S = 30.0
-_LONGEST_ASKED_S = 600.0
-_REMEMBERED = 200
-_MANY = 30  # Who is down for months is asked as often; a float has its limits.
+_LONGEST_RETRY_AFTER_S = 600.0
+_N_REPLIES = 200
+_MAX_DOUBLINGS = 30  # After months of outages 2.0**n would overflow.
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
-    """Leave to send one request; `alone`: to find out whether the server is well."""
+class Permit:
+    """Leave to send one request. is_probe: it goes alone, to find out whether the server works."""
 
     epoch: int
-    alone: bool
+    is_probe: bool
 
 
-class Gate:
-    """Lets one request through until one has gone well, then all; after failures in a row none for a while, then one.
+class CircuitBreaker:
+    """Half-open at the start: one request goes alone, and if it succeeds, all may go. For one event loop.
 
-    A server that is down longer than `patience_s` is not waited for any more: all but the one that tries are told at
-    once. So are all for five minutes where key, model name or account is wrong, and where reply after reply is of no
-    use, whether the server or those who asked say so. For one event loop.
+    Ten failures in a row open it: nothing is sent during a pause that doubles each time, then one probe is. Requests
+    wait for `patience_s`; after that all but the probe fail at once. Wrong credentials, a wrong model, or many unusable
+    replies in a row trip it: then every request fails at once for five minutes.
     """
+
+    # Decision 59: half-open at the start, so that one request finds a wrong key.
 
     def __init__(self, patience_s: float) -> None:
         self.patience_s = patience_s
-        self.why = ""
+        self.reason = ""
         self._epoch = 0
-        self._is_well = False
-        self._is_tried = False
+        self._is_closed = False
+        self._is_probing = False
         self._down_since: float | None = None
-        self._closed_until = 0.0
-        self._misconfigured_until = 0.0
+        self._blocked_until = 0.0
+        self._tripped_until = 0.0
         self._n_failures = 0
         self._n_pauses = 0
         # Decisions 59 and 90.
@@ -51,103 +52,118 @@ class Gate:
 
     @property
     def state(self) -> str:
-        """In one word, for people: well, untried, down, misconfigured."""
-        if time.monotonic() < self._misconfigured_until:
+        """One word for status reports: well, untried, down, misconfigured."""
+        if time.monotonic() < self._tripped_until:
             return "misconfigured"
-        return "well" if self._is_well else "down" if self._down_since is not None else "untried"
+        return "well" if self._is_closed else "down" if self._down_since is not None else "untried"
 
-    def refusal(self) -> NoAnswer | None:
-        """Why a request would not even be waited with; None if it would."""
+    def failure(self) -> CompletionFailure | None:
+        """Why a request fails without waiting, None if it may wait or go."""
         now = time.monotonic()
-        if now < self._misconfigured_until:
-            return NoAnswer("misconfigured", self.why)
-        wait_s = self._closed_until - now
-        if wait_s <= 0 and (self._is_well or not self._is_tried):
+        if now < self._tripped_until:
+            return CompletionFailure("misconfigured", self.reason)
+        if self._may_send(now):
             return None
         is_given_up = self._down_since is not None and now - self._down_since > self.patience_s
-        return NoAnswer("unavailable", self.why) if is_given_up or wait_s > self.patience_s else None
+        if is_given_up or self._blocked_until - now > self.patience_s:
+            return CompletionFailure("unavailable", self.reason)
+        return None
 
-    async def enter(self) -> Pass | NoAnswer:
-        """Wait for leave to send. Each pass is to be followed by `well`, `failed`, `misconfigured` or `left`."""
-        while (refusal := self.refusal()) is None:
-            wait_s = self._closed_until - time.monotonic()
-            if wait_s <= 0 and (self._is_well or not self._is_tried):
-                self._is_tried = not self._is_well
-                return Pass(self._epoch, alone=not self._is_well)
+    async def acquire(self) -> Permit | CompletionFailure:
+        """Wait for a permit. Follow it with `record_success`, `record_failure`, `trip` or `release`."""
+        while (failure := self.failure()) is None:
+            now = time.monotonic()
+            if self._may_send(now):
+                self._is_probing = not self._is_closed
+                return Permit(self._epoch, is_probe=not self._is_closed)
             self._changed.clear()
+            wait_s = self._blocked_until - now
             try:
                 await asyncio.wait_for(self._changed.wait(), wait_s if wait_s > 0 else None)
             except TimeoutError:
                 continue
-        return refusal
+        return failure
 
-    def still(self, leave: Pass) -> bool:
-        """Whether nothing has happened since that would have kept it back."""
-        return leave.epoch == self._epoch and self._closed_until <= time.monotonic()
+    def is_valid(self, permit: Permit) -> bool:
+        """Whether nothing has happened since that would have withheld the permit."""
+        return permit.epoch == self._epoch and self._blocked_until <= time.monotonic()
 
-    def well(self, leave: Pass) -> None:
-        """A request was answered."""
+    def release(self, permit: Permit) -> None:
+        """Give a permit back without having learned anything."""
+        if permit.epoch == self._epoch and permit.is_probe:
+            self._is_probing = False
+            self._changed.set()
+
+    def record_success(self, permit: Permit) -> None:
+        """The server replied."""
         self._n_failures = 0
-        if leave.epoch == self._epoch and leave.alone:
-            self._is_well, self._down_since, self._n_pauses = True, None, 0
+        if permit.epoch == self._epoch and permit.is_probe:
+            self._is_closed, self._down_since, self._n_pauses = True, None, 0
             self._change()
 
-    def failed(self, why: str, leave: Pass, retry_after_s: float | None = None) -> None:
-        """A request found no server, or one that does not do its work. retry_after_s: what it asked all to wait"""
+    def record_failure(self, permit: Permit, reason: str, retry_after_s: float | None = None) -> None:
+        """The server could not be reached, or failed. retry_after_s: how long it asked all requests to wait"""
         now = time.monotonic()
         if retry_after_s:
-            asked_s = min(retry_after_s, _LONGEST_ASKED_S)
-            self._closed_until = max(self._closed_until, now + asked_s)
-            self.why = why
-            if asked_s > self.patience_s:
-                self.why = f"{why} (nothing is sent until {datetime.now() + timedelta(seconds=asked_s):%H:%M})"
-                self._down_since = now if self._down_since is None else self._down_since
-                self._is_well = False
-                self._change()
-        if leave.epoch != self._epoch:
-            return  # Late news of what is known.
+            self._wait_as_asked(reason, min(retry_after_s, _LONGEST_RETRY_AFTER_S), now)
+        if permit.epoch != self._epoch:
+            return  # A request from before the last change tells nothing new.
         self._n_failures += 1
-        if leave.alone or self._n_failures >= FAILURES_IN_A_ROW:
-            self.why = why
+        if permit.is_probe or self._n_failures >= FAILURES_IN_A_ROW:
             pause_s = min(_LONGEST_PAUSE_S, 2.0**self._n_pauses) * random.uniform(0.75, 1.25)  # noqa: S311
-            self._closed_until = max(self._closed_until, now + pause_s)
-            self._down_since = now if self._down_since is None else self._down_since
-            self._n_pauses = min(self._n_pauses + 1, _MANY)
+            self._blocked_until = max(self._blocked_until, now + pause_s)
+            self._n_pauses = min(self._n_pauses + 1, _MAX_DOUBLINGS)
             self._n_failures = 0
-            self._is_well = False
-            self._change()
+            self._open(reason, now)
 
-    def came(self, reply: str) -> None:
-        """A reply came, and is of use as far as is known."""
-        self._replies.pop(reply, None)
-        self._replies[reply] = True
-        if len(self._replies) > _REMEMBERED:
-            del self._replies[next(iter(self._replies))]
-
-    def is_of_no_use(self, reply: str, why: str) -> None:
-        """A reply that came is of no use, or a question was refused. Many in a row of them are the configuration."""
-        if reply not in self._replies:
-            return  # From long ago.
-        self._replies[reply] = False
-        for is_of_use, row in groupby(self._replies.items(), key=lambda each: each[1]):
-            found = [name for name, _ in row]
-            if not is_of_use and reply in found and len(found) >= NO_USE_IN_A_ROW:
-                self.misconfigured(f"{len(found)} replies in a row are of no use, the last: {why}")
-
-    def misconfigured(self, why: str) -> None:
-        """Nothing will be answered before somebody acts."""
-        self.why = why
-        self._misconfigured_until = time.monotonic() + MISCONFIGURED_S
-        self._is_well = False
+    def trip(self, reason: str) -> None:
+        """Every request would fail until somebody changes something."""
+        self.reason = reason
+        self._tripped_until = time.monotonic() + MISCONFIGURED_S
+        self._is_closed = False
         self._change()
 
-    def left(self, leave: Pass) -> None:
-        """A pass was given back, and nothing learned."""
-        if leave.epoch == self._epoch and leave.alone:
-            self._is_tried = False
-            self._changed.set()
+    def record_reply(self, key: str) -> None:
+        """A reply came that may be usable; who sent the request decides later."""
+        self._replies.pop(key, None)
+        self._replies[key] = True
+        if len(self._replies) > _N_REPLIES:
+            del self._replies[next(iter(self._replies))]
+
+    def record_unusable(self, key: str, reason: str) -> None:
+        """A reply proved unusable; a long row of such replies trips the breaker.
+
+        Decision 90: replies are judged seconds after they came, so a counter that each new reply resets would never
+        get far. Therefore the last replies are kept in order of arrival.
+        """
+        if key not in self._replies:
+            return  # It came long ago, or counted before the breaker tripped.
+        self._replies[key] = False
+        n = 0
+        for is_usable in self._replies.values():
+            n = 0 if is_usable else n + 1
+            if n >= UNUSABLE_IN_A_ROW:
+                self._replies.clear()
+                self.trip(f"{n} replies in a row are of no use, the last: {reason}")
+                return
+
+    def _may_send(self, now: float) -> bool:
+        return self._blocked_until <= now and (self._is_closed or not self._is_probing)
+
+    def _wait_as_asked(self, reason: str, wait_s: float, now: float) -> None:
+        self._blocked_until = max(self._blocked_until, now + wait_s)
+        self.reason = reason
+        if wait_s > self.patience_s:
+            until = datetime.now() + timedelta(seconds=wait_s)
+            self._open(f"{reason} (nothing is sent until {until:%H:%M})", now)
+
+    def _open(self, reason: str, now: float) -> None:
+        self.reason = reason
+        self._down_since = now if self._down_since is None else self._down_since
+        self._is_closed = False
+        self._change()
 
     def _change(self) -> None:
         self._epoch += 1
-        self._is_tried = False
+        self._is_probing = False
         self._changed.set()

@@ -1,243 +1,234 @@
-"""From a question to an answer: ledger, breaker, limits and retries around one request after another."""
+"""The client of a language model: one for a process, with its limits, circuit breaker, ledger and connections."""
 
 import asyncio
-import functools
-import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Concatenate, ParamSpec, TypeVar
+import queue
+import threading
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from typing import Any, TypeVar
 
-from tenacity import AsyncRetrying, stop_after_delay, wait_fixed
+from ftm_assets.llm.budget import Budget
+from ftm_assets.llm.circuit_breaker import CircuitBreaker
+from ftm_assets.llm.ledger import Caps, Ledger
+from ftm_assets.llm.pending_request import PendingRequest
+from ftm_assets.llm.prices import Price, PriceUnknown, read_prices
+from ftm_assets.llm.protocol import ZERO, CompletionFailure, CompletionRequest, CompletionResult
+from ftm_assets.llm.rate_limiter import RateLimiter
+from ftm_assets.llm.stats import ClientStats
+from ftm_assets.llm.transport import OpenAITransport
+from ftm_assets.settings import Settings
 
-from ftm_assets.llm.circuit_breaker import Gate
-from ftm_assets.llm.ledger import Elsewhere, Ledger, Reply, Sent, State, Terms, Usage
-from ftm_assets.llm.pending_request import Errand, tokens_in
-from ftm_assets.llm.prices import Price, PriceUnknown
-from ftm_assets.llm.protocol import NOTHING, Answer, NoAnswer, Question, estimate_tokens
-from ftm_assets.llm.rate_limiter import RateLimit
-from ftm_assets.llm.transport import Chat, Completion
-
-# How much more a provider may count than we estimate, before it has counted anything and after.
-_MARGIN = 1.5
-_MARGIN_KNOWN = 1.1
-_INSIST_S = 60.0
+# Requests that are looked up in the ledger at once; a firm or a quarter's themes have fewer.
+_LOOKUP_SIZE = 1000
 _CLOSE_S = 5.0
 
-Result = TypeVar("Result")
-Parameters = ParamSpec("Parameters")
-
-
-@dataclass
-class Progress:
-    """What was done so far; `dollars` leaves out what has an unknown price, which `n_unpriced` replies have."""
-
-    n_questions: int = 0
-    n_reused: int = 0
-    n_requests: int = 0
-    n_replies: int = 0
-    n_unpriced: int = 0
-    n_unanswered: int = 0
-    n_under_way: int = 0
-    tokens_in: int = 0
-    tokens_out: int = 0
-    dollars: float = 0.0
-    state: str = "untried"
-    why: str = ""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Caps:
-    """Dollars that a run and a quarter may cost; inf: no limit."""
+class Limits:
+    """What a client keeps to. window_s: the minute of `rpm` and `tpm`, shorter in tests"""
 
-    run: float
-    quarter: float
+    concurrency: int
+    rpm: int
+    tpm: int
+    patience_s: float
+    caps: Caps
+    window_s: float = 60.0
 
-    @property
-    def any(self) -> bool:
-        """Whether there is a limit."""
-        return self.run != float("inf") or self.quarter != float("inf")
 
+@dataclass
+class LlmClient:
+    """A `LanguageModel` that any number of threads may use. Requests run on an event loop in a thread of its own.
 
-class Asking:
-    """Asks questions on one event loop; equal ones that are under way at the same time are asked once.
+    Building it opens nothing; the first use does. Do not carry it across a fork after that, nor use it after `close`.
 
-    ledger:      called from threads of our own, so that it never holds up the loop
-    price:       None if it is unknown
-    concurrency: requests at a time
+    price: None if it is unknown
     """
 
-    def __init__(
-        self,
-        chat: Chat,
-        ledger: Ledger,
-        price: Price | None,
-        caps: Caps,
-        limit: RateLimit,
-        gate: Gate,
-        concurrency: int,
-    ) -> None:
-        self.chat = chat
-        self.ledger = ledger
-        self.price = price
-        self.caps = caps
-        self.limit = limit
-        self.gate = gate
-        self.progress = Progress()
-        self.slots = asyncio.Semaphore(concurrency)
-        self._threads = ThreadPoolExecutor(2, "ftm-ledger")
-        self._under_way: dict[str, Errand] = {}
-        self._settled = asyncio.Event()
-        self.n_reserved = 0
-        self._unsettled: list[Sent] = []
-        self._scale_in = _MARGIN
-        self._scale_out = 1.0
+    transport: OpenAITransport
+    ledger: Ledger
+    price: Price | None
+    limits: Limits
+    _loop: asyncio.AbstractEventLoop | None = field(default=None, init=False, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False)
+    _pending: dict[str, PendingRequest] = field(default_factory=dict, init=False, repr=False)
 
-    async def find(self, keys: list[str]) -> dict[str, Answer | NoAnswer]:
-        """What the ledger has of them."""
-        found = dict(await self._in_thread(self.ledger.find, keys))
-        self.progress.n_reused += len(found)
+    def __post_init__(self) -> None:
+        limits = self.limits
+        self._stats = ClientStats()
+        self._budget = Budget(self.ledger, self.name, self.price, limits.caps)
+        self._breaker = CircuitBreaker(limits.patience_s)
+        self._limiter = RateLimiter(limits.rpm, limits.tpm, limits.window_s)
+        self._slots = asyncio.Semaphore(limits.concurrency)
+
+    @property
+    def name(self) -> str:
+        """See `LanguageModel`."""
+        return self.transport.model
+
+    @property
+    def stats(self) -> ClientStats:
+        """What was done so far."""
+        return replace(self._stats)
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> Iterator[tuple[int, CompletionResult]]:
+        """See `LanguageModel`. raises: what the ledger raises"""
+        self._stats.n_questions += len(requests)
+        for start in range(0, len(requests), _LOOKUP_SIZE):
+            keys = [request.key(self.name) for request in requests[start : start + _LOOKUP_SIZE]]
+            stored = self._submit(self._find(keys)).result()
+            yield from ((index, stored[key]) for index, key in enumerate(keys, start) if key in stored)
+            missing = [(index, key) for index, key in enumerate(keys, start) if key not in stored]
+            yield from self._complete_all((index, key, requests[index]) for index, key in missing)
+
+    def reject(self, key: str, reason: str) -> None:
+        """See `LanguageModel`."""
+        self._submit(self._reject(key, reason)).result()
+
+    def close(self) -> None:
+        """Cancel what is under way, and close all connections."""
+        with self._lock:
+            loop, self._loop = self._loop, None
+        if loop is not None:
+            asyncio.run_coroutine_threadsafe(self._close(), loop).result()
+            loop.call_soon_threadsafe(loop.stop)
+
+    def _complete_all(
+        self, missing: Iterator[tuple[int, str, CompletionRequest]]
+    ) -> Iterator[tuple[int, CompletionResult]]:
+        """Submit as many at a time as may be sent, and as many that wait for their turn."""
+        finished: queue.SimpleQueue[int] = queue.SimpleQueue()
+        waiting: dict[int, Future[CompletionResult]] = {}
+
+        def submit(index: int, key: str, request: CompletionRequest) -> None:
+            waiting[index] = self._submit(self._complete_one(key, request))
+            waiting[index].add_done_callback(lambda _: finished.put(index))
+
+        try:
+            for each in islice(missing, 2 * self.limits.concurrency):
+                submit(*each)
+            while waiting:
+                index = finished.get()
+                done = waiting.pop(index)
+                for each in islice(missing, 1):
+                    submit(*each)
+                yield index, done.result()
+        finally:
+            for future in waiting.values():
+                future.cancel()
+
+    def _submit(self, work: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Run it on the event loop, which starts now if it has not yet."""
+        with self._lock:
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                threading.Thread(target=self._loop.run_forever, daemon=True, name="ftm-llm-client").start()
+            return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _find(self, keys: list[str]) -> Mapping[str, CompletionResult]:
+        found = await self._budget.with_ledger(lambda ledger: ledger.find(keys))
+        self._stats.n_reused += len(found)
         return found
 
-    async def ask(self, key: str, question: Question) -> Answer | NoAnswer:
-        """The answer, from whoever asks already or by asking.
+    async def _reject(self, key: str, reason: str) -> None:
+        self._breaker.record_unusable(key, reason)
+        await self._budget.with_ledger(lambda ledger: ledger.reject(key, reason))
 
-        Who stops waiting does not end a request that has been sent; one that has not is given up if nobody waits.
+    async def _complete_one(self, key: str, request: CompletionRequest) -> CompletionResult:
+        """The result; equal requests at the same time are sent once.
+
+        A caller that stops waiting does not cancel a request that has been sent. One that has not is canceled with its
+        last caller.
         """
-        errand = self._under_way.get(key)
-        is_first = errand is None
-        if errand is None:
-            errand = self._under_way[key] = Errand(self, key, question)
-            errand.task = asyncio.create_task(self._carry_out(errand))
-        errand.n_waiting += 1
+        pending = self._pending.get(key)
+        is_first = pending is None
+        if pending is None:
+            pending = self._pending[key] = PendingRequest(
+                key=key,
+                request=request,
+                transport=self.transport,
+                budget=self._budget,
+                breaker=self._breaker,
+                limiter=self._limiter,
+                slots=self._slots,
+                stats=self._stats,
+            )
+            pending.task = asyncio.create_task(self._run(pending))
+        pending.n_waiting += 1
         try:
-            answer = await asyncio.shield(errand.task)
+            result = await asyncio.shield(pending.task)
         finally:
-            errand.n_waiting -= 1
-            if not errand.n_waiting and not errand.is_busy:
-                errand.task.cancel()
+            pending.n_waiting -= 1
+            if not pending.n_waiting and not pending.is_busy:
+                pending.task.cancel()
         if is_first:
-            return answer
-        if isinstance(answer, NoAnswer):
-            return replace(answer, bill=NOTHING)
-        self.progress.n_reused += 1
-        return replace(answer, reused=True, besides=NOTHING)
+            return result
+        if isinstance(result, CompletionFailure):
+            return replace(result, total_cost=ZERO)
+        self._stats.n_reused += 1
+        return replace(result, reused=True, retry_cost=ZERO)
 
-    async def reject(self, key: str, why: str) -> None:
-        """See `LanguageModel`."""
-        self.gate.is_of_no_use(key, why)
-        await self._in_thread(self.ledger.reject, key, why)
+    async def _run(self, pending: PendingRequest) -> CompletionResult:
+        stats = self._stats
+        stats.n_under_way += 1
+        try:
+            result = await pending.run()
+        finally:
+            stats.n_under_way -= 1
+            stats.state, stats.why = self._breaker.state, self._breaker.reason
+            del self._pending[pending.key]
+        if isinstance(result, CompletionFailure):
+            stats.n_unanswered += 1
+        elif result.reused:
+            stats.n_reused += 1
+        return result
 
-    async def close(self) -> None:
-        """Close what is open. What is with the server may come for a while; then it is given up."""
-        for errand in list(self._under_way.values()):
-            if not errand.is_busy:
-                errand.task.cancel()
-        for give_up in (False, True):
-            tasks = [errand.task for errand in self._under_way.values()]
-            if give_up:
+    async def _close(self) -> None:
+        """Replies under way may come for a while; then they are given up."""
+        for pending in list(self._pending.values()):
+            if not pending.is_busy:
+                pending.task.cancel()
+        for is_last_call in (False, True):
+            tasks = [pending.task for pending in self._pending.values()]
+            if is_last_call:
                 for task in tasks:
                     task.cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=_CLOSE_S)
-        await self.chat.close()
-        await self._in_thread(self.ledger.close)
-        self._threads.shutdown(wait=False)
-
-    async def _carry_out(self, errand: Errand) -> Answer | NoAnswer:
-        self.progress.n_under_way += 1
-        try:
-            if self.price is None and self.caps.any:
-                answer: Answer | NoAnswer = NoAnswer("budget", str(PriceUnknown(self.chat.model)))
-            else:
-                answer = await errand.run()
-        finally:
-            self.progress.n_under_way -= 1
-            self.progress.state, self.progress.why = self.gate.state, self.gate.why
-            del self._under_way[errand.key]
-        if isinstance(answer, NoAnswer):
-            self.progress.n_unanswered += 1
-        elif answer.reused:
-            self.progress.n_reused += 1
-        return answer
-
-    async def begin(self, key: str, question: Question) -> Sent | Answer | NoAnswer | Elsewhere:
-        """The question's row with its price put aside, if it may be sent."""
-        await self._settle_late()
-        begun = await self._in_thread(self.ledger.begin, key, question, self.chat.model, self._terms(question))
-        self.n_reserved += isinstance(begun, Sent)
-        return begun
-
-    async def any_settled(self) -> None:
-        """Wait until something that is under way has been settled."""
-        self._settled.clear()
-        await self._settled.wait()
-
-    async def settle(
-        self,
-        work: Callable[Concatenate[Sent, Parameters], Result],
-        sent: Sent,
-        *args: Parameters.args,
-        **kwargs: Parameters.kwargs,
-    ) -> Result:
-        """Write down what became of a row, also if the database is away for a while: the reply is paid.
-
-        Where that does not help the row counts as lost, from the next question on.
-        """
-        insisting = AsyncRetrying(stop=stop_after_delay(_INSIST_S), wait=wait_fixed(1.0), reraise=True)
-        try:
-            return await insisting(self._in_thread, work, sent, *args, **kwargs)
-        except Exception:
-            self._unsettled.append(sent)
-            raise
-        finally:
-            self.n_reserved -= 1
-            self._settled.set()
-
-    async def _settle_late(self) -> None:
-        """Let nobody wait for a reply that could not be written down."""
-        late, self._unsettled = self._unsettled, []
-        try:
-            for sent in late:
-                why = "what became of it could not be written down"
-                await self._in_thread(self.ledger.unanswered, sent, State.lost, why, 1)
-        except BaseException:
-            self._unsettled += late  # It does no harm to do it twice.
-            raise
-
-    def reply_of(self, completion: Completion, question: Question, attempts: int) -> Reply:
-        """A completion with its price; of a provider that counts no tokens, we count."""
-        usage = completion.usage or Usage(tokens_in(question), 0, estimate_tokens(completion.text))
-        dollars = self.price.dollars(usage.tokens_in, usage.tokens_cached, usage.tokens_out) if self.price else None
-        self._scale_in = _learned(self._scale_in, usage.tokens_in / tokens_in(question))
-        self._scale_out = max(1.0, _learned(self._scale_out, usage.tokens_out / question.max_tokens))
-        self.progress.n_replies += 1
-        self.progress.n_unpriced += dollars is None
-        self.progress.tokens_in += usage.tokens_in
-        self.progress.tokens_out += usage.tokens_out
-        self.progress.dollars += dollars or 0.0
-        return Reply(completion.text, completion.model, usage, dollars, completion.latency_s, attempts)
-
-    def most_tokens(self, question: Question) -> tuple[int, int]:
-        """Upper bounds of what the provider will count in and out, from what it counted so far: some bill more than
-        they were allowed to say.
-        """
-        return math.ceil(self._scale_in * tokens_in(question)), math.ceil(self._scale_out * question.max_tokens)
-
-    def _terms(self, question: Question) -> Terms:
-        cutoff = self.price.training_cutoff if self.price else None
-        most_in, most_out = self.most_tokens(question)
-        dollars = self.price.dollars(most_in, 0, most_out) if self.price else None
-        return Terms(dollars, self.caps.run, self.caps.quarter, cutoff)
-
-    async def _in_thread(
-        self, work: Callable[Parameters, Result], *args: Parameters.args, **kwargs: Parameters.kwargs
-    ) -> Result:
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, functools.partial(work, *args, **kwargs))
+        await self.transport.close()
+        await self._budget.close()
 
 
-def _learned(scale: float, counted: float) -> float:
-    """Up at once, down by and by."""
-    counted *= _MARGIN_KNOWN
-    return max(counted, scale + (counted - scale) / 10)
+def open_client(settings: Settings, ledger: Ledger) -> LlmClient | None:
+    """The client of the model in the settings, None if they name none. Opens no connection. raises: BadPrices"""
+    if not settings.llm_model:
+        return None
+    transport = OpenAITransport(
+        base_url=settings.llm_base_url,
+        model=settings.llm_model,
+        key=settings.llm_api_key,
+        timeout_s=settings.llm_timeout,
+        reasoning_effort=settings.llm_reasoning_effort,
+    )
+    limits = Limits(
+        concurrency=settings.llm_concurrency,
+        rpm=settings.llm_rpm,
+        tpm=settings.llm_tpm,
+        patience_s=settings.llm_patience,
+        caps=_caps(settings),
+    )
+    return LlmClient(transport, ledger, read_prices(settings.llm_prices).get(settings.llm_model), limits)
+
+
+def check_price(settings: Settings) -> None:
+    """Raise if caps keep the model in the settings from being used. raises: BadPrices, PriceUnknown"""
+    model = settings.llm_model
+    if model and _caps(settings).any and model not in read_prices(settings.llm_prices):
+        raise PriceUnknown(model)
+
+
+def _caps(settings: Settings) -> Caps:
+    return Caps(run=settings.llm_run_cap, quarter=settings.llm_quarter_cap)

@@ -1,29 +1,27 @@
-"""Keeps the language model's client process alive, and counts what it does."""
+"""Keeps the language model's client process alive, and adds up what it has done over its restarts."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 
-from ftm_assets.llm.client import Progress
 from ftm_assets.llm.shared_client import Failed, model_process
+from ftm_assets.llm.stats import ClientStats
 from ftm_assets.processes.supervised_process import SpawnedProcess
 
-_ADDED = "n_questions n_reused n_requests n_replies n_unpriced n_unanswered tokens_in tokens_out dollars"
-_BAD = ("down", "misconfigured")
+_BAD_STATES = ("down", "misconfigured")
 
 
 class ModelProcess(SpawnedProcess):
     """The client process of the language model, started again when it ends.
 
-    address: the socket at which lanes ask it
+    address: the socket where it listens
     """
 
     timeout_s = 60.0
 
     def __init__(self, address: str) -> None:
         self.address = address
-        self._before = Progress()
-        self._progress = Progress()
-        self._said = ""
+        self._before = ClientStats()
+        self._progress = ClientStats()
+        self._last_warning = ""
         super().__init__("language model's client process", model_process)
 
     def arguments(self) -> tuple[object, ...]:
@@ -31,24 +29,23 @@ class ModelProcess(SpawnedProcess):
         return (self.parent, self.address)
 
     @property
-    def progress(self) -> Progress:
-        """What this process and those before it have done; what is under way in this one."""
-        sums = {name: getattr(self._before, name) + getattr(self._progress, name) for name in _ADDED.split()}
-        return replace(self._progress, **sums)
+    def progress(self) -> ClientStats:
+        """What this process and the ones before it have done."""
+        return self._before.followed_by(self._progress)
 
     def on_message(self, message: object) -> Iterator[str]:
         """See `SpawnedProcess`."""
         match message:
-            case Progress():
+            case ClientStats():
                 self._progress = message
-                said = f"language model {message.state}: {message.why}" if message.state in _BAD else ""
-                if said and said != self._said:
-                    yield said
-                self._said = said
+                warning = f"language model {message.state}: {message.why}" if message.state in _BAD_STATES else ""
+                if warning and warning != self._last_warning:
+                    yield warning
+                self._last_warning = warning
             case Failed():
-                yield message.why
+                yield message.reason
 
     def describe_exit(self, how: str) -> str:
         """See `SpawnedProcess`."""
-        self._before, self._progress = replace(self.progress, n_under_way=0), Progress()
+        self._before, self._progress = self.progress, ClientStats()
         return f"the {self.name} ended, {how}"

@@ -1,81 +1,146 @@
-"""One question on its way: requests until there is an answer, each possibly paid one with its row in the ledger."""
+"""One request on its way: retries until there is a result, with a ledger entry for each reply that may be paid."""
 
 import asyncio
-import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
-from ftm_assets.llm.circuit_breaker import Pass
-from ftm_assets.llm.ledger import Elsewhere, Reply, Sent, State
-from ftm_assets.llm.protocol import NOTHING, Answer, Bill, NoAnswer, Question, estimate_tokens
-from ftm_assets.llm.rate_limiter import Taken
-from ftm_assets.llm.transport import Completion, Misconfigured, Refused, Transient
+from ftm_assets.llm.budget import Budget
+from ftm_assets.llm.circuit_breaker import CircuitBreaker, Permit
+from ftm_assets.llm.ledger import CallState, InFlightElsewhere, LedgerEntry
+from ftm_assets.llm.protocol import ZERO, Completion, CompletionFailure, CompletionRequest, CompletionResult, UsageCost
+from ftm_assets.llm.rate_limiter import RateLimiter, Reservation
+from ftm_assets.llm.stats import ClientStats
+from ftm_assets.llm.transport import (
+    ConfigurationError,
+    OpenAITransport,
+    RequestRejected,
+    RetryableError,
+    UnusableReply,
+)
 
-if TYPE_CHECKING:
-    from ftm_assets.llm.client import Asking
-
-MAX_ATTEMPTS = 6
-MAX_USELESS = 2
+MAX_FAILURES = 6
+MAX_UNUSABLE = 2
 _LONGEST_WAIT_S = 20.0
-_ELSEWHERE_S = 0.5
+_POLL_ELSEWHERE_S = 0.5
 _LONGEST_ELSEWHERE_S = 600.0
 
+_Leave: TypeAlias = tuple[Permit, Reservation]
 
-class Errand:
-    """One question until there is an answer, or none. It has a row in the ledger for each reply that may be paid.
 
-    n_waiting: how many want to know; without any, nothing more is sent
-    is_busy:   whether it must not be disturbed: what is sent and what came is written down
-    is_sent:   whether a request is with the server
+@dataclass(eq=False)
+class PendingRequest:
+    """A request until there is a result.
+
+    slots:     one for each request at a time
+    n_waiting: callers that wait for the result; without any, nothing more is sent
+    is_busy:   it must not be canceled: what is sent and what came has to be written down
     """
 
-    task: "asyncio.Task[Answer | NoAnswer]"
+    key: str
+    request: CompletionRequest
+    transport: OpenAITransport
+    budget: Budget
+    breaker: CircuitBreaker
+    limiter: RateLimiter
+    slots: asyncio.Semaphore
+    stats: ClientStats
+    n_waiting: int = 0
+    is_busy: bool = False
+    task: "asyncio.Task[CompletionResult]" = field(init=False)
+    _entry: LedgerEntry | None = None
+    _is_sent: bool = False
+    _n_attempts: int = 0
+    _n_failures: int = 0
+    _n_unusable: int = 0
+    _unusable: CompletionFailure | None = None
+    _retry_cost: UsageCost = ZERO
 
-    def __init__(self, asking: "Asking", key: str, question: Question) -> None:
-        self.asking = asking
-        self.key = key
-        self.question = question
-        self.n_waiting = 0
-        self.is_busy = False
-        self.is_sent = False
-        self.sent: Sent | None = None
-        self.n_attempts = 0
-        self.n_failures = 0
-        self.n_useless = 0
-        self.useless = NoAnswer("refused", "")
-        self.besides = NOTHING
+    async def run(self) -> CompletionResult:
+        """The result, with all that it took. raises: what the ledger raises"""
+        result = self.budget.failure() or await self._retry()
+        if isinstance(result, Completion):
+            return replace(result, retry_cost=self._retry_cost)
+        return replace(result, total_cost=self._retry_cost)
 
-    async def run(self) -> Answer | NoAnswer:
-        """Try until something comes of it, with all that it took on the bill."""
-        came = await self._insist()
-        return replace(came, besides=self.besides) if isinstance(came, Answer) else replace(came, bill=self.besides)
-
-    async def _insist(self) -> Answer | NoAnswer:
-        """A server that is down is the gate's business and counts as no failure."""
-        trying = AsyncRetrying(
-            retry=retry_if_exception_type(Transient),
+    async def _retry(self) -> CompletionResult:
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(RetryableError),
             wait=wait_random_exponential(multiplier=0.5, max=_LONGEST_WAIT_S),
-            stop=lambda _: self.n_failures >= MAX_ATTEMPTS or self.n_useless >= MAX_USELESS,
+            stop=lambda _: self._n_failures >= MAX_FAILURES or self._n_unusable >= MAX_UNUSABLE,
             reraise=True,
         )
         try:
-            return await trying(self._try)
-        except Transient as error:
-            await self._no_reply(State.failed, error.why)
-            if self.n_useless >= MAX_USELESS:
-                return self.useless
-            return NoAnswer("unavailable", f"{self.n_failures} requests failed, the last: {error.why}")
+            return await retrying(self._attempt)
+        except RetryableError as error:
+            await self._close_entry(CallState.failed, error.reason)
+            if self._unusable is not None and self._n_unusable >= MAX_UNUSABLE:
+                return self._unusable
+            return CompletionFailure("unavailable", f"{self._n_failures} requests failed, the last: {error.reason}")
         except asyncio.CancelledError:
-            await self._no_reply(State.lost if self.is_sent else State.failed, "nobody waited for it any more")
+            state = CallState.lost if self._is_sent else CallState.failed
+            await self._close_entry(state, "nobody waited for it any more")
             raise
 
+    async def _attempt(self) -> CompletionResult:
+        """One attempt, once breaker, limits, budget and other processes let it go. raises: RetryableError"""
+        started = time.monotonic()
+        while self.n_waiting:
+            result = self.breaker.failure() or await self._send()
+            if isinstance(result, InFlightElsewhere):
+                if time.monotonic() - started > _LONGEST_ELSEWHERE_S:
+                    return CompletionFailure(
+                        "unavailable", f"another process has asked it for {_LONGEST_ELSEWHERE_S:g} s"
+                    )
+                await asyncio.sleep(_POLL_ELSEWHERE_S)
+            elif isinstance(result, Completion):
+                return result
+            elif result.kind == "budget" and self.budget.has_reservations:
+                # Requests under way may cost less than was reserved for them.
+                await self.budget.wait_for_settlement()
+            else:
+                await self._close_entry(CallState.failed, result.reason)
+                return result
+        raise asyncio.CancelledError
+
+    async def _send(self) -> CompletionResult | InFlightElsewhere:
+        async with self.slots:
+            leave = await self._wait_for_leave()
+            if isinstance(leave, CompletionFailure):
+                return leave
+            with self._uninterrupted():
+                # Reserved only now: if this process is killed, all that the ledger has as sent counts as paid.
+                reserved = self._entry or await self._reserve(*leave)
+                if not isinstance(reserved, LedgerEntry):
+                    return reserved
+                self._entry = reserved
+                return await self._exchange(reserved, *leave)
+
+    async def _wait_for_leave(self) -> _Leave | CompletionFailure:
+        """Leave of breaker and rate limiter to send one request."""
+        while True:
+            permit = await self.breaker.acquire()
+            if isinstance(permit, CompletionFailure):
+                return permit
+            try:
+                reservation = await self.limiter.reserve(sum(self.budget.max_tokens(self.request)))
+            except asyncio.CancelledError:
+                self.breaker.release(permit)
+                raise
+            if self.breaker.is_valid(permit):
+                return permit, reservation
+            self._give_back(permit, reservation)
+
+    def _give_back(self, permit: Permit, reservation: Reservation) -> None:
+        self.limiter.release(reservation)
+        self.breaker.release(permit)
+
     @contextmanager
-    def _undisturbed(self) -> Iterator[None]:
+    def _uninterrupted(self) -> Iterator[None]:
         self.is_busy = True
         try:
             yield
@@ -84,148 +149,102 @@ class Errand:
         if not self.n_waiting:
             raise asyncio.CancelledError
 
-    async def _try(self) -> Answer | NoAnswer:
-        asking, started = self.asking, time.monotonic()
-        while self.n_waiting:
-            came = asking.gate.refusal() or await self._send()
-            if isinstance(came, Elsewhere):
-                if time.monotonic() - started > _LONGEST_ELSEWHERE_S:
-                    return NoAnswer("unavailable", f"another process has asked it for {_LONGEST_ELSEWHERE_S:g} s")
-                await asyncio.sleep(_ELSEWHERE_S)
-            elif isinstance(came, NoAnswer) and came.kind == "budget" and asking.n_reserved:
-                # What is under way may cost less than was put aside for it.
-                await asking.any_settled()
-            else:
-                if isinstance(came, NoAnswer):
-                    await self._no_reply(State.failed, came.why)
-                return came
-        raise asyncio.CancelledError
-
-    async def _send(self) -> Answer | NoAnswer | Elsewhere:
-        """One request, once everybody lets it through. raises: Transient"""
-        async with self.asking.slots:
-            leave = await self._leave()
-            if isinstance(leave, NoAnswer):
-                return leave
-            with self._undisturbed():
-                # Only now: of a process that is killed, all that the ledger has as sent counts as paid.
-                begun = self.sent or await self._begin(*leave)
-                if not isinstance(begun, Sent):
-                    return begun
-                completion = await self._request(*leave)
-                return await self._keep(completion) if isinstance(completion, Completion) else completion
-
-    async def _begin(self, leave: Pass, taken: Taken) -> Sent | Answer | NoAnswer | Elsewhere:
-        begun = None
+    async def _reserve(
+        self, permit: Permit, reservation: Reservation
+    ) -> LedgerEntry | CompletionResult | InFlightElsewhere:
+        reserved = None
         try:
-            begun = await self.asking.begin(self.key, self.question)
+            reserved = await self.budget.reserve(self.key, self.request)
         finally:
-            if isinstance(begun, Sent):
-                self.sent, self.n_attempts = begun, 0
+            if isinstance(reserved, LedgerEntry):
+                self._n_attempts = 0
             else:
-                self.asking.limit.give_back(taken)
-                self.asking.gate.left(leave)
-        return begun
+                self._give_back(permit, reservation)
+        return reserved
 
-    async def _leave(self) -> tuple[Pass, Taken] | NoAnswer:
-        """Leave of gate and limit to send one request."""
-        asking, gate, limit = self.asking, self.asking.gate, self.asking.limit
-        while True:
-            leave = await gate.enter()
-            if isinstance(leave, NoAnswer):
-                return leave
-            try:
-                taken = await limit.take(sum(asking.most_tokens(self.question)))
-            except asyncio.CancelledError:
-                gate.left(leave)
-                raise
-            if gate.still(leave):
-                return leave, taken
-            limit.give_back(taken)
-            gate.left(leave)
-
-    async def _request(self, leave: Pass, taken: Taken) -> Completion | NoAnswer:
-        """One request. raises: Transient"""
-        asking, gate, limit = self.asking, self.asking.gate, self.asking.limit
-        self.n_attempts += 1
-        asking.progress.n_requests += 1
-        self.is_sent = True
-        limit.sent(taken)
+    async def _exchange(self, entry: LedgerEntry, permit: Permit, reservation: Reservation) -> CompletionResult:
+        """Send the request and write down what comes. raises: RetryableError"""
+        self._n_attempts += 1
+        self.stats.n_requests += 1
+        self._is_sent = True
+        self.limiter.start(reservation)
+        unusable: UnusableReply | None = None
         try:
-            completion = await asking.chat.complete(self.question)
-        except Transient as error:
-            self.is_sent = False
-            gate.failed(error.why, leave, error.retry_after_s)
-            self.n_failures += not leave.alone
-            if error.maybe_paid:
-                await self._no_reply(State.lost, error.why)
-            raise
-        except (Refused, Misconfigured) as error:
-            self.is_sent = False
-            if isinstance(error, Misconfigured):
-                gate.misconfigured(error.why)
-                return NoAnswer("misconfigured", error.why)
-            gate.left(leave)
-            self._is_of_no_use(error.why)
-            return NoAnswer("refused", error.why)
+            completion = await self.transport.send(self.key, self.request)
+        except UnusableReply as error:
+            unusable, completion = error, error.completion
+        except (RetryableError, RequestRejected, ConfigurationError) as error:
+            self._is_sent = False
+            return await self._handle_error(error, permit)
         except BaseException:
-            gate.left(leave)
+            self.breaker.release(permit)
             raise
-        gate.well(leave)
-        if completion.usage is not None:
-            limit.settle(taken, completion.usage.tokens_in + completion.usage.tokens_out)
+        self.breaker.record_success(permit)
+        if not completion.usage_estimated:
+            self.limiter.commit(reservation, completion.tokens_in + completion.tokens_out)
+        completion = self.budget.priced(self.request, completion)
+        self.stats.count_reply(completion)
+        self._entry, self._is_sent = None, False
+        if unusable is not None:
+            return await self._record_unusable(entry, completion, unusable)
+        self.breaker.record_reply(self.key)
+        await self._record_reply(entry, completion, CallState.answered)
         return completion
 
-    async def _keep(self, completion: Completion) -> Answer | NoAnswer:
-        """Write down what came. raises: Transient if it is of no use, though another reply may be"""
-        asking, sent = self.asking, cast(Sent, self.sent)
-        reply = asking.reply_of(completion, self.question, self.n_attempts)
-        self.sent, self.is_sent = None, False
-        no_use = self._no_use(completion, reply)
-        if no_use is None:
-            asking.gate.came(self.key)
-            return await asking.settle(asking.ledger.answered, sent, reply)
-        unknown, tokens = int(reply.dollars is None), reply.usage
-        self.besides = self.besides.plus(
-            Bill(1, 0, unknown, tokens.tokens_in, tokens.tokens_cached, tokens.tokens_out, reply.dollars or 0.0)
+    async def _handle_error(
+        self, error: RetryableError | RequestRejected | ConfigurationError, permit: Permit
+    ) -> CompletionFailure:
+        """Tell the breaker of a request without reply. raises: RetryableError"""
+        if isinstance(error, ConfigurationError):
+            self.breaker.trip(error.reason)
+            return CompletionFailure("misconfigured", error.reason)
+        if isinstance(error, RequestRejected):
+            self.breaker.release(permit)
+            self._report_unusable(error.reason)
+            return CompletionFailure("refused", error.reason)
+        self.breaker.record_failure(permit, error.reason, error.retry_after_s)
+        # A failed probe counts for the breaker alone. Decision 59.
+        if not permit.is_probe:
+            self._n_failures += 1
+        if error.maybe_paid:
+            await self._close_entry(CallState.lost, error.reason)
+        raise error
+
+    async def _record_unusable(
+        self, entry: LedgerEntry, completion: Completion, unusable: UnusableReply
+    ) -> CompletionFailure:
+        """Write down a paid reply that helps nobody. raises: RetryableError if a retry may help"""
+        failure = unusable.failure
+        self._retry_cost += completion.total_cost
+        self._n_unusable += 1
+        self._report_unusable(failure.reason)
+        state = CallState.refused if unusable.is_final else CallState.rejected
+        await self._record_reply(entry, completion, state, failure.reason)
+        if unusable.is_final:
+            return failure
+        self._unusable = replace(failure, reason=f"{failure.reason}, {self._n_unusable} times")
+        raise RetryableError(failure.reason)
+
+    async def _record_reply(
+        self, entry: LedgerEntry, completion: Completion, state: CallState, reason: str | None = None
+    ) -> None:
+        n_attempts = self._n_attempts
+        await self.budget.settle(
+            entry, lambda ledger: ledger.record_reply(entry, completion, n_attempts, state, reason)
         )
-        self.n_useless += 1
-        self._is_of_no_use(no_use.why)
-        state = State.refused if completion.refusal else State.rejected
-        await asking.settle(asking.ledger.useless, sent, reply, state, no_use.why)
-        if completion.refusal:
-            return no_use
-        self.useless = replace(no_use, why=f"{no_use.why}, {self.n_useless} times")
-        raise Transient(no_use.why)
 
-    def _no_use(self, completion: Completion, reply: Reply) -> NoAnswer | None:
-        """Why a reply is of no use to anybody; None if it may be."""
-        if completion.refusal:
-            return NoAnswer("refused", f"the model refuses: {completion.refusal}")
-        if completion.is_cut_off:
-            return NoAnswer(
-                "cut off",
-                f"the reply ended at its longest, {reply.usage.tokens_out} tokens; if the model reasons first, let it "
-                "do less with FTM_LLM_REASONING_EFFORT, or choose another with FTM_LLM_MODEL",
+    def _report_unusable(self, reason: str) -> None:
+        """Tell the breaker of a reply that no caller will judge any more."""
+        key = f"{self.key} {self._n_unusable}"
+        self.breaker.record_reply(key)
+        self.breaker.record_unusable(key, reason)
+
+    async def _close_entry(self, state: CallState, reason: str) -> None:
+        if self._entry is None:
+            return
+        entry, self._entry = self._entry, None
+        if state is CallState.lost:
+            self._retry_cost += UsageCost(
+                n_sent=1, n_price_unknown=1 if entry.dollars is None else 0, dollars=entry.dollars or 0.0
             )
-        return None if completion.text.strip() else NoAnswer("refused", "the reply is empty")
-
-    def _is_of_no_use(self, why: str) -> None:
-        """Tell the gate of a reply that nobody will judge any more."""
-        reply = f"{self.key} {self.n_useless}"
-        self.asking.gate.came(reply)
-        self.asking.gate.is_of_no_use(reply, why)
-
-    async def _no_reply(self, state: State, why: str) -> None:
-        if self.sent is not None:
-            sent, self.sent = self.sent, None
-            if state is State.lost:
-                unknown = int(sent.dollars is None)
-                self.besides = self.besides.plus(Bill(1, n_price_unknown=unknown, dollars=sent.dollars or 0.0))
-            await self.asking.settle(self.asking.ledger.unanswered, sent, state, why, self.n_attempts)
-
-
-def tokens_in(question: Question) -> int:
-    """About how many tokens a request is, the form of its reply among them."""
-    schema = json.dumps(dict(question.reply_schema))
-    return estimate_tokens(schema) + sum(estimate_tokens(message.content) for message in question.messages)
+        await self.budget.settle(entry, lambda ledger: ledger.record_failure(entry, state, reason, self._n_attempts))

@@ -1,4 +1,4 @@
-"""What language models cost, from a list that says when somebody checked it."""
+"""Prices of language models, from a list that says when each was checked."""
 
 import tomllib
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ class BadPrices(FtmError):
     """The price list cannot be used."""
 
     def __init__(self, path: Path, problem: str) -> None:
-        super().__init__(f"{path}: {problem}; write it as ftm_assets/llm/prices.toml is, or unset FTM_LLM_PRICES")
+        super().__init__(f"{path}: {problem}; write it like ftm_assets/llm/prices.toml, or unset FTM_LLM_PRICES")
 
 
 class PriceUnknown(FtmError):
@@ -25,13 +25,13 @@ class PriceUnknown(FtmError):
 
     def __init__(self, model: str) -> None:
         super().__init__(
-            f"the price of {model} is unknown, so that no cap can be kept: list it in a file that FTM_LLM_PRICES "
-            "names, or set FTM_LLM_QUARTER_CAP=inf and FTM_LLM_RUN_CAP=inf"
+            f"the price of {model} is unknown, so no cap can be kept: list it in a file and name that file in "
+            "FTM_LLM_PRICES, or set FTM_LLM_QUARTER_CAP=inf and FTM_LLM_RUN_CAP=inf"
         )
 
 
 class Price(BaseModel):
-    """Dollars per million tokens, and until when the model has read."""
+    """Dollars per million tokens, and the end of the model's training data."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -43,19 +43,19 @@ class Price(BaseModel):
     source: str = ""
 
     def dollars(self, tokens_in: int, tokens_cached: int, tokens_out: int) -> float:
-        """What a request costs. tokens_cached: those of `tokens_in` that the provider had already"""
+        """What a request costs. tokens_cached: those of `tokens_in` that the provider had in its cache"""
         cached = self.tokens_in if self.tokens_cached is None else self.tokens_cached
         paid = (tokens_in - tokens_cached) * self.tokens_in + tokens_cached * cached + tokens_out * self.tokens_out
         return paid / _MILLION
 
 
 def read_prices(path: Path | None = None) -> Mapping[str, Price]:
-    """Model -> price, from a list of one's own or the package's. raises: BadPrices"""
+    """Model -> price, from your own list or the package's. raises: BadPrices"""
     shipped = files("ftm_assets.llm") / "prices.toml"
     try:
         text = path.read_text(encoding="utf-8") if path else shipped.read_text(encoding="utf-8")
-        listed = tomllib.loads(text)
-        return {model: Price.model_validate(facts) for model, facts in listed.items()}
+        prices = tomllib.loads(text)
+        return {model: Price.model_validate(facts) for model, facts in prices.items()}
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])

@@ -1,13 +1,14 @@
-"""What is asked of a language model and what comes back; who asks knows neither a provider nor a database."""
+"""The contract with any language model: a request, its completion or failure, and what both cost."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, Protocol, TypeAlias
 
 from ftm_assets.analysis.content import content_hash
 
-CHARACTERS_OF_TOKEN = 4.0
+CHARS_PER_TOKEN = 4.0
 Role = Literal["system", "user", "assistant"]
 
 
@@ -20,8 +21,8 @@ class Message:
 
 
 @dataclass(frozen=True)
-class Question:
-    """One request to a language model: all that its reply depends on, and the quarter that pays for it.
+class CompletionRequest:
+    """One request to a language model: all that the reply depends on, and the quarter that pays for it.
 
     prompt:       name and version of the prompt, as `topic_summaries@1`
     reply_schema: strict JSON schema of the reply
@@ -37,18 +38,23 @@ class Question:
     run: str = ""
 
     def key(self, model: str) -> str:
-        """Content hash of the question to this model; who pays is not in it."""
+        """Content hash of the request to this model. Who pays is not part of it."""
         return content_hash(model, self.prompt, self.messages, self.reply_schema, self.max_tokens)
+
+    def estimated_tokens(self) -> int:
+        """About how many tokens the request has, its reply schema included."""
+        schema = json.dumps(dict(self.reply_schema))
+        return estimate_tokens(schema) + sum(estimate_tokens(message.content) for message in self.messages)
 
 
 @dataclass(frozen=True, slots=True)
-class Bill:
-    """What was asked, and what it took. Replies that were there already are counted as reused alone.
+class UsageCost:
+    """Requests, tokens and dollars. A reply that was stored already only counts as reused.
 
     n_sent:          requests that are paid, or may be
-    n_price_unknown: those of them to a model that the price table does not hold
+    n_price_unknown: those of them to a model that is not in the price list
     tokens_cached:   part of tokens_in that the provider had in its cache
-    dollars:         of the replies whose price is known; of what was lost on the way the most that it may have cost
+    dollars:         of replies with a known price; a lost reply counts with its upper bound
     """
 
     n_sent: int = 0
@@ -59,24 +65,25 @@ class Bill:
     tokens_out: int = 0
     dollars: float = 0.0
 
-    def plus(self, other: "Bill") -> "Bill":
-        """Both bills in one."""
-        return Bill(*(mine + theirs for mine, theirs in zip(astuple(self), astuple(other), strict=True)))
+    def __add__(self, other: "UsageCost") -> "UsageCost":
+        return UsageCost(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
-NOTHING = Bill()
+ZERO = UsageCost()
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A reply, whatever it is worth.
+class Completion:
+    """A reply, before anybody has judged its content.
 
-    model:         as the provider names what answered
-    key:           of the question
-    tokens_cached: those of `tokens_in` that the provider had from an earlier request
-    dollars:       what the reply cost when it came, None if the model's price is unknown
-    reused:        whether it was there already, so that nothing was paid for it this time
-    besides:       what was paid for the question before this reply came: replies of no use, and lost ones
+    model:           as the provider names the model that replied
+    key:             of the request
+    tokens_cached:   those of `tokens_in` that the provider had from an earlier request
+    dollars:         what the reply cost when it came, None if the model's price is unknown
+    reused:          it was stored already, so that nothing was paid for it this time
+    usage_estimated: the provider counted no tokens; these are estimates
+    latency_s:       seconds until the reply came
+    retry_cost:      what was paid for the request before this reply came: unusable and lost replies
     """
 
     text: str
@@ -87,57 +94,82 @@ class Answer:
     tokens_out: int
     dollars: float | None
     reused: bool
-    besides: Bill = field(default=NOTHING, compare=False)
+    usage_estimated: bool = field(default=False, compare=False)
+    latency_s: float = field(default=0.0, compare=False)
+    retry_cost: UsageCost = field(default=ZERO, compare=False)
 
     @property
-    def bill(self) -> Bill:
-        """What the answer took, all in all."""
+    def total_cost(self) -> UsageCost:
+        """What the completion took, retries included."""
         if self.reused:
-            return self.besides.plus(Bill(n_reused=1))
-        tokens = (self.tokens_in, self.tokens_cached, self.tokens_out)
-        return self.besides.plus(Bill(1, 0, int(self.dollars is None), *tokens, self.dollars or 0.0))
+            return self.retry_cost + UsageCost(n_reused=1)
+        return self.retry_cost + UsageCost(
+            n_sent=1,
+            n_price_unknown=1 if self.dollars is None else 0,
+            tokens_in=self.tokens_in,
+            tokens_cached=self.tokens_cached,
+            tokens_out=self.tokens_out,
+            dollars=self.dollars or 0.0,
+        )
 
 
 @dataclass(frozen=True, slots=True)
-class NoAnswer:
+class CompletionFailure:
     """Why there is no reply.
 
     no model:      none is configured
     budget:        a cap would be passed, or cannot be kept
-    refused:       this question alone was refused, or its reply was empty
-    cut off:       the reply was longer than it may be; a part of the question would fare no better
-    unavailable:   the provider could not be reached, or did not do its work
-    misconfigured: key, model name or account: no question will be answered before somebody acts
+    refused:       the provider refused this request alone, or its reply was empty
+    cut off:       the reply reached its longest length; a smaller request would fare no better
+    unavailable:   the provider could not be reached, or failed
+    misconfigured: key, model name or account: every request fails until you change something
 
-    bill: what was paid all the same
+    total_cost: what was paid all the same
     """
 
     kind: Literal["no model", "budget", "refused", "cut off", "unavailable", "misconfigured"]
-    why: str
-    bill: Bill = field(default=NOTHING, compare=False)
+    reason: str
+    total_cost: UsageCost = field(default=ZERO, compare=False)
+
+
+CompletionResult: TypeAlias = Completion | CompletionFailure
 
 
 # Decision 66.
 def estimate_tokens(text: str) -> int:
-    """About how many tokens a text is; a provider's own count of English differs by some percent."""
-    return math.ceil(len(text) / CHARACTERS_OF_TOKEN)
+    """About how many tokens a text has. Providers' own counts of English differ by some percent."""
+    return math.ceil(len(text) / CHARS_PER_TOKEN)
 
 
 class LanguageModel(Protocol):
-    """Anything that answers questions: a client of a provider, or of the process that owns one."""
+    """Anything that completes requests: the client of a provider, or of the process that owns one."""
 
     @property
     def name(self) -> str:
-        """The model, as it is asked for."""
+        """The model, as it is requested."""
         ...
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | NoAnswer]]:
-        """Each question's place and what came of it, as it comes; several are asked at a time.
+    def complete(self, requests: Sequence[CompletionRequest]) -> Iterator[tuple[int, CompletionResult]]:
+        """Each request's index with its result, in order of arrival. Several requests run at a time.
 
-        Whoever stops listening leaves questions unasked that have not been sent.
+        If you stop iterating, requests that have not been sent are dropped.
         """
         ...
 
-    def reject(self, key: str, why: str) -> None:
-        """The stored reply is of no use: it is not given again, and stays paid."""
+    def reject(self, key: str, reason: str) -> None:
+        """Mark the stored reply as unusable: it is not returned again, and stays paid."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class NoLanguageModel:
+    """The language model where none is configured: every request fails."""
+
+    name: str = ""
+
+    def complete(self, requests: Sequence[CompletionRequest]) -> Iterator[tuple[int, CompletionResult]]:
+        """See `LanguageModel`."""
+        return ((index, CompletionFailure("no model", "")) for index in range(len(requests)))
+
+    def reject(self, key: str, reason: str) -> None:
+        """See `LanguageModel`."""

@@ -1,6 +1,6 @@
-"""Requests and tokens per minute that are never passed, in no minute, and nearly reached.
+"""Requests and tokens per minute: the limit is never passed in any minute, and nearly reached.
 
-A leaky bucket lets twice the limit through in its first minute; a window counted in slots costs memory by the token.
+Decision 57: a leaky bucket allows twice the limit in its first minute, and a window of slots costs memory per token.
 """
 
 import asyncio
@@ -8,130 +8,130 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-# A request counts a little longer than a minute, because nobody knows when it was seen at the other end.
-_SLACK = 1 / 60
-# What may go at once: servers dislike a minute's requests in a second, and people dislike to wait for a few.
+# A request counts for 61 s: the server may see it a little later than it was sent. Decision 57.
+_WINDOW_SLACK = 1 / 60
+# What may go at once: servers dislike a minute's requests in one second, and people dislike to wait for a few.
 _BURST = 1 / 60
-_FEW = 4
+_N_AT_ONCE = 4
 
 
 @dataclass(eq=False)
-class Taken:
-    """A request that was let through: the tokens that it counts, those that were expected of it, and whether it is in
-    the window still.
+class Reservation:
+    """Room for one request.
+
+    tokens:    counted for it: an upper bound until `commit`
+    expected:  tokens that it will probably take, which set the pace
+    in_window: it still counts in the window
     """
 
     at: float
     tokens: int
     expected: float
-    counts: bool = False
+    in_window: bool = False
 
 
 @dataclass
 class _Pace:
-    """Evens out what goes: no faster than the limit on average, but for a few."""
+    """Spreads requests evenly: no faster than the limit on average, but for a few at once."""
 
     limit: int
     span_s: float
     free_at: float = 0.0
-    few: float = _FEW
+    n_at_once: float = _N_AT_ONCE
 
     def wait_s(self, now: float) -> float:
         if not self.limit:
             return 0.0
-        return self.free_at - max(self.span_s * _BURST, self.few * self.span_s / self.limit) - now
+        return self.free_at - max(self.span_s * _BURST, self.n_at_once * self.span_s / self.limit) - now
 
-    def move(self, units: float, now: float) -> None:
+    def advance(self, units: float, now: float) -> None:
         if self.limit:
             self.free_at = max(self.free_at, now) + units * self.span_s / self.limit
 
 
 @dataclass
-class RateLimit:
-    """At most `rpm` requests and `tpm` tokens in any `window_s`; 0: no limit. For one event loop.
-
-    tokens are counted as an upper bound until `settle` says how many there were.
-    """
+class RateLimiter:
+    """At most `rpm` requests and `tpm` tokens in any `window_s`; 0: no limit. For one event loop."""
 
     rpm: int
     tpm: int
     # Decision 57.
     window_s: float = 60.0
-    _taken: deque[Taken] = field(default_factory=deque, init=False)
+    _reservations: deque[Reservation] = field(default_factory=deque, init=False)
     _tokens: int = field(default=0, init=False)
     _share_used: float = field(default=1.0, init=False)
     _turn: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
-    _settled: asyncio.Event = field(default_factory=asyncio.Event, init=False)
+    _changed: asyncio.Event = field(default_factory=asyncio.Event, init=False)
 
     def __post_init__(self) -> None:
-        self._span_s = self.window_s * (1 + _SLACK)
-        self._requests_pace = _Pace(self.rpm, self._span_s)
-        self._tokens_pace = _Pace(self.tpm, self._span_s)
+        self._span_s = self.window_s * (1 + _WINDOW_SLACK)
+        self._request_pace = _Pace(self.rpm, self._span_s)
+        self._token_pace = _Pace(self.tpm, self._span_s)
 
-    async def take(self, tokens: int) -> Taken:
-        """Wait until a request of so many tokens may go; it is to be sent, settled, or given back."""
-        # One that is larger than the limit goes alone.
+    async def reserve(self, tokens: int) -> Reservation:
+        """Wait for room for a request of at most so many tokens. Follow it with `start` or `release`."""
+        # A request larger than the limit goes alone.
         tokens = min(tokens, self.tpm) if self.tpm else tokens
         async with self._turn:
             while (wait_s := self._wait_s(tokens, time.monotonic())) > 0:
-                self._settled.clear()
+                self._changed.clear()
                 try:
-                    await asyncio.wait_for(self._settled.wait(), wait_s)
+                    await asyncio.wait_for(self._changed.wait(), wait_s)
                 except TimeoutError:
                     continue
             now = time.monotonic()
-            taken = Taken(now, tokens, tokens * self._share_used)
+            reservation = Reservation(now, tokens, tokens * self._share_used)
             if self.rpm or self.tpm:
-                taken.counts = True
-                self._taken.append(taken)
+                reservation.in_window = True
+                self._reservations.append(reservation)
                 self._tokens += tokens
-                self._tokens_pace.few = _FEW * taken.expected
-                self._tokens_pace.move(taken.expected, now)
-                self._requests_pace.move(1, now)
-            return taken
+                self._token_pace.n_at_once = _N_AT_ONCE * reservation.expected
+                self._token_pace.advance(reservation.expected, now)
+                self._request_pace.advance(1, now)
+            return reservation
 
-    def sent(self, taken: Taken) -> None:
-        """It goes now."""
-        taken.at = time.monotonic()
+    def start(self, reservation: Reservation) -> None:
+        """The request is sent now."""
+        reservation.at = time.monotonic()
 
-    def settle(self, taken: Taken, tokens: int) -> None:
-        """Say how many tokens it was."""
-        if taken.counts:
-            self._tokens += tokens - taken.tokens
-        self._tokens_pace.move(tokens - taken.expected, time.monotonic())
-        if taken.tokens:
-            self._share_used += (tokens / taken.tokens - self._share_used) / 10
-        taken.tokens = tokens
-        self._settled.set()
+    def commit(self, reservation: Reservation, tokens: int) -> None:
+        """The reply says how many tokens the request took."""
+        if reservation.in_window:
+            self._tokens += tokens - reservation.tokens
+        self._token_pace.advance(tokens - reservation.expected, time.monotonic())
+        if reservation.tokens:
+            self._share_used += (tokens / reservation.tokens - self._share_used) / 10
+        reservation.tokens = tokens
+        self._changed.set()
 
-    def give_back(self, taken: Taken) -> None:
-        """It was not sent."""
-        if taken.counts:
-            taken.counts = False
-            self._taken.remove(taken)
-            self._tokens -= taken.tokens
+    def release(self, reservation: Reservation) -> None:
+        """The request was not sent."""
+        if reservation.in_window:
+            reservation.in_window = False
+            self._reservations.remove(reservation)
+            self._tokens -= reservation.tokens
             now = time.monotonic()
-            self._tokens_pace.move(-taken.expected, now)
-            self._requests_pace.move(-1, now)
-            self._settled.set()
+            self._token_pace.advance(-reservation.expected, now)
+            self._request_pace.advance(-1, now)
+            self._changed.set()
 
     def _wait_s(self, tokens: int, now: float) -> float:
-        while self._taken and self._taken[0].at <= now - self._span_s:
-            gone = self._taken.popleft()
-            gone.counts = False
-            self._tokens -= gone.tokens
-        paced_s = max(self._requests_pace.wait_s(now), self._tokens_pace.wait_s(now))
+        while self._reservations and self._reservations[0].at <= now - self._span_s:
+            expired = self._reservations.popleft()
+            expired.in_window = False
+            self._tokens -= expired.tokens
+        paced_s = max(self._request_pace.wait_s(now), self._token_pace.wait_s(now))
         return max(paced_s, self._window_wait_s(tokens, now))
 
     def _window_wait_s(self, tokens: int, now: float) -> float:
-        """How long until enough has left the window."""
-        excess_requests = len(self._taken) + 1 - self.rpm if self.rpm else 0
+        """Seconds until enough reservations have left the window."""
+        excess_requests = len(self._reservations) + 1 - self.rpm if self.rpm else 0
         excess_tokens = self._tokens + tokens - self.tpm if self.tpm else 0
-        if excess_requests <= 0 and excess_tokens <= 0:
-            return 0.0
-        for taken in self._taken:
-            excess_requests -= 1
-            excess_tokens -= taken.tokens
+        for reservation in self._reservations:
             if excess_requests <= 0 and excess_tokens <= 0:
-                return max(0.0, taken.at + self._span_s - now)
+                return 0.0
+            excess_requests -= 1
+            excess_tokens -= reservation.tokens
+            if excess_requests <= 0 and excess_tokens <= 0:
+                return max(0.0, reservation.at + self._span_s - now)
         return 0.0

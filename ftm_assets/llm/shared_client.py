@@ -1,94 +1,88 @@
-"""The process that owns the client of the language model, and the model that lanes use in its stead.
+"""The process that owns the one client of this machine, and the language model that other processes use instead.
 
-Limits, breaker and pool hold for the box, so one process has them, and lanes ask it. What it had sent when it was
-killed is in the ledger; what was answered is not asked again by the next one.
+Limits and circuit breaker hold for the machine, so one process has them and the others reach it over a socket. If it is
+killed, the ledger has what it had sent, and the next one does not send what was answered. Decision 60.
 """
 
 import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 
 from ftm_assets.errors import FtmError
-from ftm_assets.llm.language_model import OpenAILanguageModel, open_language_model
+from ftm_assets.llm.client import LlmClient, open_client
 from ftm_assets.llm.ledger import Ledger
-from ftm_assets.llm.postgres_ledger import PostgresLedger
-from ftm_assets.llm.protocol import Answer, LanguageModel, NoAnswer, Question
+from ftm_assets.llm.protocol import CompletionRequest, CompletionResult, LanguageModel
 from ftm_assets.processes.child import die_with
 from ftm_assets.processes.ipc import IpcClient
 from ftm_assets.settings import Settings, read_settings
 from ftm_assets.storage.server.database import Database
 
-_SAY_S = 1.0
+_REPORT_S = 1.0
 _MAX_LOSSES = 10
-_ANSWER_S = 10.0  # Of a busy machine; who does not wait asks beside the limits.
-_LONGEST_ADDRESS = 100  # The kernel has room for 107 bytes.
+_IDENTITY_TIMEOUT_S = 10.0  # Enough for a busy machine; a process that does not wait sends outside the limits.
+_MAX_ADDRESS_BYTES = 100  # The kernel has room for 107.
 
 
-class ModelFailed(FtmError):
-    """The model's client process cannot ask, as when the database is away; it says why."""
-
-
-@dataclass(frozen=True)
-class WhoAreYou:
-    """Answered by `Asked`."""
+class SharedClientFailed(FtmError):
+    """The client process cannot complete requests, for instance while the database is away. The message says why."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The model that the process asks, and where."""
+class Identity:
+    """The model that a process uses, and where. Answered by whether the client process uses the same."""
 
     name: str
     base_url: str
 
 
 @dataclass(frozen=True)
-class Ask:
-    """Ask these; answered by `Came` for each, then by `Done` or `Failed`."""
+class CompleteRequests:
+    """Requests by index. Answered by `IndexedResult` for each, then by `Done` or `Failed`."""
 
-    questions: tuple[Question, ...]
+    requests: Mapping[int, CompletionRequest]
 
 
 @dataclass(frozen=True)
-class Reject:
-    """A reply is of no use; answered by `Done` or `Failed`."""
+class RejectReply:
+    """A stored reply is unusable. Answered by `Done` or `Failed`."""
 
     key: str
-    why: str
+    reason: str
 
 
 @dataclass(frozen=True)
-class Came:
-    """What came of the question at this place."""
+class IndexedResult:
+    """The result of the request at this index."""
 
-    place: int
-    answer: Answer | NoAnswer
+    index: int
+    result: CompletionResult
 
 
 @dataclass(frozen=True)
 class Done:
-    """All that was wanted is done."""
+    """The message before it was carried out."""
 
 
 @dataclass(frozen=True)
 class Failed:
-    """Why it is not."""
+    """Why it was not."""
 
-    why: str
+    reason: str
 
 
 @dataclass
-class ServedLanguageModel:
-    """A `LanguageModel` whose client is in another process. Connects when it is used, and again after an interruption.
+class RemoteLanguageModel:
+    """A `LanguageModel` whose client runs in another process. Connects on first use, and again after an interruption.
 
     name:       of the model
     address:    of the process
-    patience_s: how long a process that is gone is waited for
+    patience_s: how long to wait for a process that is gone
     """
 
     name: str
@@ -99,49 +93,48 @@ class ServedLanguageModel:
     def __post_init__(self) -> None:
         self._ipc = IpcClient(self.address, "language model's client process", self.patience_s)
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | NoAnswer]]:
-        """See `LanguageModel`. What was under way when the process ended is asked again. raises: ModelFailed,
-        ProcessGone
+    def complete(self, requests: Sequence[CompletionRequest]) -> Iterator[tuple[int, CompletionResult]]:
+        """See `LanguageModel`. Requests under way when the process ended are sent again.
+
+        raises: SharedClientFailed, ProcessGone
         """
-        left = dict(enumerate(questions))
+        missing = dict(enumerate(requests))
+        if not missing:
+            return
+        for each in self._call(lambda: CompleteRequests(dict(missing))):
+            del missing[each.index]
+            yield each.index, each.result
+
+    def reject(self, key: str, reason: str) -> None:
+        """See `LanguageModel`. raises: SharedClientFailed, ProcessGone"""
+        list(self._call(lambda: RejectReply(key, reason)))
+
+    def _call(self, message: Callable[[], object]) -> Iterator[IndexedResult]:
+        """Send the message and yield its results; after a lost connection send what the message is then."""
         n_losses = 0
-        while left:
-            places = list(left)
+        while True:
             try:
                 with self._ipc.connection() as connection:
-                    connection.send(Ask(tuple(left[place] for place in places)))
-                    while isinstance(message := connection.recv(), Came):
-                        place, n_losses = places[message.place], 0
-                        del left[place]
-                        yield place, message.answer
-                _check(message)
+                    connection.send(message())
+                    while isinstance(answer := connection.recv(), IndexedResult):
+                        n_losses = 0
+                        yield answer
+                break
             except (OSError, EOFError) as error:
                 n_losses += 1
                 if n_losses >= _MAX_LOSSES:
-                    raise _died(n_losses) from error
-
-    def reject(self, key: str, why: str) -> None:
-        """See `LanguageModel`. raises: ModelFailed, ProcessGone"""
-        for loss in range(1, _MAX_LOSSES + 1):
-            try:
-                with self._ipc.connection() as connection:
-                    connection.send(Reject(key, why))
-                    message = connection.recv()
-            except (OSError, EOFError) as error:
-                if loss == _MAX_LOSSES:
-                    raise _died(loss) from error
-            else:
-                _check(message)
-                return
+                    raise SharedClientFailed(f"the language model's client process died {n_losses} times") from error
+        if isinstance(answer, Failed):
+            raise SharedClientFailed(answer.reason)
 
 
 @dataclass
-class NearestLanguageModel:
-    """A `LanguageModel` of a process that is no lane: it asks the worker's client process if that asks the same model,
-    so that the limits hold for the box, else it has a client of its own.
+class SharedOrOwnLanguageModel:
+    """A `LanguageModel` for processes that are no lanes. Uses the worker's client process if that has the same model,
+    so that the limits hold for the machine, else a client of its own.
     """
 
-    own: OpenAILanguageModel
+    own: LlmClient
     address: str
 
     @property
@@ -149,20 +142,19 @@ class NearestLanguageModel:
         """See `LanguageModel`."""
         return self.own.name
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | NoAnswer]]:
-        """See `LanguageModel`. raises: ModelFailed, ProcessGone, and what the ledger raises"""
-        return self._nearest().ask(questions)
+    def complete(self, requests: Sequence[CompletionRequest]) -> Iterator[tuple[int, CompletionResult]]:
+        """See `LanguageModel`. raises: SharedClientFailed, ProcessGone, and what the ledger raises"""
+        return self._chosen().complete(requests)
 
-    def reject(self, key: str, why: str) -> None:
+    def reject(self, key: str, reason: str) -> None:
         """See `LanguageModel`."""
-        self._nearest().reject(key, why)
+        self._chosen().reject(key, reason)
 
-    def _nearest(self) -> LanguageModel:
-        mine = Asked(self.own.name, self.own.chat.base_url)
+    def _chosen(self) -> LanguageModel:
         with suppress(OSError, EOFError), Client(self.address) as process:
-            process.send(WhoAreYou())
-            if process.poll(_ANSWER_S) and process.recv() == mine:
-                return ServedLanguageModel(self.name, self.address)
+            process.send(_identity(self.own))
+            if process.poll(_IDENTITY_TIMEOUT_S) and process.recv():
+                return RemoteLanguageModel(self.name, self.address)
         return self.own
 
 
@@ -170,90 +162,90 @@ class NearestLanguageModel:
 def socket_of(home: Path) -> str | None:
     """Where a worker's client process listens; None if the path is too long for a socket."""
     path = str(home / "language_model")
-    return path if len(path.encode()) <= _LONGEST_ADDRESS else None
+    return path if len(path.encode()) <= _MAX_ADDRESS_BYTES else None
 
 
 # Decision 60.
 def find_language_model(settings: Settings, ledger: Ledger) -> LanguageModel | None:
-    """The model that the settings name, as this process is to ask it; None if they name none. raises: BadPrices"""
+    """The model in the settings, as this process has to reach it; None if they name none. raises: BadPrices"""
     if settings.llm_model and settings.llm_address:
-        return ServedLanguageModel(settings.llm_model, settings.llm_address)
-    own, address = open_language_model(settings, ledger), socket_of(settings.home)
-    return NearestLanguageModel(own, address) if own is not None and address is not None else own
-
-
-def _died(n_times: int) -> ModelFailed:
-    return ModelFailed(f"the language model's client process died {n_times} times")
-
-
-def _check(message: object) -> None:
-    if isinstance(message, Failed):
-        raise ModelFailed(message.why)
+        return RemoteLanguageModel(settings.llm_model, settings.llm_address)
+    own, address = open_client(settings, ledger), socket_of(settings.home)
+    return SharedOrOwnLanguageModel(own, address) if own is not None and address is not None else own
 
 
 def model_process(worker: Connection, parent: int, address: str) -> None:
-    """Main function of the process: ask what lanes want to know until the worker has gone, a thread for each lane.
+    """Main function of the client process: serve other processes until the worker ends, with a thread for each.
 
-    Settings and key are those of the worker, from the environment.
+    Settings and API key are the worker's, from the environment.
 
-    worker: is told `Progress` every second, and `Failed` for what goes wrong
+    worker: gets `ClientStats` every second, and `Failed` for each error
     """
     die_with(parent)
     os.setsid()  # Ctrl-C in the terminal is for the worker, which lets runs end.
     settings = read_settings()
-    model = open_language_model(settings, PostgresLedger(Database(settings)))
-    if model is None:
+    client = open_client(settings, Ledger(Database(settings)))
+    if client is None:
         return
-    Path(address).parent.mkdir(parents=True, exist_ok=True)  # Of a home that nothing else has needed yet.
+    Path(address).parent.mkdir(parents=True, exist_ok=True)  # Nothing else may have needed this home yet.
     Path(address).unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(64)
-        server = _Server(model, worker)
-        threading.Thread(target=server.welcome, args=(listener,), daemon=True).start()
+        server = _Server(client, worker)
+        threading.Thread(target=server.accept, args=(listener,), daemon=True).start()
         while True:
-            server.say(model.progress)
-            time.sleep(_SAY_S)
+            server.report(client.stats)
+            time.sleep(_REPORT_S)
 
 
 class _Server:
-    """A thread for each lane: it has nothing to do but wait."""
+    """A thread for each connected process; it mostly waits."""
 
-    def __init__(self, model: OpenAILanguageModel, worker: Connection) -> None:
-        self.model = model
+    def __init__(self, client: LlmClient, worker: Connection) -> None:
+        self.client = client
         self.worker = worker
         self.lock = threading.Lock()
 
-    def say(self, message: object) -> None:
-        """Tell the worker."""
+    def report(self, message: object) -> None:
+        """Send a message to the worker."""
         with self.lock:
             self.worker.send(message)
 
-    def welcome(self, listener: socket.socket) -> None:
-        """Let lanes in for ever."""
+    def accept(self, listener: socket.socket) -> None:
+        """Accept connections for ever."""
         while True:
-            client = Connection(listener.accept()[0].detach())
-            threading.Thread(target=self.serve, args=(client,), daemon=True).start()
+            connection = Connection(listener.accept()[0].detach())
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
 
-    def serve(self, client: Connection) -> None:
-        """Do what a lane wants until it has gone; what it then still wanted is not sent any more."""
-        with client, suppress(OSError, EOFError):
+    def serve(self, connection: Connection) -> None:
+        """Answer a process until it is gone. What it then still waited for is not sent any more."""
+        with connection, suppress(OSError, EOFError):
             while True:
-                wanted = client.recv()
+                message = connection.recv()
                 try:
-                    if isinstance(wanted, Reject):
-                        self.model.reject(wanted.key, wanted.why)
-                    elif isinstance(wanted, WhoAreYou):
-                        client.send(Asked(self.model.name, self.model.chat.base_url))
-                        continue
-                    elif isinstance(wanted, Ask):
-                        for place, answer in self.model.ask(wanted.questions):
-                            client.send(Came(place, answer))
+                    for answer in self._answers(message):
+                        connection.send(answer)
                 except (OSError, EOFError):
                     raise
-                except Exception as error:  # Of whatever kind the database's driver raises.
+                except Exception as error:  # Of any kind that the database's driver raises.
                     failed = Failed(f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}")
-                    self.say(failed)
-                    client.send(failed)
-                else:
-                    client.send(Done())
+                    self.report(failed)
+                    connection.send(failed)
+
+    def _answers(self, message: object) -> Iterator[object]:
+        match message:
+            case Identity():
+                yield message == _identity(self.client)
+            case RejectReply(key, reason):
+                self.client.reject(key, reason)
+                yield Done()
+            case CompleteRequests(requests):
+                indices = list(requests)
+                for place, result in self.client.complete(list(requests.values())):
+                    yield IndexedResult(indices[place], result)
+                yield Done()
+
+
+def _identity(client: LlmClient) -> Identity:
+    return Identity(client.name, client.transport.base_url)

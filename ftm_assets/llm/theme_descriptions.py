@@ -1,4 +1,4 @@
-"""What a theme is about, in two or three sentences, from a few summaries that stand for all of its topics."""
+"""Descriptions of themes by a language model, from a few summaries that represent all topics of the theme."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from ftm_assets.analysis.themes import QuarterTopics, Theme, ThemeDescription, Themes, ThemeTopic
 from ftm_assets.analysis.vectors import DIMENSIONS
-from ftm_assets.llm.guardrails import DESCRIPTION, TITLE, NameBlocklist, fault, lower_case_words, plain
-from ftm_assets.llm.json_replies import Unreadable, clipped, parsed, shape_problem
-from ftm_assets.llm.prompting import Reading, inquire
+from ftm_assets.llm.guardrails import DESCRIPTION, TITLE, NameBlocklist, first_violation, lower_case_words, one_line
+from ftm_assets.llm.json_replies import InvalidJson, parse_json, schema_problem, truncate
+from ftm_assets.llm.prompting import ParsedReply, run_tasks
 from ftm_assets.llm.prompts.theme_descriptions import PROMPT, SCHEMA, ThemeReply
-from ftm_assets.llm.protocol import Bill, LanguageModel, Question
+from ftm_assets.llm.protocol import CompletionRequest, LanguageModel, UsageCost
 
 # Decision 67.
 N_SUMMARIES = 15  # A theme may have 2,000 topics; what they have in common shows in the most typical ones.
@@ -22,21 +22,21 @@ _MAX_TOKENS = 400
 
 
 @dataclass(frozen=True)
-class Described:
-    """A description of each theme, in order, and what they took.
+class ThemeDescriptions:
+    """A description of each theme, in order, and what they cost.
 
-    reasons: number -> why it is made of keywords
-    keys:    of the replies that they came from
+    reasons:    theme number -> why its description is made of keywords
+    reply_keys: of the replies that they came from
     """
 
     descriptions: tuple[ThemeDescription, ...]
     reasons: Mapping[int, str]
-    bill: Bill
-    keys: frozenset[str]
+    cost: UsageCost
+    reply_keys: frozenset[str]
 
 
 @dataclass(frozen=True)
-class ThemeInquiry:
+class ThemeTask:
     """A request about one theme."""
 
     quarter: str
@@ -44,7 +44,7 @@ class ThemeInquiry:
     number: int
     keywords: tuple[str, ...]
     summaries: tuple[str, ...]
-    names: NameBlocklist
+    blocklist: NameBlocklist
 
     @property
     def numbers(self) -> tuple[int, ...]:
@@ -52,43 +52,45 @@ class ThemeInquiry:
         return (self.number,)
 
     def document(self) -> dict[str, Any]:
-        """What the prompt ends in."""
-        return {"theme": {"keywords": list(self.keywords), "summaries": [clipped(s) for s in self.summaries]}}
+        """The JSON document at the end of the prompt."""
+        return {"theme": {"keywords": list(self.keywords), "summaries": [truncate(s) for s in self.summaries]}}
 
-    def question(self) -> Question:
+    def request(self) -> CompletionRequest:
         """The request."""
-        return PROMPT.question(self.document(), SCHEMA, _MAX_TOKENS, self.quarter, self.run)
+        return PROMPT.request(self.document(), SCHEMA, _MAX_TOKENS, self.quarter, self.run)
 
-    def only(self, numbers: Sequence[int]) -> "ThemeInquiry":
-        """Itself: it is about nothing else."""
+    def only(self, numbers: Sequence[int]) -> "ThemeTask":
+        """Itself: a theme has no parts."""
         return self
 
-    def read(self, text: str) -> Reading[ThemeReply]:
-        """The description, if it is as it must be."""
+    def parse(self, text: str) -> ParsedReply[ThemeReply]:
+        """The description if it is valid, else what is wrong with it."""
         number = self.number
         try:
-            reply = ThemeReply.model_validate(parsed(text))
-        except Unreadable as error:
-            return Reading({}, {number: str(error)})
+            reply = ThemeReply.model_validate(parse_json(text))
+        except InvalidJson as error:
+            return ParsedReply({}, {number: str(error)})
         except ValidationError as error:
-            return Reading({}, {number: shape_problem(error)})
-        reply = ThemeReply(title=plain(reply.title), description=plain(reply.description))
-        said = (*self.summaries, *self.keywords)
-        problem = fault(reply.description, DESCRIPTION, self.names, PROMPT.instructions, said, "description") or fault(
-            reply.title, TITLE, self.names, PROMPT.instructions, (*said, reply.description), "title"
+            return ParsedReply({}, {number: schema_problem(error)})
+        reply = ThemeReply(title=one_line(reply.title), description=one_line(reply.description))
+        evidence = (*self.summaries, *self.keywords)
+        problem = first_violation(
+            reply.description, DESCRIPTION, self.blocklist, PROMPT.instructions, evidence, "description"
+        ) or first_violation(
+            reply.title, TITLE, self.blocklist, PROMPT.instructions, (*evidence, reply.description), "title"
         )
-        return Reading({}, {number: problem}) if problem else Reading({number: reply}, {})
+        return ParsedReply({}, {number: problem}) if problem else ParsedReply({number: reply}, {})
 
 
-def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: str = "") -> Described:
-    """A description of each theme: the model's if it gave a usable one, else the one before, else its label.
+def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: str = "") -> ThemeDescriptions:
+    """A description of each theme: the model's if it is usable, else the one before, else its keywords.
 
-    The one before is that of a theme with the same number and the very same topics. Which topics are in which theme
-    is decided before anybody is asked.
+    The one before belongs to a theme with the same number and exactly the same topics. The model decides nothing about
+    which topics are in which theme. Decisions 64 and 67.
     """
     texts = {(topic.company_id, topic.topic_number): topic.summary for topic in quarter.topics}
     keywords = {theme.theme_number: theme.keywords for theme in themes.themes}
-    came = inquire(model, inquiries(quarter.quarter, keywords, themes.members, texts, blocklists(quarter), run))
+    results = run_tasks(model, theme_tasks(quarter.quarter, keywords, themes.members, texts, blocklists(quarter), run))
     before = quarter.known.descriptions
     members = dict(zip(quarter.known.numbers, quarter.known.members, strict=False))
     by_theme = _by_theme(themes.members)
@@ -96,27 +98,27 @@ def describe(themes: Themes, quarter: QuarterTopics, model: LanguageModel, run: 
     descriptions = []
     for theme in themes.themes:
         number = theme.theme_number
-        if number in came.found:
-            reply, name = came.found[number]
+        if number in results.found:
+            reply, name = results.found[number]
             descriptions.append(ThemeDescription(number, reply.description, "model", name, reply.title))
         elif number in before and members.get(number) == now[number]:
             descriptions.append(before[number])
         else:
             descriptions.append(by_label(theme))
     by_keywords = {d.theme_number for d in descriptions if d.source == "keywords"}
-    reasons = {number: why for number, why in came.reasons.items() if number in by_keywords}
-    return Described(tuple(descriptions), reasons, came.bill, came.keys)
+    reasons = {number: why for number, why in results.reasons.items() if number in by_keywords}
+    return ThemeDescriptions(tuple(descriptions), reasons, results.cost, frozenset(results.reply_keys))
 
 
 def blocklists(quarter: QuarterTopics) -> dict[int, NameBlocklist]:
     """Company id -> names that no text about the quarter may hold."""
-    return {firm: NameBlocklist.of(s.name_tokens, s.company_name) for firm, s in quarter.speakers.items()}
+    return {firm: NameBlocklist.for_company(s.name_tokens, s.company_name) for firm, s in quarter.speakers.items()}
 
 
 def embed(descriptions: Sequence[ThemeDescription], encode: Callable[[Sequence[str]], np.ndarray]) -> np.ndarray:
-    """(k, 768) float32: a vector of unit length for each description that a model has written, zeros for the others.
+    """(k, 768) float32: a unit vector for each description by a model, zeros for the others.
 
-    Without any nothing is encoded, so that a process that makes themes need not load the encoder.
+    If no model wrote any, `encode` gets an empty list, so that the process need not load the encoder.
     """
     vectors = np.zeros((len(descriptions), DIMENSIONS), np.float32)
     rows = [row for row, description in enumerate(descriptions) if description.source == "model"]
@@ -125,39 +127,40 @@ def embed(descriptions: Sequence[ThemeDescription], encode: Callable[[Sequence[s
 
 
 def by_label(theme: Theme) -> ThemeDescription:
-    """The description that is always there: the words of the theme."""
+    """The fallback description: the theme's keywords."""
     words = ", ".join(theme.keywords[:5]) or theme.label
     return ThemeDescription(theme.theme_number, f"{words[:1].upper()}{words[1:]}.", "keywords", None, None)
 
 
-def inquiries(
+def theme_tasks(
     quarter: str,
     keywords: Mapping[int, tuple[str, ...]],
     members: Sequence[ThemeTopic],
     texts: Mapping[tuple[int, int], str],
-    names: Mapping[int, NameBlocklist],
+    firm_blocklists: Mapping[int, NameBlocklist],
     run: str = "",
-) -> list[ThemeInquiry]:
+) -> list[ThemeTask]:
     """One request for each theme.
 
-    keywords: of each theme, by its number
-    texts: company id and topic number -> summary; topics that have none are not shown
-    names: company id -> names that no description may hold
+    keywords:        theme number -> keywords
+    texts:           company id and topic number -> summary; topics without one are left out
+    firm_blocklists: company id -> names that no description may hold
     """
-    of_theme, spoken = _by_theme(members), lower_case_words(texts.values())
-    found = []
+    of_theme, common_words = _by_theme(members), lower_case_words(texts.values())
+    tasks = []
     for number, words in keywords.items():
         live = [topic for topic in of_theme[number] if (topic.company_id, topic.topic_number) in texts]
         summaries = tuple(texts[topic.company_id, topic.topic_number] for topic in representatives(live))
-        known = [names[firm] for firm in sorted({topic.company_id for topic in live}) if firm in names]
-        found.append(
-            ThemeInquiry(quarter, run, number, words, summaries, NameBlocklist.of_all(known, summaries, spoken))
+        firms = sorted({topic.company_id for topic in live} & firm_blocklists.keys())
+        blocklist = NameBlocklist.for_theme([firm_blocklists[firm] for firm in firms], summaries, common_words)
+        tasks.append(
+            ThemeTask(quarter=quarter, run=run, number=number, keywords=words, summaries=summaries, blocklist=blocklist)
         )
-    return found
+    return tasks
 
 
 def representatives(members: Sequence[ThemeTopic], n: int = N_SUMMARIES) -> list[ThemeTopic]:
-    """The n topics that stand for a theme: nearest to its centroid, one of each firm before a second of any."""
+    """The n topics that represent a theme: nearest to its centroid, one of each firm before a second of any."""
     nearest = sorted(members, key=lambda topic: (-topic.similarity, topic.company_id, topic.topic_number))
     seen: dict[int, int] = {}
     turns = []

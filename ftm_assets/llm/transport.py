@@ -1,4 +1,4 @@
-"""One request to a server of OpenAI's protocol, and what its answer, of whatever kind, means."""
+"""One HTTP request to a server that speaks OpenAI's protocol, and what its answer, of whatever kind, means."""
 
 import asyncio
 import email.utils
@@ -11,73 +11,68 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
-from ftm_assets.llm.ledger import Usage
-from ftm_assets.llm.protocol import Question
+from ftm_assets.llm.protocol import Completion, CompletionFailure, CompletionRequest, estimate_tokens
+from ftm_assets.text_safety import encodable
 
 if TYPE_CHECKING:
     from openai import APIStatusError, AsyncOpenAI
 
-_LONGEST_SAID = 300
-# What the server has surely not seen, by the names of the errors below openai's own.
+_MAX_ERROR_CHARS = 300
+# Errors below openai's own after which the server has surely not seen the request.
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"}
-# A gateway may say these after the model has done its work.
+# A gateway may send these after the model has done its work.
 _MAYBE_PAID = {408, 504, 524}
 _WRONG_KEY = {"invalid_api_key", "unauthorized", "account_deactivated"}
 _NO_MODEL = {"model_not_found", "model_not_available", "deprecated_model"}
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_limit_reached"}
-_SAYS_NO_CREDIT = ("all available credits", "spending limit", "out of credits", "any credits", "purchase credits")
+_NO_CREDIT_PHRASES = ("all available credits", "spending limit", "out of credits", "any credits", "purchase credits")
 _MODERATION = ("safety", "violat", "moderation", "usage guidelines", "content policy")
 
 
-class ModelError(Exception):
-    """A request that came to nothing; the message names no key."""
+class TransportError(Exception):
+    """A request that failed. The message never holds the API key."""
 
 
 @dataclass
-class Transient(ModelError):
-    """It may be tried again. maybe_paid: the server may have done its work; retry_after_s: what it asked to wait"""
+class RetryableError(TransportError):
+    """A retry may help. maybe_paid: the server may have done its work; retry_after_s: how long it asked to wait"""
 
-    why: str
+    reason: str
     maybe_paid: bool = False
     retry_after_s: float | None = None
 
 
 @dataclass
-class Refused(ModelError):
+class RequestRejected(TransportError):
     """The server refuses this request."""
 
-    why: str
+    reason: str
 
 
 @dataclass
-class Misconfigured(ModelError):
+class ConfigurationError(TransportError):
     """The server would refuse every request."""
 
-    why: str
+    reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """What a model replied. refusal: why it did not, empty if it did; is_cut_off: it came to the longest allowed"""
+@dataclass
+class UnusableReply(TransportError):
+    """A reply that was paid and helps nobody. is_final: the model refuses, so that a retry would not help"""
 
-    text: str
-    refusal: str
-    is_cut_off: bool
-    model: str
-    usage: Usage | None
-    latency_s: float
+    completion: Completion
+    failure: CompletionFailure
+    is_final: bool
 
 
 class _Message(BaseModel):
-    model_config = ConfigDict(extra="ignore")
     content: str | None = None
     refusal: str | None = None
 
 
 class _Choice(BaseModel):
-    model_config = ConfigDict(extra="ignore")
     message: _Message
     # Decision 91: a reply that is cut off has a kind of its own.
     finish_reason: str | None = None
@@ -88,12 +83,10 @@ _Count = Annotated[int, Field(ge=0, lt=2**31)]
 
 
 class _Details(BaseModel):
-    model_config = ConfigDict(extra="ignore")
     cached_tokens: _Count | None = None
 
 
 class _Usage(BaseModel):
-    model_config = ConfigDict(extra="ignore")
     prompt_tokens: _Count
     # Decision 92.
     completion_tokens: _Count
@@ -104,7 +97,6 @@ class _Usage(BaseModel):
 class _Body(BaseModel):
     """The part of a reply that we read."""
 
-    model_config = ConfigDict(extra="ignore")
     choices: list[_Choice] | None = None
     model: str | None = None
     usage: object = None
@@ -112,12 +104,12 @@ class _Body(BaseModel):
 
 
 @dataclass
-class Chat:
-    """A server, a model, and a pool of connections. For one event loop.
+class OpenAITransport:
+    """One model of one server, and a pool of connections. For one event loop.
 
     base_url:         where the server is
-    timeout_s:        for a request from begin to end
-    reasoning_effort: how much the model is to think first, in the provider's words; empty: as it likes
+    timeout_s:        for a whole request
+    reasoning_effort: sent to the provider as it is; empty: the provider's default
     """
 
     base_url: str
@@ -127,26 +119,30 @@ class Chat:
     reasoning_effort: str | None = None
     _client: "AsyncOpenAI | None" = field(default=None, init=False, repr=False)
 
-    async def complete(self, question: Question) -> Completion:
-        """The model's reply. raises: Transient, Refused, Misconfigured"""
+    async def send(self, key: str, request: CompletionRequest) -> Completion:
+        """The model's reply, without its price. key: of the request
+
+        raises: RetryableError, RequestRejected, ConfigurationError, UnusableReply
+        """
         import openai
 
         started = time.monotonic()
         try:
             async with asyncio.timeout(self.timeout_s):
-                response = await self._open().chat.completions.with_raw_response.create(**self._request(question))
-                text = self._hidden(response.http_response.text)
+                response = await self._open().chat.completions.with_raw_response.create(**self._parameters(request))
+                text = self._without_key(response.http_response.text)
         except TimeoutError:
-            raise Transient(f"no reply within {self.timeout_s:g} s (FTM_LLM_TIMEOUT)", maybe_paid=True) from None
+            raise RetryableError(f"no reply within {self.timeout_s:g} s (FTM_LLM_TIMEOUT)", maybe_paid=True) from None
         except openai.APITimeoutError as error:
-            raise Transient("the connection timed out", maybe_paid=not _was_not_sent(error)) from None
+            raise RetryableError("the connection timed out", maybe_paid=not _was_not_sent(error)) from None
         except openai.APIConnectionError as error:
-            raise Transient(self.said(f"{self._server}: {_cause(error)}"), not _was_not_sent(error)) from None
+            reason = self.printable(f"{self._server}: {_cause(error)}")
+            raise RetryableError(reason, maybe_paid=not _was_not_sent(error)) from None
         except openai.APIStatusError as error:
-            raise self._refusal(error) from None
+            raise self._error_of_status(error) from None
         except (openai.OpenAIError, ValueError) as error:
-            raise Refused(self.said(f"{type(error).__name__}: {error}")) from None
-        return self._read(text, time.monotonic() - started)
+            raise RequestRejected(self.printable(f"{type(error).__name__}: {error}")) from None
+        return self._read(text, key, request, time.monotonic() - started)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -154,11 +150,11 @@ class Chat:
             await self._client.close()
             self._client = None
 
-    def said(self, text: str) -> str:
-        """What somebody said, on one line, not too long, and without our key."""
-        return " ".join(self._hidden(text).split())[:_LONGEST_SAID]
+    def printable(self, text: str) -> str:
+        """A server's text on one line, cut, and without the API key."""
+        return " ".join(self._without_key(text).split())[:_MAX_ERROR_CHARS]
 
-    def _hidden(self, text: str) -> str:
+    def _without_key(self, text: str) -> str:
         return text.replace(self.key.get_secret_value(), "[key]") if self.key else text
 
     @property
@@ -181,104 +177,130 @@ class Chat:
             )
         return self._client
 
-    def _request(self, question: Question) -> dict[str, Any]:
-        schema = {"name": _name(question.prompt), "schema": dict(question.reply_schema), "strict": True}
-        # Past the library's types, which it would otherwise compare with each part of the schema, each time.
-        more: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": schema}}
+    def _parameters(self, request: CompletionRequest) -> dict[str, Any]:
+        schema = {"name": _schema_name(request.prompt), "schema": dict(request.reply_schema), "strict": True}
+        # Not as a typed argument: the library would compare it with each part of the schema, each time.
+        extra_body: dict[str, Any] = {"response_format": {"type": "json_schema", "json_schema": schema}}
         if self.reasoning_effort:
-            more["reasoning_effort"] = self.reasoning_effort
+            extra_body["reasoning_effort"] = self.reasoning_effort
         return {
             "model": self.model,
-            "messages": [{"role": each.role, "content": _sendable(each.content)} for each in question.messages],
-            "max_completion_tokens": question.max_tokens,
-            "extra_body": more,
+            "messages": [{"role": each.role, "content": encodable(each.content)} for each in request.messages],
+            "max_completion_tokens": request.max_tokens,
+            "extra_body": extra_body,
         }
 
-    def _refusal(self, error: "APIStatusError") -> ModelError:
+    def _error_of_status(self, error: "APIStatusError") -> TransportError:
         response = error.response
         try:
-            code, said = _told(json.loads(response.text))
-        except ValueError:  # A page of a proxy, that nobody wants to read.
-            code, said = "", ""
-        said = self.said(said or response.reason_phrase)
-        return self._verdict(response.status_code, code, said, _retry_after_s(response.headers))
+            code, message = _error_fields(json.loads(response.text))
+        except ValueError:  # The HTML page of a proxy.
+            code, message = "", ""
+        message = self.printable(message or response.reason_phrase)
+        return self._classify(response.status_code, code, message, _retry_after_s(response.headers))
 
-    def _verdict(self, status: int, code: str, said: str, retry_after_s: float | None) -> ModelError:
-        """What an error means; providers use the statuses for different things, so its words count, too."""
-        where, lower = f"{self._server} says {status}: {said}", said.lower()
+    def _classify(self, status: int, code: str, message: str, retry_after_s: float | None) -> TransportError:
+        """What an error means. Providers use the statuses differently, so the words count as well."""
+        reason, lower = f"{self._server} says {status}: {message}", message.lower()
         if status == 403 and any(word in lower for word in _MODERATION):
-            return Refused(where)
-        if status == 402 or code in _NO_CREDIT or any(words in lower for words in _SAYS_NO_CREDIT):
-            return Misconfigured(f"{where} The account has no credit left")
+            return RequestRejected(reason)
+        if status == 402 or code in _NO_CREDIT or any(phrase in lower for phrase in _NO_CREDIT_PHRASES):
+            return ConfigurationError(f"{reason} The account has no credit left")
         if status in (401, 403) or code in _WRONG_KEY or (status == 400 and "api key" in lower):
-            return Misconfigured(f"{where} Check FTM_LLM_API_KEY (or XAI_API_KEY) and FTM_LLM_BASE_URL")
-        if status == 404 or code in _NO_MODEL or (status in (400, 410) and _speaks_of_no_model(lower)):
-            return Misconfigured(f"{where} Check FTM_LLM_MODEL={self.model} and FTM_LLM_BASE_URL; models get renamed")
+            return ConfigurationError(f"{reason} Check FTM_LLM_API_KEY (or XAI_API_KEY) and FTM_LLM_BASE_URL")
+        if status == 404 or code in _NO_MODEL or (status in (400, 410) and _says_model_is_unknown(lower)):
+            next_step = f"Check FTM_LLM_MODEL={self.model} and FTM_LLM_BASE_URL; models get renamed"
+            return ConfigurationError(f"{reason} {next_step}")
         if status in (408, 409, 425, 429) or status >= 500:
-            return Transient(where, status in _MAYBE_PAID, retry_after_s)
-        return Refused(where)
+            return RetryableError(reason, maybe_paid=status in _MAYBE_PAID, retry_after_s=retry_after_s)
+        return RequestRejected(reason)
 
-    def _read(self, text: str, latency_s: float) -> Completion:
+    def _read(self, text: str, key: str, request: CompletionRequest, latency_s: float) -> Completion:
         try:
             body = _Body.model_validate_json(text)
         except ValidationError:
-            raise Transient(f"{self._server}: the reply is no chat completion, or only half of one", True) from None
-        usage = _usage(body.usage)
+            reason = f"{self._server}: the reply is no chat completion, or only half of one"
+            raise RetryableError(reason, maybe_paid=True) from None
+        usage = _read_usage(body.usage)
         if body.error:
-            raise self._error_in(text, is_paid=usage is not None or bool(body.choices))
+            raise self._error_in_body(text, is_paid=usage is not None or bool(body.choices))
         if not body.choices:
-            raise Transient(f"{self._server}: a reply without choices", maybe_paid=usage is not None)
+            raise RetryableError(f"{self._server}: a reply without choices", maybe_paid=usage is not None)
         message, ending = body.choices[0].message, body.choices[0].finish_reason
-        refusal = self.said(message.refusal or ("content filter" if ending == "content_filter" else ""))
-        return Completion(message.content or "", refusal, ending == "length", body.model or "", usage, latency_s)
+        reply = message.content or ""
+        # Some providers count no tokens.
+        tokens_in, tokens_cached, tokens_out = usage or (request.estimated_tokens(), 0, estimate_tokens(reply))
+        completion = Completion(
+            text=reply,
+            model=body.model or "",
+            key=key,
+            tokens_in=tokens_in,
+            tokens_cached=tokens_cached,
+            tokens_out=tokens_out,
+            dollars=None,
+            reused=False,
+            usage_estimated=usage is None,
+            latency_s=latency_s,
+        )
+        refusal = self.printable(message.refusal or ("content filter" if ending == "content_filter" else ""))
+        if failure := _failure_of(completion, refusal, is_cut_off=ending == "length"):
+            raise UnusableReply(completion, failure, is_final=bool(refusal))
+        return completion
 
-    def _error_in(self, text: str, *, is_paid: bool) -> ModelError:
-        """What an error means that came as a success."""
-        code, said = _told(json.loads(text))
+    def _error_in_body(self, text: str, *, is_paid: bool) -> TransportError:
+        """What an error means that came with status 200."""
+        code, message = _error_fields(json.loads(text))
         status = int(code) if code.isdigit() else 500
-        verdict = self._verdict(status, code, self.said(said), None)
-        return replace(verdict, maybe_paid=True) if isinstance(verdict, Transient) and is_paid else verdict
+        error = self._classify(status, code, self.printable(message), None)
+        return replace(error, maybe_paid=True) if isinstance(error, RetryableError) and is_paid else error
 
 
-def _told(body: object) -> tuple[str, str]:
-    """Code and words of an error, both empty if there are none.
+def _failure_of(completion: Completion, refusal: str, *, is_cut_off: bool) -> CompletionFailure | None:
+    if refusal:
+        return CompletionFailure("refused", f"the model refuses: {refusal}")
+    if is_cut_off:
+        return CompletionFailure(
+            "cut off",
+            f"the reply ended at its longest, {completion.tokens_out} tokens; if the model reasons first, let it do "
+            "less with FTM_LLM_REASONING_EFFORT, or choose another with FTM_LLM_MODEL",
+        )
+    return None if completion.text.strip() else CompletionFailure("refused", "the reply is empty")
 
-    `error` is an object with `message` and `code` (OpenAI), or the words themselves with `code` beside them (xAI);
-    others have `message` or `detail` at the top.
+
+def _error_fields(body: object) -> tuple[str, str]:
+    """Code and message of an error, both empty if there are none.
+
+    `error` is an object with `message` and `code` (OpenAI), or the message itself with `code` beside it (xAI). Others
+    have `message` or `detail` at the top.
     """
     if not isinstance(body, Mapping):
         return "", ""
     error = body.get("error")
-    told = error if isinstance(error, Mapping) else body
-    said = told.get("message") or (error if told is body else "") or told.get("detail") or ""
-    return str(told.get("code") or ""), said if isinstance(said, str) else json.dumps(said)
+    holder = error if isinstance(error, Mapping) else body
+    message = holder.get("message") or (error if holder is body else "") or holder.get("detail") or ""
+    return str(holder.get("code") or ""), message if isinstance(message, str) else json.dumps(message)
 
 
-def _sendable(text: str) -> str:
-    """Without halves of surrogate pairs, which no encoding has."""
-    return text.encode("utf-8", "replace").decode()
-
-
-def _name(prompt: str) -> str:
+def _schema_name(prompt: str) -> str:
     return "".join(letter if letter.isalnum() else "_" for letter in prompt)[:64]
 
 
-def _usage(told: object) -> Usage | None:
-    """The tokens that a provider counts; None if it counts none, or what no count can be."""
+def _read_usage(usage: object) -> tuple[int, int, int] | None:
+    """Tokens in, cached and out as the provider counts them; None if it counts none, or impossible numbers."""
     try:
-        found = _Usage.model_validate(told)
+        found = _Usage.model_validate(usage)
     except ValidationError:
         return None
     details = found.prompt_tokens_details
     cached = min(found.prompt_tokens, (details.cached_tokens or 0) if details else 0)
-    # What a model has thought is paid like what it says; some providers count it in the total alone.
+    # Reasoning is paid like output; some providers count it in the total alone.
     tokens_out = max(found.completion_tokens, (found.total_tokens or 0) - found.prompt_tokens)
-    return Usage(found.prompt_tokens, cached, tokens_out)
+    return found.prompt_tokens, cached, tokens_out
 
 
-def _speaks_of_no_model(said: str) -> bool:
-    words = ("not found", "not exist", "no longer", "retired", "deprecated", "unknown model", "invalid model")
-    return "model" in said and any(word in said for word in words)
+def _says_model_is_unknown(message: str) -> bool:
+    phrases = ("not found", "not exist", "no longer", "retired", "deprecated", "unknown model", "invalid model")
+    return "model" in message and any(phrase in message for phrase in phrases)
 
 
 def _cause(error: BaseException) -> str:
@@ -291,19 +313,19 @@ def _was_not_sent(error: BaseException) -> bool:
 
 
 def _retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """What a server asks to wait, in whichever of three ways it says so; None if it says nothing that makes sense."""
+    """How long a server asks to wait, in any of its three forms; None if it does not ask, or makes no sense."""
     try:
         if "retry-after-ms" in headers:
-            asked_s = float(headers["retry-after-ms"]) / 1000
+            wait_s = float(headers["retry-after-ms"]) / 1000
         else:
-            asked_s = _seconds(headers["retry-after"])
+            wait_s = _seconds(headers["retry-after"])
     except (ValueError, KeyError):
         return None
-    return max(0.0, asked_s) if math.isfinite(asked_s) else None
+    return max(0.0, wait_s) if math.isfinite(wait_s) else None
 
 
 def _seconds(text: str) -> float:
-    """From now: so many, or until a date. raises: ValueError if it is neither"""
+    """A number of seconds, or those until a date. raises: ValueError if it is neither"""
     try:
         return float(text)
     except ValueError:

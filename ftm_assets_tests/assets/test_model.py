@@ -10,25 +10,24 @@ import pytest
 import sqlalchemy as sa
 
 from ftm_assets.definitions import build_definitions
-from ftm_assets.llm.prompting import NoLanguageModel
-from ftm_assets.llm.protocol import LanguageModel, NoAnswer, Question
+from ftm_assets.llm.protocol import CompletionFailure, CompletionRequest, LanguageModel, NoLanguageModel
 from ftm_assets.operations.ingest import ingest_quarters
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.report.page import render, warnings_of
 from ftm_assets.storage.read.llm_spending import (
-    Density,
+    PromptUsage,
     Spending,
-    densities,
+    keys_in_state,
     look_ahead,
     look_ahead_of,
     spending,
-    stored,
+    usage_by_prompt,
 )
 from ftm_assets.storage.read.queries import quarter_detail
 from ftm_assets.storage.read.report import read_report
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.llm.language_models import Document, Reply, Replying, document_of, good_reply
+from ftm_assets_tests.llm.language_models import Document, FakeLanguageModel, Reply, document_of, good_reply
 from ftm_assets_tests.six_firms import six_firms
 from ftm_assets_tests.storage.sql import ask
 
@@ -65,18 +64,18 @@ def run(defs: dg.Definitions, database: Database, tmp_path: Path) -> Run:
     return run_all
 
 
-def every_second_fails() -> Replying:
-    """A model that has gone at every second question."""
+def every_second_fails() -> FakeLanguageModel:
+    """A model that has gone at every second request."""
     fails = cycle([True, False])
 
-    def reply(_: Question, document: Document) -> Reply:
-        return NoAnswer("unavailable", "500") if next(fails) else good_reply(document)
+    def reply(_: CompletionRequest, document: Document) -> Reply:
+        return CompletionFailure("unavailable", "500") if next(fails) else good_reply(document)
 
-    return Replying(reply)
+    return FakeLanguageModel(reply)
 
 
 def test_a_model_writes_summaries_and_descriptions_and_says_what_they_took(run: Run, database: Database) -> None:
-    model = Replying()
+    model = FakeLanguageModel()
     told = run(model)
     summaries = ask(database, SUMMARIES)
     assert summaries and all(row[4:] == ("model", "fake-1-dated", None) and row[3] for row in summaries)
@@ -90,11 +89,11 @@ def test_a_model_writes_summaries_and_descriptions_and_says_what_they_took(run: 
 
 
 def test_each_request_says_who_pays(run: Run) -> None:
-    model = Replying()
+    model = FakeLanguageModel()
     run(model)
-    assert {question.quarter for question in model.asked} == {QUARTER}
-    assert all(question.run for question in model.asked)
-    assert {question.prompt for question in model.asked} == {"topic_summaries@1", "theme_descriptions@1"}
+    assert {request.quarter for request in model.requests} == {QUARTER}
+    assert all(request.run for request in model.requests)
+    assert {request.prompt for request in model.requests} == {"topic_summaries@1", "theme_descriptions@1"}
 
 
 @pytest.mark.slow
@@ -107,24 +106,24 @@ def test_membership_does_not_depend_on_the_model(run: Run, database: Database) -
     assert {"keywords", "model"} == set(sources)
     assert {row[6] for row in ask(database, SUMMARIES) if row[4] == "keywords"} == {"unavailable: 500"}
     assert [row[:2] for row in ask(database, SUMMARIES)] == [row[:2] for row in by_keywords], "a summary for each topic"
-    run(Replying())
+    run(FakeLanguageModel())
     assert ask(database, MEMBERS) == without
 
 
 @pytest.mark.slow
 def test_a_run_without_a_key_loses_nothing_that_was_paid(run: Run, database: Database) -> None:
-    run(Replying())
+    run(FakeLanguageModel())
     before = ask(database, SUMMARIES), ask(database, DESCRIPTIONS)
     told = run(NoLanguageModel())
     assert (ask(database, SUMMARIES), ask(database, DESCRIPTIONS)) == before
     assert told["rows"] == "unchanged"
-    run(Replying(lambda *_: NoAnswer("unavailable", "down")))
+    run(FakeLanguageModel(lambda *_: CompletionFailure("unavailable", "down")))
     assert (ask(database, SUMMARIES), ask(database, DESCRIPTIONS)) == before
 
 
 @pytest.mark.slow
 def test_topics_that_changed_have_no_summary_of_before(run: Run, database: Database) -> None:
-    run(Replying())
+    run(FakeLanguageModel())
     with database.transaction() as connection:
         connection.execute(sa.text("UPDATE materializations SET input_hash = 'other' WHERE stage = 'topic_summaries'"))
     run(NoLanguageModel(), jobs=("firm_quarter",))
@@ -132,9 +131,9 @@ def test_topics_that_changed_have_no_summary_of_before(run: Run, database: Datab
 
 
 def test_a_theme_shows_one_topic_of_each_firm_to_the_model(run: Run) -> None:
-    model = Replying()
+    model = FakeLanguageModel()
     run(model)
-    themes = [document_of(question)["theme"] for question in model.asked if question.prompt.startswith("theme")]
+    themes = [document_of(request)["theme"] for request in model.requests if request.prompt.startswith("theme")]
     assert themes
     for theme in themes:
         assert 1 < len(theme["summaries"]) <= 15
@@ -177,22 +176,24 @@ def paid(database: Database, cutoff: str) -> None:
         )
 
 
-def test_hindsight_is_told_where_the_model_has_read_what_came_later(run: Run, database: Database) -> None:
-    run(Replying())
+def test_look_ahead_bias_is_reported_where_the_model_was_trained_on_later_texts(run: Run, database: Database) -> None:
+    run(FakeLanguageModel())
     paid(database, "2024-06-01")
     with database.transaction() as connection:
         detail = quarter_detail(connection, QUARTER)
-        [knowing] = detail.look_ahead
-        assert str(knowing).startswith(
+        [found] = detail.look_ahead
+        assert str(found).startswith(
             "fake-1-dated was trained on texts until 2024-06-01, the first call is of 2021-11-02"
         )
-        assert look_ahead_of(connection, {"k1", "k2"}, knowing.first_call) == [knowing]
+        assert look_ahead_of(connection, {"k1", "k2"}, found.first_call) == [found]
         connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = '2021-11-02'"))
-        assert look_ahead(connection, QUARTER) == look_ahead_of(connection, {"k1"}, knowing.first_call) == []
+        assert look_ahead(connection, QUARTER) == look_ahead_of(connection, {"k1"}, found.first_call) == []
         connection.execute(sa.text("UPDATE llm_calls SET training_cutoff = NULL"))
         [unknown] = look_ahead(connection, QUARTER)
-        assert look_ahead_of(connection, {"k1"}, knowing.first_call) == [unknown]
-        assert str(unknown).startswith("until when fake-1-dated has read is unknown, the first call is of 2021-11-02")
+        assert look_ahead_of(connection, {"k1"}, found.first_call) == [unknown]
+        assert str(unknown).startswith(
+            "the training cutoff of fake-1-dated is unknown, the first call is of 2021-11-02"
+        )
 
 
 def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
@@ -202,6 +203,6 @@ def test_spending_is_counted_by_model_and_prompt(database: Database) -> None:
         [told] = spending(connection, QUARTER)
         assert told == Spending("fake-1", "topic_summaries@1", 2, 1, 1, 4, 2, 6, 0.25)
         assert spending(connection, "2022Q1") == []
-        assert stored(connection, ["k1", "k2", "k3"], "answered") == {"k1"}
-        [(_, density)] = densities(connection, "fake-1", ["topic_summaries@1", "theme_descriptions@1"]).items()
-        assert density == Density("topic_summaries@1", 1, 8, 2, 3) and isinstance(density.n_chars, int)
+        assert keys_in_state(connection, ["k1", "k2", "k3"], "answered") == {"k1"}
+        [(_, usage)] = usage_by_prompt(connection, "fake-1", ["topic_summaries@1", "theme_descriptions@1"]).items()
+        assert usage == PromptUsage("topic_summaries@1", 1, 8, 2, 3) and isinstance(usage.n_chars, int)

@@ -8,17 +8,17 @@ import pytest
 
 from ftm_assets.cli.cost import planned_topics
 from ftm_assets.definitions import build_definitions
-from ftm_assets.llm.client import Caps
-from ftm_assets.llm.cost_estimate import Rates, estimate
+from ftm_assets.llm.cost_estimate import estimate
+from ftm_assets.llm.ledger import NO_CAPS, Caps
 from ftm_assets.operations.backfill.executor import run_themes
 from ftm_assets.operations.ingest import ingest_quarters
 from ftm_assets.partitions import firm_quarter_key
 from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
 from ftm_assets.simulated.server import SimulatedModel, running
-from ftm_assets.storage.read.llm_spending import densities
+from ftm_assets.storage.read.llm_spending import usage_by_prompt
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.llm.llm_client import NO_CAPS, asking
+from ftm_assets_tests.llm.llm_client import open_client_of
 from ftm_assets_tests.six_firms import FIRMS, SUBJECTS, call, write_calls
 from ftm_assets_tests.storage.sql import ask
 
@@ -49,7 +49,7 @@ def source(tmp_path: Path) -> Path:
 def run(database: Database, provider: SimulatedModel, source: Path, caps: Caps = NO_CAPS, key: str = "none") -> None:
     """Load the calls, and make the quarter with a client of its own, as a process would."""
     with (
-        asking(database, provider, caps=caps, key=key) as model,
+        open_client_of(database, provider, caps=caps, key=key) as model,
         dg.DagsterInstance.ephemeral() as instance,
     ):
         defs = build_definitions(database, HashEncoder(), model)
@@ -112,7 +112,7 @@ def test_a_cap_ends_it_and_themes_are_the_same(database: Database, provider: Sim
         for table in ("llm_calls", "llm_spending"):
             connection.exec_driver_sql(f"TRUNCATE {table}")
         connection.exec_driver_sql("UPDATE materializations SET input_hash = NULL WHERE stage = 'topic_summaries'")
-    run(database, provider, source, caps=Caps(float("inf"), 6000.0))
+    run(database, provider, source, caps=Caps(quarter=6000.0))
     sources = {(by, why): n for by, why, n in ask(database, SOURCES)}
     assert sources.keys() == {("model", None), ("keywords", "budget")}
     assert ask(database, MEMBERS) == members
@@ -149,10 +149,9 @@ def test_an_estimate_from_what_was_paid_is_near(database: Database, provider: Si
     run(database, provider, source)
     with database.transaction() as connection:
         topics = planned_topics(connection, QUARTER)
-        seen = densities(connection, MODEL, [topics[0].question.prompt])
-    [density] = seen.values()
-    rates = {density.prompt: Rates(density.n_chars / density.tokens_in, density.tokens_out / density.tokens_in)}
-    found = estimate(topics, MODEL, frozenset(), rates)
+        usage = usage_by_prompt(connection, MODEL, [topics[0].request.prompt])
+    [took] = usage.values()
+    found = estimate(topics, MODEL, frozenset(), usage)
     assert found.n_requests == 6
-    assert found.tokens_in == pytest.approx(density.tokens_in, rel=0.01)
-    assert found.tokens_out == pytest.approx(density.tokens_out, rel=0.01)
+    assert found.tokens_in == pytest.approx(took.tokens_in, rel=0.01)
+    assert found.tokens_out == pytest.approx(took.tokens_out, rel=0.01)

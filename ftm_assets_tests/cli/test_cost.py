@@ -9,13 +9,15 @@ import sqlalchemy as sa
 from ftm_assets.analysis.topic_summaries import evidence_of
 from ftm_assets.cli.cost import planned_themes, planned_topics
 from ftm_assets.cli.display import money
-from ftm_assets.llm.cost_estimate import Planned, Rates, estimate
+from ftm_assets.llm.cost_estimate import PlannedRequest, estimate
 from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.prompts.topic_summaries import PROMPT
-from ftm_assets.llm.protocol import CHARACTERS_OF_TOKEN, Message, Question
-from ftm_assets.llm.theme_descriptions import blocklists, inquiries
+from ftm_assets.llm.protocol import CHARS_PER_TOKEN, CompletionRequest, Message
+from ftm_assets.llm.theme_descriptions import blocklists, theme_tasks
+from ftm_assets.llm.topic_summaries import topic_tasks
 from ftm_assets.simulated.behaviour import MODEL as SIMULATED
-from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter
+from ftm_assets.storage.read.llm_spending import PromptUsage
+from ftm_assets.storage.read.prompt_inputs import evidence_by_firm
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.stages.sentences import read_sentences
@@ -25,9 +27,9 @@ from ftm_assets_tests.storage.builders import derive, firm, firms, put_themes, t
 from ftm_assets_tests.storage.sql import QUARTER
 
 
-def planned(text: str, n_items: int = 2) -> Planned:
+def planned(text: str, n_items: int = 2) -> PlannedRequest:
     messages = (Message("system", "x" * 40), Message("user", text))
-    return Planned(Question(QUARTER, PROMPT.id, messages, {}, 10), n_items)
+    return PlannedRequest(CompletionRequest(QUARTER, PROMPT.id, messages, {}, 10), n_items)
 
 
 def costs(*options: str) -> dict[str, dict[str, Any]]:
@@ -37,18 +39,18 @@ def costs(*options: str) -> dict[str, dict[str, Any]]:
 def test_tokens_are_counted_from_characters_each_question_once() -> None:
     found = estimate([planned("y" * 40), planned("y" * 40), planned("z" * 80)], "m", frozenset(), {})
     assert (found.n_requests, found.n_items, found.n_stored) == (2, 4, 0)
-    assert (found.tokens_in, found.tokens_out) == (round(200 / CHARACTERS_OF_TOKEN), 320)
+    assert (found.tokens_in, found.tokens_out) == (round(200 / CHARS_PER_TOKEN), 320)
 
 
 def test_what_requests_of_before_took_decides() -> None:
-    seen = {PROMPT.id: Rates(chars_a_token=2.0, out_share=0.5, n_seen=9)}
-    found = estimate([planned("y" * 40)], "m", frozenset(), seen)
+    usage = {PROMPT.id: PromptUsage(PROMPT.id, n_requests=9, n_chars=200, tokens_in=100, tokens_out=50)}
+    found = estimate([planned("y" * 40)], "m", frozenset(), usage)
     assert (found.tokens_in, found.tokens_out) == (40, 20)
 
 
 def test_a_reply_that_is_there_costs_nothing() -> None:
     one, other = planned("y"), planned("z")
-    found = estimate([one, other], "m", frozenset({one.question.key("m")}), {})
+    found = estimate([one, other], "m", frozenset({one.request.key("m")}), {})
     assert (found.n_requests, found.n_stored) == (1, 1)
 
 
@@ -57,14 +59,14 @@ def test_the_planned_requests_are_those_that_would_be_sent(database: Database) -
     put_themes(database, themes_of(database))
     with database.transaction() as connection:
         real = [evidence_of(read_topics(connection, at), read_sentences(connection, at)) for at in places]
-        assert [list(each) for each in evidence_of_quarter(connection, QUARTER)] == real
+        assert [list(each) for each in evidence_by_firm(connection, QUARTER)] == real
         assert sum(each.n_items for each in planned_topics(connection, QUARTER)) == 4
         topics = read_quarter_topics(connection, QUARTER)
         themes = themes_of(database)
         texts = {(topic.company_id, topic.topic_number): topic.summary for topic in topics.topics}
         keywords = {theme.theme_number: theme.keywords for theme in themes.themes}
-        sent = [each.question() for each in inquiries(QUARTER, keywords, themes.members, texts, blocklists(topics))]
-        assert [each.question.key("m") for each in planned_themes(connection, QUARTER)] == [q.key("m") for q in sent]
+        sent = [each.request() for each in theme_tasks(QUARTER, keywords, themes.members, texts, blocklists(topics))]
+        assert [each.request.key("m") for each in planned_themes(connection, QUARTER)] == [q.key("m") for q in sent]
 
 
 @pytest.fixture
@@ -125,7 +127,7 @@ def test_what_is_there_is_free_and_says_how_tokens_are_counted(
                     1.5, 1, 1)
                 """
             ),
-            {"key": first.question.key("gpt-4o-mini"), "prompt": PROMPT.id, "request": json.dumps(request)},
+            {"key": first.request.key("gpt-4o-mini"), "prompt": PROMPT.id, "request": json.dumps(request)},
         )
     row = costs()["gpt-4o-mini"]
     assert (row["n_requests"], row["n_stored"]) == (2, 1)
@@ -145,8 +147,8 @@ def test_what_was_refused_is_free_and_its_topics_are_asked_about_one_by_one(
             VALUES (:key, 1, '2021Q4', '', :prompt, 'gpt-4o-mini', '{"messages": []}', 'refused', 1, 1)
         """
         pieces = first.after_refusal()
-        for question in (first.question, pieces[0].question):
-            connection.execute(sa.text(refuse), {"key": question.key("gpt-4o-mini"), "prompt": PROMPT.id})
+        for request in (first.request, pieces[0].request):
+            connection.execute(sa.text(refuse), {"key": request.key("gpt-4o-mini"), "prompt": PROMPT.id})
     assert len(pieces) == first.n_items == 2
     row = costs()["gpt-4o-mini"]
     assert (row["n_requests"], row["n_stored"]) == (3, 2), "two themes and the piece that was not refused"
@@ -163,10 +165,9 @@ def test_what_is_not_in_it_is_said(database: Database, monkeypatch: pytest.Monke
 def test_names_are_no_part_of_a_question(database: Database) -> None:
     firms(database, 7)
     with database.transaction() as connection:
-        [firm_topics] = evidence_of_quarter(connection, QUARTER)
-    from ftm_assets.llm.topic_summaries import inquiries as of_topics
-
+        [firm_topics] = evidence_by_firm(connection, QUARTER)
     one, other = (
-        of_topics(firm_topics, names)[0].question() for names in (NameBlocklist(), NameBlocklist.of({"acme"}, "Acme"))
+        topic_tasks(firm_topics, names)[0].request()
+        for names in (NameBlocklist(), NameBlocklist.for_company({"acme"}, "Acme"))
     )
     assert one == other

@@ -12,8 +12,7 @@ from ftm_assets.assets.jobs import ONLY_MISSING
 from ftm_assets.definitions import build_definitions
 from ftm_assets.errors import FtmError
 from ftm_assets.llm.prices import PriceUnknown
-from ftm_assets.llm.prompting import NoLanguageModel
-from ftm_assets.llm.protocol import LanguageModel, NoAnswer, Question
+from ftm_assets.llm.protocol import CompletionFailure, CompletionRequest, LanguageModel, NoLanguageModel
 from ftm_assets.operations import instance as dagster_instance
 from ftm_assets.operations.backfill import by_daemon as backfills
 from ftm_assets.operations.backfill.executor import NoModel
@@ -22,7 +21,7 @@ from ftm_assets.operations.backfill.state import read_state
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.llm.language_models import Document, Reply, Replying, document_of, good_reply
+from ftm_assets_tests.llm.language_models import Document, FakeLanguageModel, Reply, document_of, good_reply
 from ftm_assets_tests.storage.sql import ask
 
 SOURCES = "SELECT source, count(*) FROM topic_summaries GROUP BY source ORDER BY source"
@@ -52,11 +51,11 @@ def by_keywords(use: Use, done: None) -> None:
 def test_summaries_of_keywords_are_not_stale_by_themselves(
     use: Use, instance: dg.DagsterInstance, database: Database
 ) -> None:
-    model = Replying()
+    model = FakeLanguageModel()
     use(model)
     assert read_state(instance, database, "2021Q4").to_do == ()
     ftm("backfill", "2021Q4")
-    assert model.asked == []
+    assert model.requests == []
 
 
 @pytest.mark.usefixtures("by_keywords")
@@ -65,8 +64,9 @@ def test_only_summaries_of_keywords_are_made_anew_then_the_themes(
 ) -> None:
     fails = cycle([False, True, False])
     use(
-        Replying(
-            lambda _, document: NoAnswer("unavailable", "500") if next(fails) else good_reply(document), forgets=True
+        FakeLanguageModel(
+            lambda _, document: CompletionFailure("unavailable", "500") if next(fails) else good_reply(document),
+            forgets=True,
         )
     )
     members = ask(database, "SELECT * FROM theme_topics ORDER BY 1, 2, 3")
@@ -79,60 +79,60 @@ def test_only_summaries_of_keywords_are_made_anew_then_the_themes(
     assert ask(database, SOURCES) == [("keywords", 6), ("model", 12)]
     assert "12 of 18 summaries are by a language model; by keywords: 6 (unavailable)" in told
 
-    model = Replying(forgets=True)
+    model = FakeLanguageModel(forgets=True)
     use(model)
     ftm("backfill", "2021Q4", "--upgrade-summaries")
     assert ask(database, SOURCES) == [("model", 18)]
     assert {source for _, source in ask(database, THEMES)} == {"model"}
-    asked = [question.prompt for question in model.asked]
+    asked = [request.prompt for request in model.requests]
     assert asked.count("topic_summaries@1") == 2, "of the two firms that were left alone"
     assert ask(database, "SELECT * FROM theme_topics ORDER BY 1, 2, 3") == members
 
-    model.asked.clear()
+    model.requests.clear()
     n_runs = instance.get_runs_count()
     ftm("backfill", "2021Q4", "--upgrade-summaries")
-    assert (model.asked, instance.get_runs_count()) == ([], n_runs), "nothing is left"
+    assert (model.requests, instance.get_runs_count()) == ([], n_runs), "nothing is left"
 
 
 @pytest.mark.usefixtures("by_keywords")
 def test_what_another_model_has_written_stays(use: Use, database: Database) -> None:
     texts = "SELECT topic_number, source, model FROM topic_summaries ORDER BY company_id, topic_number"
 
-    def not_of_wages(question: Question, document: Document) -> Reply:
+    def not_of_wages(request: CompletionRequest, document: Document) -> Reply:
         reply = good_reply(document)
         freight = [entry for entry in reply.get("summaries", []) if entry["topic"] == 0]
         return {"summaries": freight} if "topics" in document else reply
 
-    use(Replying(not_of_wages))
+    use(FakeLanguageModel(not_of_wages))
     ftm("backfill", "2021Q4", "--upgrade-summaries", "--firm", "acme")
     assert ask(database, texts)[:3] == [(0, "model", "fake-1-dated"), (1, "keywords", None), (2, "keywords", None)]
-    other = Replying(name="other-2")
+    other = FakeLanguageModel(name="other-2")
     use(other)
     ftm("backfill", "2021Q4", "--upgrade-summaries", "--firm", "acme")
     assert [model for _, _, model in ask(database, texts)[:3]] == ["fake-1-dated", "other-2-dated", "other-2-dated"]
-    of_topics = [question for question in other.asked if question.prompt.startswith("topic")]
+    of_topics = [request for request in other.requests if request.prompt.startswith("topic")]
     assert [[t["topic"] for t in document_of(each)["topics"]] for each in of_topics] == [[1, 2]]
 
 
 @pytest.mark.usefixtures("by_keywords")
 def test_themes_without_a_description_are_upgraded_too(use: Use, database: Database) -> None:
     use(
-        Replying(
-            lambda question, document: (
-                good_reply(document) if question.prompt.startswith("topic") else NoAnswer("budget", "spent")
+        FakeLanguageModel(
+            lambda request, document: (
+                good_reply(document) if request.prompt.startswith("topic") else CompletionFailure("budget", "spent")
             )
         )
     )
     ftm("backfill", "2021Q4", "--upgrade-summaries")
     assert {source for _, source in ask(database, THEMES)} == {"keywords"}
-    use(Replying())
+    use(FakeLanguageModel())
     ftm("backfill", "2021Q4", "--upgrade-summaries")
     assert {source for _, source in ask(database, THEMES)} == {"model"}
 
 
 @pytest.mark.usefixtures("by_keywords")
 def test_one_firm_may_be_named(use: Use, database: Database) -> None:
-    use(Replying())
+    use(FakeLanguageModel())
     ftm("backfill", "2021Q4", "--upgrade-summaries", "--firm", "acme")
     assert ask(database, SOURCES) == [("keywords", 15), ("model", 3)]
 
@@ -148,7 +148,7 @@ def test_without_a_model_it_says_what_to_set() -> None:
 
 @pytest.mark.usefixtures("by_keywords")
 def test_a_model_that_a_cap_keeps_silent_is_not_even_begun_with(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
-    use(Replying())
+    use(FakeLanguageModel())
     monkeypatch.setenv("FTM_LLM_MODEL", "unheard-of")
     with pytest.raises(PriceUnknown, match=r"price of unheard-of is unknown.*FTM_LLM_QUARTER_CAP=inf"):
         ftm("backfill", "2021Q4", "--upgrade-summaries")
@@ -158,7 +158,7 @@ def test_a_model_that_a_cap_keeps_silent_is_not_even_begun_with(use: Use, monkey
 def test_the_daemon_is_asked_for_summaries_alone(
     use: Use, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    defs = use(Replying())
+    defs = use(FakeLanguageModel())
     monkeypatch.setattr(dagster_instance, "POLL_S", 0.0)
     keys = ["ACME-7", "CRN-9"]
     backfill_id = backfills.begin(defs, instance, "2021Q4", keys, SUMMARY_ASSETS, ONLY_MISSING)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from ftm_assets.cli.main import app
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import RunQueue
-from ftm_assets.llm.client import Progress
+from ftm_assets.llm.stats import ClientStats
 from ftm_assets.settings import Settings
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.launcher.test_queue import lane, worker
@@ -76,7 +76,7 @@ def test_status_says_what_lanes_do_what_waits_and_what_went_wrong() -> None:
     ("n_unpriced", "unpriced"), [(0, ""), (7, ", 7 of them at an unknown price")], ids=["known", "unknown"]
 )
 def test_status_says_how_the_language_model_does(queue: RunQueue, n_unpriced: int, unpriced: str) -> None:
-    told = Progress(70, 4, 60, 50, n_unpriced, 2, 14, 12_000, 3_400, 0.256, "down", "api.x.ai: ConnectError")
+    told = ClientStats(70, 4, 60, 50, n_unpriced, 2, 14, 12_000, 3_400, 0.256, "down", "api.x.ai: ConnectError")
     settings = {**Settings().of_worker(), "FTM_LLM_MODEL": "grok-9"}
     with queue.lock("process 70 on box"):
         queue.report_status(worker(settings=settings, model=asdict(told)), [])

@@ -9,7 +9,7 @@ import pytest
 
 from ftm_assets.launcher.metrics import PortTaken, Report, exposition, serving
 from ftm_assets.launcher.queue import Waiting
-from ftm_assets.llm.client import Progress
+from ftm_assets.llm.stats import ClientStats
 from ftm_assets_tests.launcher.test_queue import lane, worker
 from ftm_assets_tests.processes_of_tests import free_port
 
@@ -68,7 +68,7 @@ def test_a_worker_that_stops_and_one_that_had_an_error_say_so() -> None:
 
 
 def test_the_language_model_is_among_the_metrics_where_there_is_one() -> None:
-    found = parse(exposition(report(model=asdict(Progress(n_requests=7, tokens_in=90, dollars=0.5, state="well")))))
+    found = parse(exposition(report(model=asdict(ClientStats(n_requests=7, tokens_in=90, dollars=0.5, state="well")))))
     wanted = {
         "ftm_llm_well": 1,
         "ftm_llm_requests_total": 7,

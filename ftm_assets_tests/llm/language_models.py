@@ -1,29 +1,29 @@
-"""Language models that behave, without a server: they answer from the document in the prompt, as they are told to."""
+"""A language model without a server: it replies from the document in the prompt, as a test tells it to."""
 
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ftm_assets.llm.protocol import Answer, NoAnswer, Question
+from ftm_assets.llm.protocol import Completion, CompletionFailure, CompletionRequest
 
 Document = dict[str, Any]
-Reply = str | NoAnswer | dict[str, Any]
+Reply = str | CompletionFailure | dict[str, Any]
 
 
-def document_of(question: Question) -> Document:
-    """The JSON document that the last message of a question ends in."""
-    found: Document = json.loads(question.messages[-1].content.rpartition("\n\n")[2])
+def document_of(request: CompletionRequest) -> Document:
+    """The JSON document at the end of a request's last message."""
+    found: Document = json.loads(request.messages[-1].content.rpartition("\n\n")[2])
     return found
 
 
-def is_repair(question: Question) -> bool:
-    return len(question.messages) > 2
+def is_repair(request: CompletionRequest) -> bool:
+    return len(request.messages) > 2
 
 
 def good_reply(document: Document) -> Document:
-    """What a model replies that does as it is told: in lower case, and from the sentences alone."""
+    """The reply of a model that follows its instructions: in lower case, and from the sentences alone."""
     if theme := document.get("theme"):
         said = " ".join(re.findall(r"\w+", " ".join(theme["summaries"]).lower())[:12])
         return {"title": f"About {theme['keywords'][0]}", "description": f"Companies say that {said}. Some differ."}
@@ -41,40 +41,47 @@ def good_reply(document: Document) -> Document:
 
 
 @dataclass
-class Replying:
-    """Replies what `reply` makes of a question and its document; the same question is paid once, unless it forgets.
+class FakeLanguageModel:
+    """Replies what `reply` makes of a request and its document; equal requests are paid once, unless it forgets.
 
-    asked: every question that was sent, in order; those answered from before are not
+    requests: all that were sent, in order; those answered from `stored` are not
     """
 
-    reply: Callable[[Question, Document], Reply] = lambda _, document: good_reply(document)
+    reply: Callable[[CompletionRequest, Document], Reply] = lambda _, document: good_reply(document)
     name: str = "fake-1"
     price: float | None = 0.001
     forgets: bool = False
-    asked: list[Question] = field(default_factory=list)
-    stored: dict[str, Answer] = field(default_factory=dict)
+    requests: list[CompletionRequest] = field(default_factory=list)
+    stored: dict[str, Completion] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[int, Answer | NoAnswer]]:
-        # The last first: nobody may count on an order.
-        for place, question in reversed(list(enumerate(questions))):
-            yield place, self._answer(question)
+    def complete(self, requests: Sequence[CompletionRequest]) -> Iterator[tuple[int, Completion | CompletionFailure]]:
+        # The last first: no caller may rely on an order.
+        for index, request in reversed(list(enumerate(requests))):
+            yield index, self._complete(request)
 
-    def reject(self, key: str, why: str) -> None:
+    def reject(self, key: str, reason: str) -> None:
         del self.stored[key]
-        self.rejected[key] = why
+        self.rejected[key] = reason
 
-    def _answer(self, question: Question) -> Answer | NoAnswer:
-        key = question.key(self.name)
+    def _complete(self, request: CompletionRequest) -> Completion | CompletionFailure:
+        key = request.key(self.name)
         if key in self.stored and not self.forgets:
-            before = self.stored[key]
-            return Answer(before.text, before.model, key, before.tokens_in, 0, before.tokens_out, before.dollars, True)
-        self.asked.append(question)
-        reply = self.reply(question, document_of(question))
-        if isinstance(reply, NoAnswer):
+            return replace(self.stored[key], reused=True)
+        self.requests.append(request)
+        reply = self.reply(request, document_of(request))
+        if isinstance(reply, CompletionFailure):
             return reply
         text = reply if isinstance(reply, str) else json.dumps(reply)
-        n_in = sum(len(message.content) for message in question.messages) // 4
-        answer = Answer(text, f"{self.name}-dated", key, n_in, 0, len(text) // 4, self.price, False)
-        self.stored[key] = answer
-        return answer
+        n_in = sum(len(message.content) for message in request.messages) // 4
+        self.stored[key] = Completion(
+            text=text,
+            model=f"{self.name}-dated",
+            key=key,
+            tokens_in=n_in,
+            tokens_cached=0,
+            tokens_out=len(text) // 4,
+            dollars=self.price,
+            reused=False,
+        )
+        return self.stored[key]

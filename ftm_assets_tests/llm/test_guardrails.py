@@ -9,8 +9,8 @@ from ftm_assets.llm.guardrails import (
     TITLE,
     LengthLimits,
     NameBlocklist,
-    fault,
-    plain,
+    first_violation,
+    one_line,
     short_names,
 )
 
@@ -98,7 +98,7 @@ def test_a_firm_is_found_however_it_is_written_but_for_words_that_it_says(
     company: str, text: str, name: str | None
 ) -> None:
     said = ["Demand fell short of the target, and lululemon is the best buy."]
-    assert NameBlocklist.of(name_tokens((), company), company, said).found_in(text) == name
+    assert NameBlocklist.for_company(name_tokens((), company), company, said).found_in(text) == name
 
 
 @pytest.mark.parametrize(
@@ -106,25 +106,26 @@ def test_a_firm_is_found_however_it_is_written_but_for_words_that_it_says(
 )
 def test_a_date_or_a_place_is_not_taken_for_somebody_of_that_name(person: str) -> None:
     first, _ = person.split()
-    names = NameBlocklist.of(name_tokens([person], "Acme"), "Acme")
+    names = NameBlocklist.for_company(name_tokens([person], "Acme"), "Acme")
     assert names.found_in(f"Freight costs rose in {first}.") is None
     assert names.found_in(f"Freight costs rose, {person} says.") == "Lee"
 
 
 def test_of_many_firms_those_people_count_who_were_shown() -> None:
     acme, bolt = (
-        NameBlocklist.of(name_tokens(["Bo Rich", "Hope Lee"], name), name) for name in ("Acme Inc.", "Bolt & Co")
+        NameBlocklist.for_company(name_tokens(["Bo Rich", "Hope Lee"], name), name)
+        for name in ("Acme Inc.", "Bolt & Co")
     )
-    names = NameBlocklist.of_all([acme, bolt], ["Freight is dear, Lee says."], {"bolt"})
+    names = NameBlocklist.for_theme([acme, bolt], ["Freight is dear, Lee says."], {"bolt"})
     assert names.tokens == {"lee"}
     assert names.found_in("Costs of the Rich rose, in Hope of better times.") is None
     assert names.found_in("Costs at acme rose.") == "acme"
     assert names.found_in("Some bolt doors.") is None and names.found_in("Some work at Bolt.") == "Bolt"
-    assert NameBlocklist.of_all([], [], ()) == NameBlocklist()
+    assert NameBlocklist.for_theme([], [], ()) == NameBlocklist()
 
 
 @pytest.mark.parametrize(
-    ("text", "bounds", "problem"),
+    ("text", "limits", "problem"),
     [
         ("Freight costs rose by much. They are passed on.", SUMMARY, None),
         ("U.S. freight costs rose by 3.5% to $4.2 million.", SUMMARY, None),
@@ -157,18 +158,18 @@ def test_of_many_firms_those_people_count_who_were_shown() -> None:
         ("The summaries of what companies say are short.", SUMMARY, None),
     ],
 )
-def test_the_first_fault_is_told(text: str, bounds: LengthLimits, problem: str | None) -> None:
-    found = fault(text, bounds, NAMES, INSTRUCTIONS)
+def test_the_first_fault_is_told(text: str, limits: LengthLimits, problem: str | None) -> None:
+    found = first_violation(text, limits, NAMES, INSTRUCTIONS)
     assert found is None if problem is None else problem in (found or "")
 
 
 def test_a_text_says_something_that_its_evidence_says() -> None:
-    assert fault("Freight costs rose by much.", SUMMARY, NAMES, "", {"freight"}) is None
-    assert fault("Pricing went up by much.", SUMMARY, NAMES, "", {"prices of freight"}) is None
+    assert first_violation("Freight costs rose by much.", SUMMARY, NAMES, "", {"freight"}) is None
+    assert first_violation("Pricing went up by much.", SUMMARY, NAMES, "", {"prices of freight"}) is None
     for evidence in ({"freight"}, {""}, set()):
-        assert "says nothing" in (fault("Wages went up by much.", SUMMARY, NAMES, "", evidence) or "")
-    assert fault("Wages went up by much.", SUMMARY, NAMES, "") is None
+        assert "says nothing" in (first_violation("Wages went up by much.", SUMMARY, NAMES, "", evidence) or "")
+    assert first_violation("Wages went up by much.", SUMMARY, NAMES, "") is None
 
 
 def test_a_text_is_put_on_one_line() -> None:
-    assert plain(" Freight\n costs\t rose. ") == "Freight costs rose."
+    assert one_line(" Freight\n costs\t rose. ") == "Freight costs rose."

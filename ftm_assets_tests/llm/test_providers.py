@@ -9,17 +9,16 @@ from dataclasses import replace
 import pytest
 
 from ftm_assets.analysis.topic_summaries import TopicEvidence
-from ftm_assets.llm import circuit_breaker as gate
-from ftm_assets.llm import client as asking_module
-from ftm_assets.llm import pending_request as errand
-from ftm_assets.llm.client import Caps
+from ftm_assets.llm import budget, circuit_breaker, pending_request
+from ftm_assets.llm import client as client_module
 from ftm_assets.llm.guardrails import NameBlocklist
-from ftm_assets.llm.protocol import Answer, Message, NoAnswer
+from ftm_assets.llm.ledger import Caps
+from ftm_assets.llm.protocol import Completion, CompletionFailure, Message
 from ftm_assets.llm.topic_summaries import summarize
 from ftm_assets.simulated.behaviour import Behaviour, Fault
 from ftm_assets.simulated.server import SimulatedModel, running
 from ftm_assets.storage.server.database import Database
-from ftm_assets_tests.llm.llm_client import KEY, answers, asking, client, question
+from ftm_assets_tests.llm.llm_client import KEY, build_client, complete_all, llm_request, open_client_of
 from ftm_assets_tests.processes_of_tests import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
@@ -31,12 +30,12 @@ def model() -> Iterator[SimulatedModel]:
         yield model
 
 
-def kinds(found: list[Answer | NoAnswer]) -> list[str]:
-    return ["" if isinstance(answer, Answer) else answer.kind for answer in found]
+def kinds(found: list[Completion | CompletionFailure]) -> list[str]:
+    return ["" if isinstance(result, Completion) else result.kind for result in found]
 
 
 def paid(database: Database) -> float:
-    """What all questions took, by the ledger."""
+    """What all requests took, by the ledger."""
     [dollars] = one(database, "SELECT sum(dollars) FROM llm_calls")
     return float(str(dollars))
 
@@ -54,8 +53,8 @@ def topics(n: int, firm: str = "") -> list[TopicEvidence]:
 
 def test_one_moderated_question_is_refused_alone(database: Database, model: SimulatedModel) -> None:
     model.script.extend([None, Fault.moderation])
-    with asking(database, model, concurrency=1) as asked:
-        found = answers(asked, [question(n) for n in range(6)])
+    with open_client_of(database, model, concurrency=1) as client:
+        found = complete_all(client, [llm_request(n) for n in range(6)])
     assert sorted(kinds(found)) == ["", "", "", "", "", "refused"]
     assert "403: Content violates usage guidelines" in str(found)
 
@@ -73,8 +72,8 @@ def test_what_nobody_will_be_answered_for_is_said_once(
 ) -> None:
     model.behaviour = behaviour
     model.script.append(fault)
-    with asking(database, model) as asked:
-        found = answers(asked, [question(n) for n in range(20)])
+    with open_client_of(database, model) as client:
+        found = complete_all(client, [llm_request(n) for n in range(20)])
     assert set(kinds(found)) == {"misconfigured"} and said in str(found[0]) and KEY not in str(found)
     next_step = {400: "Check FTM_LLM_API_KEY", 404: "Check FTM_LLM_MODEL", 429: "no credit left"}
     assert next_step[int(said[:3])] in str(found[0])
@@ -84,10 +83,10 @@ def test_what_nobody_will_be_answered_for_is_said_once(
 def test_a_key_that_the_server_repeats_in_a_reply_is_hidden(database: Database, model: SimulatedModel) -> None:
     model.behaviour = Behaviour(obeys=True, model=f"m-{KEY}")
     text = f'{{"topics": [{{"topic": 0, "sentences": [{{"id": "1", "text": "Reply with exactly: {KEY}"}}]}}]}}'
-    repeated = replace(question(), messages=(Message("user", text),))
-    with asking(database, model, name=f"m-{KEY}") as asked:
-        [answer] = answers(asked, [repeated])
-    assert isinstance(answer, Answer) and (answer.text, answer.model) == ("[key]", "m-[key]")
+    repeated = replace(llm_request(), messages=(Message("user", text),))
+    with open_client_of(database, model, name=f"m-{KEY}") as client:
+        [result] = complete_all(client, [repeated])
+    assert isinstance(result, Completion) and (result.text, result.model) == ("[key]", "m-[key]")
     assert ask(database, "SELECT reply, model_answered FROM llm_calls") == [("[key]", "m-[key]")]
 
 
@@ -98,20 +97,20 @@ def test_a_model_that_thinks_too_long_is_told_from_one_that_refuses_and_not_aske
     database: Database, model: SimulatedModel
 ) -> None:
     model.behaviour = Behaviour(thinks=4000)
-    with asking(database, model) as asked:
-        written = summarize(topics(15), NameBlocklist(), asked, "2021Q4")
+    with open_client_of(database, model) as client:
+        written = summarize(topics(15), NameBlocklist(), client, "2021Q4")
     assert model.counts.n_requests == 2
     reasons = {str(summary.reason) for summary in written.summaries}
     assert len(reasons) == 1
     assert reasons.pop().startswith("cut off: the reply ended at its longest, 3380 tokens; if the model reasons first")
-    assert (written.bill.n_sent, written.bill.tokens_out) == (2, 2 * 3380)
-    assert written.bill.dollars == pytest.approx(paid(database))
+    assert (written.cost.n_sent, written.cost.tokens_out) == (2, 2 * 3380)
+    assert written.cost.dollars == pytest.approx(paid(database))
 
 
 def test_a_model_that_is_told_to_think_less_has_room_for_its_reply(database: Database, model: SimulatedModel) -> None:
     model.behaviour = Behaviour(thinks=4000)
-    with asking(database, model, reasoning_effort="minimal") as asked:
-        written = summarize(topics(15), NameBlocklist(), asked, "2021Q4")
+    with open_client_of(database, model, reasoning_effort="minimal") as client:
+        written = summarize(topics(15), NameBlocklist(), client, "2021Q4")
     assert {summary.source for summary in written.summaries} == {"model"}
 
 
@@ -119,20 +118,20 @@ def test_a_model_that_is_told_to_think_less_has_room_for_its_reply(database: Dat
 def test_replies_of_no_use_end_by_themselves(
     database: Database, model: SimulatedModel, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "NO_USE_IN_A_ROW", 8)
-    monkeypatch.setattr(errand, "_LONGEST_WAIT_S", 0.05)
-    with asking(database, model) as asked:
-        answers(asked, [question(0)])
+    monkeypatch.setattr(circuit_breaker, "UNUSABLE_IN_A_ROW", 8)
+    monkeypatch.setattr(pending_request, "_LONGEST_WAIT_S", 0.05)
+    with open_client_of(database, model) as client:
+        complete_all(client, [llm_request(0)])
         model.behaviour = Behaviour({fault: 1.0}, errors="xai")
         reasons = Counter(
             str(summary.reason)
             for firm in range(12)
-            for summary in summarize(topics(2, str(firm)), NameBlocklist(), asked, "2021Q4").summaries
+            for summary in summarize(topics(2, str(firm)), NameBlocklist(), client, "2021Q4").summaries
         )
-        assert asked.progress.n_requests <= 1 + 2 * gate.NO_USE_IN_A_ROW
+        assert client.stats.n_requests <= 1 + 2 * circuit_breaker.UNUSABLE_IN_A_ROW
         model.behaviour = Behaviour()
-        asked._asking.gate._misconfigured_until = 0.0  # type: ignore[union-attr]  # As five minutes later.
-        assert kinds(answers(asked, [question(1)])) == [""]
+        client._breaker._tripped_until = 0.0  # As five minutes later.
+        assert kinds(complete_all(client, [llm_request(1)])) == [""]
     ended = [n for why, n in reasons.items() if why.startswith("misconfigured") and "in a row are of no use" in why]
     assert sum(ended) >= 8
 
@@ -140,23 +139,26 @@ def test_replies_of_no_use_end_by_themselves(
 def test_what_is_refused_now_and_then_ends_nothing(
     database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "NO_USE_IN_A_ROW", 3)
-    with asking(database, model, concurrency=1) as asked:
+    monkeypatch.setattr(circuit_breaker, "UNUSABLE_IN_A_ROW", 3)
+    with open_client_of(database, model, concurrency=1) as client:
         for number in range(6):
             model.script.extend([Fault.refusal, None])
-            assert kinds(answers(asked, [question(2 * number), question(2 * number + 1)])) == ["refused", ""]
+            assert kinds(complete_all(client, [llm_request(2 * number), llm_request(2 * number + 1)])) == [
+                "refused",
+                "",
+            ]
 
 
 def test_what_was_paid_in_vain_is_on_the_bill(
     database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errand, "_LONGEST_WAIT_S", 0.05)
+    monkeypatch.setattr(pending_request, "_LONGEST_WAIT_S", 0.05)
     model.script.extend([Fault.cut, Fault.empty, None])
-    with asking(database, model) as asked:
-        [answer] = answers(asked, [question()])
-    assert isinstance(answer, Answer) and answer.bill.n_sent == 3
-    assert answer.bill.dollars == pytest.approx(paid(database))
-    assert answer.bill.tokens_out == 2 * answer.tokens_out, "what was lost was not counted by anybody"
+    with open_client_of(database, model) as client:
+        [result] = complete_all(client, [llm_request()])
+    assert isinstance(result, Completion) and result.total_cost.n_sent == 3
+    assert result.total_cost.dollars == pytest.approx(paid(database))
+    assert result.total_cost.tokens_out == 2 * result.tokens_out, "what was lost was not counted by anybody"
 
 
 # More than was said
@@ -166,8 +168,8 @@ def test_a_provider_that_bills_more_than_it_was_allowed_to_say_passes_no_cap_onc
     database: Database, model: SimulatedModel
 ) -> None:
     model.behaviour = Behaviour(bills=500, latency_s=0.05)
-    with asking(database, model, caps=Caps(float("inf"), 150_000.0)) as asked:
-        found = answers(asked, [question(n) for n in range(60)])
+    with open_client_of(database, model, caps=Caps(quarter=150_000.0)) as client:
+        found = complete_all(client, [llm_request(n) for n in range(60)])
     [spent] = one(database, "SELECT dollars FROM llm_spending")
     assert float(str(spent)) <= 150_000 and 1 <= kinds(found).count("") < 60
     assert set(kinds(found)) == {"", "budget"}
@@ -176,23 +178,27 @@ def test_a_provider_that_bills_more_than_it_was_allowed_to_say_passes_no_cap_onc
 def test_a_long_wait_that_a_server_asks_for_is_said_and_ends_with_one_request(
     database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gate, "_LONGEST_ASKED_S", 3.0)
-    with asking(database, model, patience_s=0.5) as asked:
-        answers(asked, [question(0)])
+    monkeypatch.setattr(circuit_breaker, "_LONGEST_RETRY_AFTER_S", 3.0)
+    with open_client_of(database, model, patience_s=0.5) as client:
+        complete_all(client, [llm_request(0)])
         model.behaviour = Behaviour(retry_after_s=3600.0)
         model.script.append(Fault.too_many_retry_after)
-        [away] = answers(asked, [question(1)])
-        assert isinstance(away, NoAnswer) and away.kind == "unavailable" and "nothing is sent until" in away.why
-        assert asked.progress.state == "down" and "until" in asked.progress.why
+        [away] = complete_all(client, [llm_request(1)])
+        assert (
+            isinstance(away, CompletionFailure)
+            and away.kind == "unavailable"
+            and "nothing is sent until" in away.reason
+        )
+        assert client.stats.state == "down" and "until" in client.stats.why
         model.behaviour = Behaviour(latency_s=0.5)
         time.sleep(3.0)
         with ThreadPoolExecutor(8) as threads:
-            again = [threads.submit(answers, asked, [question(n)]) for n in range(2, 10)]
+            again = [threads.submit(complete_all, client, [llm_request(n)]) for n in range(2, 10)]
             wait_for(lambda: model.counts.n_requests == 3)
             time.sleep(0.2)
             assert model.counts.n_at_once == 1
             assert {kind for each in again for kind in kinds(each.result())} <= {"", "unavailable"}
-        assert asked.progress.state == "well"
+        assert client.stats.state == "well"
 
 
 # What cannot be written down
@@ -201,24 +207,28 @@ def test_a_long_wait_that_a_server_asks_for_is_said_and_ends_with_one_request(
 def test_nobody_waits_for_ever_for_a_reply_that_could_not_be_written_down(
     database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking_module, "_INSIST_S", 0.1)
+    monkeypatch.setattr(budget, "_RETRY_S", 0.1)
     model.behaviour = Behaviour(latency_s=1.0)
 
     def rename(old: str, new: str) -> None:
         with database.transaction() as connection:
             connection.exec_driver_sql(f"ALTER TABLE {old} RENAME TO {new}")
 
-    with asking(database, model) as ours, asking(database, model) as theirs, ThreadPoolExecutor(2) as threads:
-        lost = threads.submit(answers, ours, [question(0)])
+    with (
+        open_client_of(database, model) as ours,
+        open_client_of(database, model) as theirs,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        lost = threads.submit(complete_all, ours, [llm_request(0)])
         wait_for(lambda: model.counts.n_requests == 1)
         rename("llm_calls", "away")
         with pytest.raises(Exception, match="llm_calls"):
             lost.result()
         rename("away", "llm_calls")
-        waiting = threads.submit(answers, theirs, [question(0)])
+        waiting = threads.submit(complete_all, theirs, [llm_request(0)])
         time.sleep(1.0)
         assert not waiting.done() and model.counts.n_requests == 1
-        answers(ours, [question(1)])
+        complete_all(ours, [llm_request(1)])
         assert kinds(waiting.result(20)) == [""]
     assert one(database, "SELECT state FROM llm_calls ORDER BY created_at, number") == ["lost", "answered", "answered"]
 
@@ -226,28 +236,28 @@ def test_nobody_waits_for_ever_for_a_reply_that_could_not_be_written_down(
 def test_a_question_that_another_process_keeps_is_given_up(
     database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(errand, "_LONGEST_ELSEWHERE_S", 1.0)
+    monkeypatch.setattr(pending_request, "_LONGEST_ELSEWHERE_S", 1.0)
     model.behaviour = Behaviour(latency_s=3.0)
     with (
-        asking(database, model, timeout_s=60.0) as ours,
-        asking(database, model) as theirs,
+        open_client_of(database, model, timeout_s=60.0) as ours,
+        open_client_of(database, model) as theirs,
         ThreadPoolExecutor(1) as threads,
     ):
-        kept = threads.submit(answers, ours, [question()])
+        kept = threads.submit(complete_all, ours, [llm_request()])
         wait_for(lambda: model.counts.n_requests == 1)
-        [given_up] = answers(theirs, [question()])
-        assert given_up == NoAnswer("unavailable", "another process has asked it for 1 s")
+        [given_up] = complete_all(theirs, [llm_request()])
+        assert given_up == CompletionFailure("unavailable", "another process has client it for 1 s")
         assert kinds(kept.result()) == [""]
 
 
 def test_a_client_that_is_closed_leaves_its_questions_to_others(
     database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(asking_module, "_CLOSE_S", 0.1)
+    monkeypatch.setattr(client_module, "_CLOSE_S", 0.1)
     model.script.append(Fault.hanging)
-    ours = client(database, model, timeout_s=60.0)
+    ours = build_client(database, model, timeout_s=60.0)
     with ThreadPoolExecutor(1) as threads:
-        left = threads.submit(lambda: answers(ours, [question()]))
+        left = threads.submit(lambda: complete_all(ours, [llm_request()]))
         wait_for(lambda: model.counts.n_requests == 1)
         ours.close()
         assert left.exception() is not None

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from ftm_assets.llm.client_supervisor import ModelProcess
-from ftm_assets.llm.postgres_ledger import PostgresLedger
-from ftm_assets.llm.protocol import Answer, LanguageModel, NoAnswer
+from ftm_assets.llm.ledger import Ledger
+from ftm_assets.llm.protocol import Completion, CompletionFailure, LanguageModel
 from ftm_assets.llm.shared_client import (
-    ModelFailed,
-    NearestLanguageModel,
-    ServedLanguageModel,
+    RemoteLanguageModel,
+    SharedClientFailed,
+    SharedOrOwnLanguageModel,
     find_language_model,
     socket_of,
 )
@@ -25,7 +25,7 @@ from ftm_assets.simulated.behaviour import MODEL, Behaviour
 from ftm_assets.simulated.server import SimulatedModel, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.conftest import ROOT
-from ftm_assets_tests.llm.llm_client import KEY, answers, question
+from ftm_assets_tests.llm.llm_client import KEY, complete_all, llm_request
 from ftm_assets_tests.processes_of_tests import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
@@ -74,18 +74,18 @@ def kept(model: SimulatedModel, address: str) -> Iterator[Kept]:
     kept.process.close()
 
 
-def served_at(address: str) -> ServedLanguageModel:
+def served_at(address: str) -> RemoteLanguageModel:
     """The model as a lane has it, less patient."""
-    return ServedLanguageModel(MODEL, address, patience_s=20.0)
+    return RemoteLanguageModel(MODEL, address, patience_s=20.0)
 
 
 def test_what_is_served_is_what_the_client_gives(kept: Kept, model: SimulatedModel, address: str) -> None:
     served = served_at(address)
-    found = answers(served, [question(n) for n in range(10)])
-    assert all(isinstance(answer, Answer) and f"7_70_{n:04}" in answer.text for n, answer in enumerate(found))
-    again = answers(served, [question(n) for n in range(12)])
-    assert [answer.reused for answer in again if isinstance(answer, Answer)] == [True] * 10 + [False] * 2
-    assert served.name == MODEL and answers(served, []) == []
+    found = complete_all(served, [llm_request(n) for n in range(10)])
+    assert all(isinstance(result, Completion) and f"7_70_{n:04}" in result.text for n, result in enumerate(found))
+    again = complete_all(served, [llm_request(n) for n in range(12)])
+    assert [result.reused for result in again if isinstance(result, Completion)] == [True] * 10 + [False] * 2
+    assert served.name == MODEL and complete_all(served, []) == []
     kept.until(lambda: kept.process.progress.n_replies == 12)
     progress = kept.process.progress
     assert (progress.n_questions, progress.n_reused, progress.state) == (22, 10, "well")
@@ -95,19 +95,19 @@ def test_what_is_served_is_what_the_client_gives(kept: Kept, model: SimulatedMod
 def test_limits_hold_for_all_lanes_together(kept: Kept, model: SimulatedModel, address: str) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     with ThreadPoolExecutor(5) as lanes:
-        asked = [[question(100 * lane + n) for n in range(8)] for lane in range(5)]
-        found = list(lanes.map(lambda questions: answers(served_at(address), questions), asked))
-    assert all(isinstance(answer, Answer) for each in found for answer in each)
+        asked = [[llm_request(100 * lane + n) for n in range(8)] for lane in range(5)]
+        found = list(lanes.map(lambda requests: complete_all(served_at(address), requests), asked))
+    assert all(isinstance(result, Completion) for each in found for result in each)
     assert model.counts.n_requests == 40 and 1 < model.counts.most_at_once <= 4
 
 
 def test_a_rejected_reply_is_asked_anew(kept: Kept, model: SimulatedModel, address: str, database: Database) -> None:
     served = served_at(address)
-    [answer] = answers(served, [question()])
-    assert isinstance(answer, Answer)
-    served.reject(answer.key, "invented ids")
-    [again] = answers(served, [question()])
-    assert isinstance(again, Answer) and not again.reused
+    [result] = complete_all(served, [llm_request()])
+    assert isinstance(result, Completion)
+    served.reject(result.key, "invented ids")
+    [again] = complete_all(served, [llm_request()])
+    assert isinstance(again, Completion) and not again.reused
     assert one(database, "SELECT state FROM llm_calls ORDER BY number") == ["rejected", "answered"]
 
 
@@ -117,13 +117,13 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_that_was_answered
 ) -> None:
     model.behaviour = Behaviour(latency_s=0.15)
     with ThreadPoolExecutor(2) as lanes:
-        asked = [[question(100 * lane + n) for n in range(30)] for lane in range(2)]
-        coming = [lanes.submit(answers, served_at(address), questions) for questions in asked]
+        asked = [[llm_request(100 * lane + n) for n in range(30)] for lane in range(2)]
+        coming = [lanes.submit(complete_all, served_at(address), requests) for requests in asked]
         kept.until(lambda: model.counts.n_whole > 20)
         kept.kill()
         stored = one(database, "SELECT key FROM llm_calls WHERE state = 'answered'")
         kept.until(lambda: all(each.done() for each in coming))
-    assert all(isinstance(answer, Answer) for each in coming for answer in each.result())
+    assert all(isinstance(result, Completion) for each in coming for result in each.result())
     assert len(stored) > 10
     rows = ask(database, "SELECT key, count(*), max(number) FROM llm_calls GROUP BY key")
     assert {n for key, n, _ in rows if key in stored} == {1}, "no row, so no request, after it was stored"
@@ -137,20 +137,20 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_that_was_answered
 
 def test_a_lane_that_has_gone_has_nothing_more_sent(kept: Kept, model: SimulatedModel, address: str) -> None:
     model.behaviour = Behaviour(latency_s=0.2)
-    answers(served_at(address), [question(1000)])
-    coming = served_at(address).ask([question(n) for n in range(100)])
+    complete_all(served_at(address), [llm_request(1000)])
+    coming = served_at(address).complete([llm_request(n) for n in range(100)])
     next(coming)
     coming.close()  # type: ignore[attr-defined]
     kept.until(lambda: model.counts.n_requests > 2)
     time.sleep(1.5)
     assert model.counts.n_requests <= 1 + 4 * 4
-    assert isinstance(answers(served_at(address), [question(2000)])[0], Answer)
+    assert isinstance(complete_all(served_at(address), [llm_request(2000)])[0], Completion)
 
 
 def test_the_worker_hears_of_a_wrong_key_and_not_the_key(kept: Kept, model: SimulatedModel, address: str) -> None:
     model.behaviour = Behaviour(key="another")
-    found = answers(served_at(address), [question(n) for n in range(30)])
-    assert {answer.kind for answer in found if isinstance(answer, NoAnswer)} == {"misconfigured"}
+    found = complete_all(served_at(address), [llm_request(n) for n in range(30)])
+    assert {result.kind for result in found if isinstance(result, CompletionFailure)} == {"misconfigured"}
     kept.until(lambda: kept.errors)
     assert len(kept.errors) == 1 and "misconfigured" in kept.errors[0] and "[key]" in kept.errors[0]
     assert KEY not in str(found) + str(kept.errors) + str(kept.process.progress)
@@ -163,8 +163,8 @@ def test_a_database_that_is_away_is_told_to_who_asks(
     monkeypatch.setenv("FTM_DATABASE_URL", "postgresql://me:sesame@127.0.0.1:9/ftm")
     kept = Kept(address)
     try:
-        with pytest.raises(ModelFailed, match="refused") as failed:
-            answers(served_at(address), [question()])
+        with pytest.raises(SharedClientFailed, match="refused") as failed:
+            complete_all(served_at(address), [llm_request()])
         assert "sesame" not in str(failed.value)
     finally:
         kept.process.close()
@@ -173,14 +173,14 @@ def test_a_database_that_is_away_is_told_to_who_asks(
 
 def test_a_process_that_never_comes_is_given_up(address: str) -> None:
     with pytest.raises(ProcessGone, match=r"no language model's client process for 1 s; .* ftm worker status"):
-        answers(ServedLanguageModel(MODEL, address, patience_s=1.0), [question()])
+        complete_all(RemoteLanguageModel(MODEL, address, patience_s=1.0), [llm_request()])
 
 
 def nearest(database: Database, model: SimulatedModel, home: Path, name: str = MODEL) -> LanguageModel:
     """The model as a process has it that is no lane."""
     settings = Settings(home=home, llm_model=name, llm_base_url=model.base_url)
-    found = find_language_model(settings, PostgresLedger(database))
-    assert isinstance(found, NearestLanguageModel)
+    found = find_language_model(settings, Ledger(database))
+    assert isinstance(found, SharedOrOwnLanguageModel)
     return found
 
 
@@ -191,16 +191,16 @@ def test_a_process_that_is_no_lane_asks_the_worker_if_there_is_one(
     address = socket_of(home)
     assert address is not None
     asked = nearest(database, model, home)
-    assert isinstance(answers(asked, [question(0)])[0], Answer), "by itself"
+    assert isinstance(complete_all(asked, [llm_request(0)])[0], Completion), "by itself"
     kept = Kept(address)
     try:
-        assert isinstance(answers(served_at(address), [question(0)])[0], Answer), "it listens"
-        assert isinstance(answers(asked, [question(1)])[0], Answer)
+        assert isinstance(complete_all(served_at(address), [llm_request(0)])[0], Completion), "it listens"
+        assert isinstance(complete_all(asked, [llm_request(1)])[0], Completion)
         kept.until(lambda: kept.process.progress.n_replies == 1)
         other = nearest(database, model, home, "grok-0")
-        assert isinstance(answers(other, [question(2)])[0], NoAnswer), "the worker has another model"
+        assert isinstance(complete_all(other, [llm_request(2)])[0], CompletionFailure), "the worker has another model"
         kept.kill()
-        assert isinstance(answers(asked, [question(3)])[0], Answer), "by itself again"
+        assert isinstance(complete_all(asked, [llm_request(3)])[0], Completion), "by itself again"
     finally:
         kept.process.close()
     assert model.counts.n_requests == 3, "none of them for a model without a price"
@@ -214,8 +214,8 @@ def test_a_path_that_is_too_long_for_a_socket_is_none() -> None:
     ("variables", "kind"),
     [
         ({}, "NoLanguageModel"),
-        ({"FTM_LLM_MODEL": MODEL}, "NearestLanguageModel"),
-        ({"FTM_LLM_MODEL": MODEL, "FTM_LLM_ADDRESS": "/there"}, "ServedLanguageModel"),
+        ({"FTM_LLM_MODEL": MODEL}, "SharedOrOwnLanguageModel"),
+        ({"FTM_LLM_MODEL": MODEL, "FTM_LLM_ADDRESS": "/there"}, "RemoteLanguageModel"),
     ],
 )
 def test_the_graph_has_the_model_that_the_settings_name(variables: dict[str, str], kind: str) -> None:

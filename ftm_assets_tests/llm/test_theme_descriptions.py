@@ -16,9 +16,9 @@ from ftm_assets.analysis.themes import (
     Themes,
     ThemeTopic,
 )
-from ftm_assets.llm.protocol import NoAnswer
+from ftm_assets.llm.protocol import CompletionFailure
 from ftm_assets.llm.theme_descriptions import N_SUMMARIES, by_label, describe, representatives
-from ftm_assets_tests.llm.language_models import Replying, document_of, good_reply, is_repair
+from ftm_assets_tests.llm.language_models import FakeLanguageModel, document_of, good_reply, is_repair
 
 THEME = Theme(3, "freight, costs", ("freight", "costs"), 2, 3, 0.5, 0.5, None)
 MEMBERS = (
@@ -59,10 +59,10 @@ def test_a_theme_is_shown_by_its_nearest_topics_one_of_each_firm_first() -> None
 
 
 def test_the_model_is_told_keywords_and_those_summaries_alone() -> None:
-    model = Replying()
+    model = FakeLanguageModel()
     [described] = describe(THEMES, quarter(), model).descriptions
-    [question] = model.asked
-    assert document_of(question)["theme"] == {
+    [request] = model.requests
+    assert document_of(request)["theme"] == {
         "keywords": ["freight", "costs"],
         "summaries": [
             "Freight costs of firm 7, topic 0.",
@@ -86,30 +86,30 @@ def test_the_model_is_told_keywords_and_those_summaries_alone() -> None:
     ],
 )
 def test_a_bad_description_is_repaired_once(reply: Any) -> None:
-    model = Replying(lambda question, document: good_reply(document) if is_repair(question) else reply)
+    model = FakeLanguageModel(lambda request, document: good_reply(document) if is_repair(request) else reply)
     [described] = describe(THEMES, quarter(), model).descriptions
-    assert described.source == "model" and len(model.asked) == 2
-    again = Replying(lambda *_: reply)
+    assert described.source == "model" and len(model.requests) == 2
+    again = FakeLanguageModel(lambda *_: reply)
     found = describe(THEMES, quarter(), again)
     assert found.descriptions == (by_label(THEME),)
     assert found.reasons[3].startswith("invalid reply: ")
-    assert len(again.asked) == len(again.rejected) == 2
+    assert len(again.requests) == len(again.rejected) == 2
 
 
 def test_a_description_may_name_a_month_that_somebody_is_called() -> None:
     reply = {"title": "Freight in June", "description": "Some companies say that freight costs rose in June."}
-    model = Replying(lambda *_: reply)
+    model = FakeLanguageModel(lambda *_: reply)
     assert describe(THEMES, quarter(), model).descriptions[0].title == "Freight in June"
-    assert len(model.asked) == 1
+    assert len(model.requests) == 1
 
 
 def test_what_was_paid_is_kept_as_long_as_the_theme_holds_the_same_topics() -> None:
-    gone = Replying(lambda *_: NoAnswer("no model", ""))
+    gone = FakeLanguageModel(lambda *_: CompletionFailure("no model", ""))
     kept = describe(THEMES, quarter(known=known()), gone)
     assert kept.descriptions == (PAID,) and kept.reasons == {}
     other = describe(THEMES, quarter(known=known(frozenset({(7, 0)}))), gone)
     assert other.descriptions == (by_label(THEME),) and other.reasons == {3: "no model"}
-    assert describe(THEMES, quarter(known=known()), Replying()).descriptions[0].text != PAID.text
+    assert describe(THEMES, quarter(known=known()), FakeLanguageModel()).descriptions[0].text != PAID.text
 
 
 def test_keywords_describe_a_theme_that_nobody_else_does() -> None:
@@ -118,7 +118,7 @@ def test_keywords_describe_a_theme_that_nobody_else_does() -> None:
 
 
 def test_a_quarter_without_themes_asks_nothing() -> None:
-    model = Replying()
+    model = FakeLanguageModel()
     nothing = replace(THEMES, themes=(), members=(), centroids=np.zeros((0, 4), np.float32))
     assert describe(nothing, quarter(), model).descriptions == ()
-    assert model.asked == []
+    assert model.requests == []

@@ -4,38 +4,47 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from pydantic import SecretStr
 
-from ftm_assets.llm.ledger import Usage
-from ftm_assets.llm.transport import Chat, Misconfigured, ModelError, Refused, Transient, _retry_after_s
+from ftm_assets.llm.protocol import Completion, CompletionRequest
+from ftm_assets.llm.transport import (
+    ConfigurationError,
+    OpenAITransport,
+    RequestRejected,
+    RetryableError,
+    TransportError,
+    UnusableReply,
+    _retry_after_s,
+)
 
-CHAT = Chat("https://api.example.com/v1", "grok-9", SecretStr("sesame"), 5.0)
+TRANSPORT = OpenAITransport("https://api.example.com/v1", "grok-9", SecretStr("sesame"), 5.0)
+REQUEST = CompletionRequest("2021Q4", "p@1", (), {}, 100)
 
 
 @pytest.mark.parametrize(
     ("status", "code", "said", "kind"),
     [
-        (401, "", "Unauthorized", Misconfigured),
-        (403, "", "Your team lacks permission", Misconfigured),
-        (403, "", "Content violates usage guidelines. Failed check: SAFETY", Refused),
-        (400, "", "Incorrect API key provided", Misconfigured),
-        (404, "", "The model grok-9 does not exist", Misconfigured),
-        (400, "", "model grok-9 has been deprecated", Misconfigured),
-        (410, "", "This model was retired", Misconfigured),
-        (429, "insufficient_quota", "You exceeded your current quota", Misconfigured),
-        (402, "", "Payment required", Misconfigured),
-        (400, "context_length_exceeded", "maximum context length is 8192 tokens", Refused),
-        (422, "", "Unprocessable", Refused),
-        (429, "rate_limit_exceeded", "Slow down", Transient),
-        (500, "", "oops", Transient),
-        (503, "", "overloaded", Transient),
+        (401, "", "Unauthorized", ConfigurationError),
+        (403, "", "Your team lacks permission", ConfigurationError),
+        (403, "", "Content violates usage guidelines. Failed check: SAFETY", RequestRejected),
+        (400, "", "Incorrect API key provided", ConfigurationError),
+        (404, "", "The model grok-9 does not exist", ConfigurationError),
+        (400, "", "model grok-9 has been deprecated", ConfigurationError),
+        (410, "", "This model was retired", ConfigurationError),
+        (429, "insufficient_quota", "You exceeded your current quota", ConfigurationError),
+        (402, "", "Payment required", ConfigurationError),
+        (400, "context_length_exceeded", "maximum context length is 8192 tokens", RequestRejected),
+        (422, "", "Unprocessable", RequestRejected),
+        (429, "rate_limit_exceeded", "Slow down", RetryableError),
+        (500, "", "oops", RetryableError),
+        (503, "", "overloaded", RetryableError),
     ],
 )
-def test_what_an_error_means(status: int, code: str, said: str, kind: type[ModelError]) -> None:
-    assert type(CHAT._verdict(status, code, said, None)) is kind
+def test_what_an_error_means(status: int, code: str, said: str, kind: type[TransportError]) -> None:
+    assert type(TRANSPORT._classify(status, code, said, None)) is kind
 
 
 def test_a_gateway_that_lost_patience_may_have_been_too_early() -> None:
-    verdicts = [CHAT._verdict(status, "", "timeout", None) for status in (500, 504)]
-    assert [verdict.maybe_paid for verdict in verdicts if isinstance(verdict, Transient)] == [False, True]
+    errors = [TRANSPORT._classify(status, "", "timeout", None) for status in (500, 504)]
+    assert [error.maybe_paid for error in errors if isinstance(error, RetryableError)] == [False, True]
 
 
 def test_the_wait_that_a_server_asks_for_is_read_in_each_of_its_forms() -> None:
@@ -48,41 +57,46 @@ def test_the_wait_that_a_server_asks_for_is_read_in_each_of_its_forms() -> None:
     assert _retry_after_s({}) is None
 
 
-def completion(usage: object = None, **message: object) -> str:
+def body_of(usage: object = None, **message: object) -> str:
     body = {"model": "grok-9-2026", "choices": [{"message": message, "finish_reason": "stop"}], "usage": usage}
     return json.dumps(body)
+
+
+def read(text: str) -> Completion:
+    return TRANSPORT._read(text, "key", REQUEST, 1.0)
 
 
 def test_thoughts_are_counted_as_they_are_paid() -> None:
     usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 150}
     details = {"prompt_tokens_details": {"cached_tokens": 64}}
-    assert CHAT._read(completion({**usage, **details}, content="x"), 1.0).usage == Usage(100, 64, 50)
-    assert CHAT._read(completion(content="x"), 1.0).usage is None
+    counted = read(body_of({**usage, **details}, content="x"))
+    assert (counted.tokens_in, counted.tokens_cached, counted.tokens_out) == (100, 64, 50)
+    assert not counted.usage_estimated and read(body_of(content="x")).usage_estimated
 
 
 @pytest.mark.parametrize("text", ["", "<html>", "[]", '{"choices": [{}]}', '{"choices": [{"message": {"content": "x'])
 def test_what_is_no_completion_may_have_been_paid(text: str) -> None:
-    with pytest.raises(Transient) as lost:
-        CHAT._read(text, 1.0)
+    with pytest.raises(RetryableError) as lost:
+        read(text)
     assert lost.value.maybe_paid
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        ({"message": "upstream", "code": 502}, Transient),
-        ({"message": "bad key", "code": 401}, Misconfigured),
-        ({"message": "The model is gone", "code": "model_not_found"}, Misconfigured),
-        ("overloaded", Transient),
+        ({"message": "upstream", "code": 502}, RetryableError),
+        ({"message": "bad key", "code": 401}, ConfigurationError),
+        ({"message": "The model is gone", "code": "model_not_found"}, ConfigurationError),
+        ("overloaded", RetryableError),
     ],
 )
-def test_an_error_that_comes_as_a_success_is_one(error: object, kind: type[ModelError]) -> None:
+def test_an_error_that_comes_as_a_success_is_one(error: object, kind: type[TransportError]) -> None:
     with pytest.raises(kind):
-        CHAT._read(json.dumps({"error": error}), 1.0)
+        read(json.dumps({"error": error}))
 
 
 def test_a_key_that_is_repeated_is_hidden() -> None:
-    assert "sesame" not in CHAT.said("Incorrect key sesame\nprovided") + repr(CHAT)
+    assert "sesame" not in TRANSPORT.printable("Incorrect key sesame\nprovided") + repr(TRANSPORT)
 
 
 @pytest.mark.parametrize(
@@ -95,21 +109,33 @@ def test_a_key_that_is_repeated_is_hidden() -> None:
     ],
 )
 def test_a_count_that_cannot_be_is_none(usage: object) -> None:
-    read = CHAT._read(completion(usage, content="x"), 1.0)
-    assert (read.text, read.usage) == ("x", None)
+    completion = read(body_of(usage, content="x"))
+    assert (completion.text, completion.tokens_out, completion.usage_estimated) == ("x", 1, True)
+
+
+@pytest.mark.parametrize(
+    ("message", "kind", "is_final"),
+    [({"refusal": "No."}, "refused", True), ({"content": " "}, "refused", False)],
+)
+def test_a_reply_that_helps_nobody_was_paid_all_the_same(message: dict[str, str], kind: str, is_final: bool) -> None:
+    usage = {"prompt_tokens": 100, "completion_tokens": 10}
+    with pytest.raises(UnusableReply) as found:
+        read(body_of(usage, **message))
+    assert (found.value.failure.kind, found.value.is_final) == (kind, is_final)
+    assert found.value.completion.tokens_in == 100
 
 
 def test_a_reply_that_names_no_model_is_one() -> None:
     body = {"model": None, "choices": [{"message": {"content": "x"}}]}
-    assert CHAT._read(json.dumps(body), 1.0).model == ""
+    assert read(json.dumps(body)).model == ""
 
 
 def test_an_error_counts_before_choices_whatever_they_are() -> None:
-    with pytest.raises(Misconfigured):
-        CHAT._read(json.dumps({"choices": None, "error": {"message": "bad key", "code": 401}}), 1.0)
+    with pytest.raises(ConfigurationError):
+        read(json.dumps({"choices": None, "error": {"message": "bad key", "code": 401}}))
     half = {"choices": [{"message": {"content": "half"}}], "error": {"message": "upstream died", "code": 502}}
-    with pytest.raises(Transient) as lost:
-        CHAT._read(json.dumps(half), 1.0)
+    with pytest.raises(RetryableError) as lost:
+        read(json.dumps(half))
     assert lost.value.maybe_paid
 
 

@@ -1,7 +1,7 @@
-"""Prompts: one file for each prompt and version, beside the types of its replies.
+"""Prompts: one Markdown file for each prompt and version, beside the types of its replies.
 
-A prompt that is changed gets a new number, and with it a new file: the number is part of the assets' code version and
-of the key under which a reply is paid and kept.
+To change a prompt, add a file with the next number. The number is part of the assets' code version and of the key
+under which a reply is paid and kept.
 """
 
 import json
@@ -13,14 +13,14 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from ftm_assets.llm.protocol import Message, Question
+from ftm_assets.llm.protocol import CompletionRequest, Message
 
 _BORDER = "\n---\n"
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A prompt of one version. What is asked about follows `user` as a JSON document."""
+    """One version of a prompt. The request ends with `user` and a JSON document."""
 
     name: str
     version: int
@@ -34,18 +34,25 @@ class Prompt:
 
     @property
     def instructions(self) -> str:
-        """All that no reply may repeat."""
+        """The text that no reply may repeat."""
         return f"{self.system} {self.user}"
 
     def messages(self, document: Mapping[str, Any]) -> tuple[Message, ...]:
         """The request about a document."""
         return Message("system", self.system), Message("user", f"{self.user}\n\n{compact(document)}")
 
-    def question(
+    def request(
         self, document: Mapping[str, Any], reply_schema: Mapping[str, Any], max_tokens: int, quarter: str, run: str
-    ) -> Question:
+    ) -> CompletionRequest:
         """The request about a document, and who pays for it."""
-        return Question(quarter, self.id, self.messages(document), reply_schema, max_tokens, run)
+        return CompletionRequest(
+            quarter=quarter,
+            prompt=self.id,
+            messages=self.messages(document),
+            reply_schema=reply_schema,
+            max_tokens=max_tokens,
+            run=run,
+        )
 
 
 @cache
@@ -57,12 +64,12 @@ def read_prompt(name: str, version: int) -> Prompt:
 
 
 def compact(document: Mapping[str, Any]) -> str:
-    """A document as JSON without needless characters; text that is quoted in it cannot end it."""
+    """A document as compact JSON. Text that is quoted in it cannot end it."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
 
 def strict_schema(reply: type[BaseModel]) -> dict[str, Any]:
-    """The JSON schema of a reply as structured outputs demand: closed objects, every field required, no references."""
+    """The JSON schema that structured outputs demand: closed objects, every field required, no references."""
     schema = reply.model_json_schema()
     definitions = schema.pop("$defs", {})
     return _strict(schema, definitions)

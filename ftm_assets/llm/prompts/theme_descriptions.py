@@ -1,4 +1,4 @@
-"""What the prompt `theme_descriptions` is answered with."""
+"""The prompt `theme_descriptions`, and the type of its replies."""
 
 from pydantic import BaseModel, ConfigDict
 

@@ -1,4 +1,4 @@
-"""What the prompt `topic_summaries` is answered with."""
+"""The prompt `topic_summaries`, and the types of its replies."""
 
 from pydantic import BaseModel, ConfigDict
 

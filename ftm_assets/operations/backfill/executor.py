@@ -10,7 +10,7 @@ import dagster as dg
 from ftm_assets.assets.jobs import index_in_work, themes_in_work
 from ftm_assets.encoder import Encoder
 from ftm_assets.errors import FtmError
-from ftm_assets.llm.language_model import check_price
+from ftm_assets.llm.client import check_price
 from ftm_assets.llm.protocol import LanguageModel
 from ftm_assets.operations.backfill.plan import BackfillOptions, BackfillPlan, BackfillState, plan_backfill
 from ftm_assets.operations.backfill.state import read_state, read_themes_and_index

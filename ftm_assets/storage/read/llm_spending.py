@@ -1,4 +1,4 @@
-"""What the ledger of the language model tells of a quarter: what was paid, what is there, how much a prompt takes."""
+"""What the language model's ledger says about a quarter: what was paid, what is stored, and look-ahead bias."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -9,16 +9,16 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.storage.schema import tables as t
 
-_KEYS_AT_A_TIME = 10_000
+_KEYS_PER_QUERY = 10_000
 
 
 @dataclass(frozen=True)
 class Spending:
-    """What a quarter has paid a language model for, by the model and the prompt.
+    """What a quarter has paid for requests with one prompt to one model.
 
-    n_requests:      that may have been paid, those of no use included
-    n_price_unknown: of a model that the price list does not hold
-    dollars:         of the others; of requests whose reply was lost an upper bound
+    n_requests:      that are or may be paid, those of no use included
+    n_price_unknown: those of them to a model that is not in the price list
+    dollars:         of the others; a lost reply counts with its upper bound
     """
 
     model: str
@@ -33,8 +33,8 @@ class Spending:
 
 
 @dataclass(frozen=True)
-class Density:
-    """What the requests of a prompt to a model took, as far as they were answered."""
+class PromptUsage:
+    """What the answered requests with one prompt to one model took."""
 
     prompt: str
     n_requests: int
@@ -42,12 +42,17 @@ class Density:
     tokens_in: int
     tokens_out: int
 
+    @property
+    def chars_per_token(self) -> float:
+        """Characters for each token in."""
+        return self.n_chars / self.tokens_in
+
 
 @dataclass(frozen=True)
 class LookAhead:
-    """A model that wrote about a quarter and may have read what came after the first of its calls.
+    """Look-ahead bias: a model wrote about a quarter, and its training data may reach beyond the first call.
 
-    training_cutoff: None if nobody has said until when it has read
+    training_cutoff: None if it is unknown
     """
 
     model: str
@@ -56,58 +61,56 @@ class LookAhead:
 
     def __str__(self) -> str:
         if self.training_cutoff is None:
-            return (
-                f"until when {self.model} has read is unknown, the first call is of {self.first_call:%Y-%m-%d}: "
-                "what it writes may know what came later"
-            )
-        return (
-            f"{self.model} was trained on texts until {self.training_cutoff:%Y-%m-%d}, the first call is of "
-            f"{self.first_call:%Y-%m-%d}: what it writes may know what came later"
-        )
+            trained = f"the training cutoff of {self.model} is unknown"
+        else:
+            trained = f"{self.model} was trained on texts until {self.training_cutoff:%Y-%m-%d}"
+        return f"{trained}, the first call is of {self.first_call:%Y-%m-%d}: its texts may reflect later events"
 
 
 def spending(connection: Connection, quarter: str) -> list[Spending]:
-    """What the quarter has paid for, by model and prompt."""
+    """What the quarter has paid, by model and prompt."""
     rows = connection.execute(
         sa.text(
             """
-            SELECT model, prompt, count(*), count(*) FILTER (WHERE state <> 'answered'),
-                   count(*) FILTER (WHERE dollars IS NULL), coalesce(sum(tokens_in), 0),
-                   coalesce(sum(tokens_cached), 0), coalesce(sum(tokens_out), 0), coalesce(sum(dollars), 0)
+            SELECT model, prompt, count(*) AS n_requests, count(*) FILTER (WHERE state <> 'answered') AS n_of_no_use,
+                   count(*) FILTER (WHERE dollars IS NULL) AS n_price_unknown,
+                   coalesce(sum(tokens_in), 0) AS tokens_in, coalesce(sum(tokens_cached), 0) AS tokens_cached,
+                   coalesce(sum(tokens_out), 0) AS tokens_out, coalesce(sum(dollars), 0) AS dollars
             FROM llm_calls WHERE quarter = :quarter AND state <> 'failed'
             GROUP BY model, prompt ORDER BY model, prompt
             """
         ),
         {"quarter": quarter},
     )
-    return [Spending(*row) for row in rows]
+    return [Spending(**row._mapping) for row in rows]
 
 
-def stored(connection: Connection, keys: Sequence[str], *states: str) -> set[str]:
-    """Those of the questions that have a row in one of these states; `answered` and `refused` are not sent again."""
+def keys_in_state(connection: Connection, keys: Sequence[str], *states: str) -> set[str]:
+    """Keys of the requests with a row in one of these states; `answered` and `refused` are not sent again."""
     found: set[str] = set()
-    for start in range(0, len(keys), _KEYS_AT_A_TIME):
+    for start in range(0, len(keys), _KEYS_PER_QUERY):
         found |= set(
             connection.scalars(
                 sa.text("SELECT DISTINCT key FROM llm_calls WHERE state = ANY(:states) AND key = ANY(:keys)"),
-                {"keys": list(keys[start : start + _KEYS_AT_A_TIME]), "states": list(states)},
+                {"keys": list(keys[start : start + _KEYS_PER_QUERY]), "states": list(states)},
             )
         )
     return found
 
 
-def densities(connection: Connection, model: str, prompts: Collection[str]) -> dict[str, Density]:
-    """Prompt -> what its requests to the model took, whatever quarter paid; prompts never answered are left out."""
+def usage_by_prompt(connection: Connection, model: str, prompts: Collection[str]) -> dict[str, PromptUsage]:
+    """Prompt -> what its requests to the model took, in all quarters. Prompts without a reply are left out."""
     rows = connection.execute(
         sa.text(
             """
-            -- A sum of bigint is numeric, which is no number to compute with here.
-            SELECT prompt, count(*), sum(chars)::bigint, sum(tokens_in), sum(tokens_out)
+            -- A sum of bigint is numeric, which Python reads as Decimal.
+            SELECT prompt, count(*) AS n_requests, sum(chars)::bigint AS n_chars, sum(tokens_in) AS tokens_in,
+                   sum(tokens_out) AS tokens_out
             FROM llm_calls, LATERAL (
                 SELECT sum(length(message ->> 'content')) AS chars
                 FROM jsonb_array_elements(request -> 'messages') AS message
             ) AS sizes
-            -- A repair has a bad reply in it.
+            -- More than two messages: a repair, which holds a bad reply.
             WHERE model = :model AND prompt = ANY(:prompts) AND jsonb_array_length(request -> 'messages') = 2
               AND state = 'answered' AND tokens_in > 0
             GROUP BY prompt
@@ -115,11 +118,11 @@ def densities(connection: Connection, model: str, prompts: Collection[str]) -> d
         ),
         {"model": model, "prompts": list(prompts)},
     )
-    return {row[0]: Density(*row) for row in rows}
+    return {row.prompt: PromptUsage(**row._mapping) for row in rows}
 
 
 def look_ahead(connection: Connection, quarter: str) -> list[LookAhead]:
-    """Models whose texts of the quarter are there, but for those that have read nothing from its first call on."""
+    """Models that wrote texts of the quarter, but for those trained before its first call."""
     rows = connection.execute(
         sa.text(
             """
@@ -131,7 +134,7 @@ def look_ahead(connection: Connection, quarter: str) -> list[LookAhead]:
             ), calls AS (
                 SELECT min(call_date) AS first_call FROM calls WHERE quarter = :quarter AND superseded_by IS NULL
             )
-            SELECT used.model, max(training_cutoff), first_call
+            SELECT used.model, max(training_cutoff) AS training_cutoff, first_call
             FROM used JOIN llm_calls ON used.model = model_answered CROSS JOIN calls
             GROUP BY used.model, first_call HAVING max(training_cutoff) > first_call OR max(training_cutoff) IS NULL
             ORDER BY used.model
@@ -139,17 +142,17 @@ def look_ahead(connection: Connection, quarter: str) -> list[LookAhead]:
         ),
         {"quarter": quarter},
     )
-    return [LookAhead(*row) for row in rows]
+    return [LookAhead(**row._mapping) for row in rows]
 
 
 def look_ahead_of(connection: Connection, keys: Collection[str], first_call: date | None) -> list[LookAhead]:
-    """As `look_ahead`, of the replies with these keys and a first call of that day."""
+    """Like `look_ahead`, for the replies with these keys and a first call on that day."""
     if first_call is None:
         return []
     rows = connection.execute(
         sa.text(
             """
-            SELECT model_answered, max(training_cutoff) FROM llm_calls
+            SELECT model_answered AS model, max(training_cutoff) AS training_cutoff FROM llm_calls
             WHERE key = ANY(:keys) AND model_answered IS NOT NULL
             GROUP BY model_answered HAVING max(training_cutoff) > :first_call OR max(training_cutoff) IS NULL
             ORDER BY model_answered
@@ -157,7 +160,7 @@ def look_ahead_of(connection: Connection, keys: Collection[str], first_call: dat
         ),
         {"keys": list(keys), "first_call": first_call},
     )
-    return [LookAhead(row[0], row[1], first_call) for row in rows]
+    return [LookAhead(row.model, row.training_cutoff, first_call) for row in rows]
 
 
 def first_call(connection: Connection, quarter: str) -> date | None:

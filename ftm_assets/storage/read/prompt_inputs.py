@@ -1,4 +1,4 @@
-"""What the summaries of a whole quarter may rest on, firm by firm, without the vectors of its sentences."""
+"""Inputs of a quarter's prompts, read firm by firm and without the vectors of its sentences."""
 
 from collections.abc import Iterator
 from itertools import groupby
@@ -9,13 +9,13 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.themes import ThemeTopic
 from ftm_assets.analysis.topic_summaries import N_SENTENCES, TopicEvidence
 
-_ROWS_AT_A_TIME = 5000
+_ROWS_PER_FETCH = 5000
 
 
-def evidence_of_quarter(connection: Connection, quarter: str) -> Iterator[tuple[TopicEvidence, ...]]:
-    """The topics of each firm, as `analysis.summaries.evidence_of` has them; firms in order of company id.
+def evidence_by_firm(connection: Connection, quarter: str) -> Iterator[tuple[TopicEvidence, ...]]:
+    """The topics of each firm as from `analysis.topic_summaries.evidence_of`, in order of company id.
 
-    Rows come as they are needed, so that a quarter of any size takes the memory of a few firms.
+    Rows are fetched as they are needed, so that a quarter of any size takes the memory of a few firms.
     """
     rows = connection.execute(
         sa.text(
@@ -26,7 +26,7 @@ def evidence_of_quarter(connection: Connection, quarter: str) -> Iterator[tuple[
             JOIN sentences AS s USING (quarter, sentence_id)
             WHERE quarter = :quarter AND rank <= :n ORDER BY topics.company_id, topic_number, rank
             """
-        ).execution_options(yield_per=_ROWS_AT_A_TIME),
+        ).execution_options(yield_per=_ROWS_PER_FETCH),
         {"quarter": quarter, "n": N_SENTENCES},
     )
     for _, of_firm in groupby(rows, key=lambda row: row.company_id):
@@ -36,19 +36,19 @@ def evidence_of_quarter(connection: Connection, quarter: str) -> Iterator[tuple[
 def _evidence(rows: list[sa.Row[tuple[object, ...]]]) -> TopicEvidence:
     first = rows[0]
     return TopicEvidence(
-        first.topic_number,
-        tuple(first.keywords),
-        tuple(row.sentence_id for row in rows),
-        tuple(row.text for row in rows),
+        topic_number=first.topic_number,
+        keywords=tuple(first.keywords),
+        sentence_ids=tuple(row.sentence_id for row in rows),
+        sentences=tuple(row.text for row in rows),
     )
 
 
 def published_themes(
     connection: Connection, quarter: str
 ) -> tuple[dict[int, tuple[str, ...]], list[ThemeTopic], dict[tuple[int, int], str]]:
-    """Keywords of the current themes by number, their topics, and the summaries of those that are live.
+    """Keywords of the current themes by number, their topics, and the summaries of topics that still exist.
 
-    All empty where no themes are published.
+    All three are empty if no themes are published.
     """
     themes = connection.execute(
         sa.text(
@@ -73,7 +73,10 @@ def published_themes(
         {"quarter": quarter},
     ).all()
     return (
-        {number: tuple(keywords) for number, keywords in themes},
-        [ThemeTopic(*row[:5]) for row in members],
+        {row.theme_number: tuple(row.keywords) for row in themes},
+        [
+            ThemeTopic(row.company_id, row.topic_number, row.topic_label, row.theme_number, row.similarity)
+            for row in members
+        ],
         {(row.company_id, row.topic_number): row.text for row in members if row.text is not None},
     )

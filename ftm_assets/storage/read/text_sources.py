@@ -1,4 +1,4 @@
-"""By whom the summaries of a quarter were written, and those of its themes."""
+"""Who wrote the summaries of a quarter's topics and the descriptions of its themes."""
 
 from dataclasses import dataclass
 
@@ -8,12 +8,13 @@ from sqlalchemy.engine import Connection
 
 @dataclass(frozen=True)
 class SummarySource:
-    """Texts of a quarter by the same hand.
+    """Texts of a quarter with the same origin.
 
     what:   topics or themes
     source: model or keywords
     model:  the language model, None for keywords
     reason: kind of reason why they are made of keywords, None for a model
+    n:      how many texts
     """
 
     what: str
@@ -29,8 +30,9 @@ def summary_sources(connection: Connection, quarter: str) -> list[SummarySource]
         sa.text(
             """
             -- Before reasons were kept there was no language model.
-            SELECT 'topics', source, model,
-                   CASE source WHEN 'keywords' THEN split_part(coalesce(reason, 'no model'), ':', 1) END, count(*) AS n
+            SELECT 'topics' AS what, source, model,
+                   CASE source WHEN 'keywords' THEN split_part(coalesce(reason, 'no model'), ':', 1) END AS reason,
+                   count(*) AS n
             FROM topic_summaries WHERE quarter = :quarter GROUP BY 2, 3, 4
             UNION ALL
             SELECT 'themes', coalesce(description_source, 'keywords'), description_model, NULL, count(*)
@@ -42,11 +44,11 @@ def summary_sources(connection: Connection, quarter: str) -> list[SummarySource]
         ),
         {"quarter": quarter},
     )
-    return [SummarySource(*row) for row in rows]
+    return [SummarySource(**row._mapping) for row in rows]
 
 
 def firms_by_keywords(connection: Connection, quarter: str) -> list[str]:
-    """Keys of the firms with a summary of their topics of now that is made of keywords."""
+    """Keys of the firms whose current topics have a summary made of keywords."""
     return list(
         connection.scalars(
             sa.text(
@@ -69,6 +71,6 @@ def firms_by_keywords(connection: Connection, quarter: str) -> list[str]:
 
 
 def themes_by_keywords(connection: Connection, quarter: str) -> int:
-    """Themes of now that no language model has described."""
+    """Number of current themes that no language model has described."""
     found = summary_sources(connection, quarter)
     return sum(each.n for each in found if each.what == "themes" and each.source == "keywords")
