@@ -29,7 +29,7 @@ from ftm_assets.settings import Settings, parse_url, with_database
 from ftm_assets.storage.server import embedded
 from ftm_assets.storage.server.embedded import EmbeddedServer
 from ftm_assets_tests.conftest import ROOT, SAMPLE
-from ftm_assets_tests.processes_of_tests import wait_for
+from devtools.processes import wait_for
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"

@@ -7,7 +7,7 @@ import typer
 
 from ftm_assets.cli.display import console
 from ftm_assets.cli.progress import stoppable
-from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
+from devtools.fake_openai.behaviour import MODEL, Behaviour, mixed
 
 
 def simulate_model(
@@ -19,7 +19,7 @@ def simulate_model(
     key: Annotated[str | None, typer.Option(help="The only API key that it accepts; without: any.")] = None,
 ) -> None:
     """Be a language model that makes its replies of the words it is told, until Ctrl-C. Nothing it says is meant."""
-    from ftm_assets.simulated.server import running
+    from devtools.fake_openai.server import running
 
     behaviour = Behaviour(mixed(faults), latency_s=latency, rpm=rpm, tpm=tpm, key=key)
     with running(behaviour, port) as model, stoppable("the same command", "the simulated model stopped"):

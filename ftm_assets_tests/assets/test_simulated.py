@@ -12,8 +12,8 @@ from ftm_assets.llm.client import Caps
 from ftm_assets.llm.cost_estimate import Rates, estimate
 from ftm_assets.operations import in_process as runs
 from ftm_assets.partitions import firm_quarter_key
-from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
-from ftm_assets.simulated.server import SimulatedModel, running
+from devtools.fake_openai.behaviour import MODEL, Behaviour, mixed
+from devtools.fake_openai.server import SimulatedModel, running
 from ftm_assets.storage.read.llm_spending import densities
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import HashEncoder

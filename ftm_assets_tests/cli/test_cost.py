@@ -14,7 +14,7 @@ from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.prompts.topic_summaries import PROMPT
 from ftm_assets.llm.protocol import CHARACTERS_OF_TOKEN, Message, Question
 from ftm_assets.llm.theme_descriptions import blocklists, inquiries
-from ftm_assets.simulated.behaviour import MODEL as SIMULATED
+from devtools.fake_openai.behaviour import MODEL as SIMULATED
 from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.server.database import Database

@@ -30,7 +30,7 @@ from ftm_assets.settings import Settings, with_database
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.processes_of_tests import (
+from devtools.processes import (
     answers,
     ask,
     children,

@@ -10,7 +10,7 @@ import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 
 from ftm_assets_tests.launcher.stack import N_SENTENCES, QUARTER, Box
-from ftm_assets_tests.processes_of_tests import wait_for
+from devtools.processes import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 

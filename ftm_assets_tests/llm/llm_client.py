@@ -13,8 +13,8 @@ from ftm_assets.llm.postgres_ledger import PostgresLedger
 from ftm_assets.llm.prices import Price
 from ftm_assets.llm.protocol import Answer, LanguageModel, Message, NoAnswer, Question
 from ftm_assets.llm.transport import Chat
-from ftm_assets.simulated.behaviour import MODEL
-from ftm_assets.simulated.server import SimulatedModel
+from devtools.fake_openai.behaviour import MODEL
+from devtools.fake_openai.server import SimulatedModel
 from ftm_assets.storage.server.database import Database
 
 KEY = "sesame-0123456789"

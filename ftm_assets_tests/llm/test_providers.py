@@ -16,11 +16,11 @@ from ftm_assets.llm.client import Caps
 from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.protocol import Answer, Message, NoAnswer
 from ftm_assets.llm.topic_summaries import summarize
-from ftm_assets.simulated.behaviour import Behaviour, Fault
-from ftm_assets.simulated.server import SimulatedModel, running
+from devtools.fake_openai.behaviour import Behaviour, Fault
+from devtools.fake_openai.server import SimulatedModel, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.llm.llm_client import KEY, answers, asking, client, question
-from ftm_assets_tests.processes_of_tests import wait_for
+from devtools.processes import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
 

@@ -21,12 +21,12 @@ from ftm_assets.llm.shared_client import (
 )
 from ftm_assets.processes.ipc import ProcessGone
 from ftm_assets.settings import Settings
-from ftm_assets.simulated.behaviour import MODEL, Behaviour
-from ftm_assets.simulated.server import SimulatedModel, running
+from devtools.fake_openai.behaviour import MODEL, Behaviour
+from devtools.fake_openai.server import SimulatedModel, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.llm.llm_client import KEY, answers, question
-from ftm_assets_tests.processes_of_tests import wait_for
+from devtools.processes import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
 

@@ -31,7 +31,7 @@ from ftm_assets.operations.services import (
     processes_of,
     stop_services,
 )
-from ftm_assets_tests.processes_of_tests import free_port, wait_for
+from devtools.processes import free_port, wait_for
 
 WEBSERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 SLEEP = "/bin/sleep"

@@ -35,8 +35,8 @@ from ftm_assets.llm.prices import Price
 from ftm_assets.llm.protocol import Answer, Message, Question
 from ftm_assets.llm.transport import Chat
 from ftm_assets.settings import Settings
-from ftm_assets.simulated.behaviour import MODEL, Behaviour, mixed
-from ftm_assets.simulated.server import running
+from devtools.fake_openai.behaviour import MODEL, Behaviour, mixed
+from devtools.fake_openai.server import running
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ftm_assets.simulated.behaviour import MIXED, MODEL, Behaviour, Fault, mixed
-from ftm_assets.simulated.replies import count_tokens
-from ftm_assets.simulated.server import INVENTED_ID, CannotSimulate, SimulatedModel, running
+from devtools.fake_openai.behaviour import MIXED, MODEL, Behaviour, Fault, mixed
+from devtools.fake_openai.replies import count_tokens
+from devtools.fake_openai.server import INVENTED_ID, CannotSimulate, SimulatedModel, running
 
 TOPICS = {
     "topics": [

@@ -45,10 +45,10 @@ from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.encoder import open_encoder
 from ftm_assets.operations.services import processes_of
 from ftm_assets.settings import Settings, with_database
-from ftm_assets.simulated.behaviour import MODEL, Behaviour
+from devtools.fake_openai.behaviour import MODEL, Behaviour
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import stages
-from ftm_assets_tests.processes_of_tests import answers, ask, free_port, read_proc, wait_for
+from devtools.processes import answers, ask, free_port, read_proc, wait_for
 
 ROOT = Path(__file__).parents[1]
 FTM = str(Path(sys.executable).parent / "ftm")

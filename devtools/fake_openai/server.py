@@ -15,9 +15,9 @@ from dataclasses import dataclass, field
 from typing import Any, cast
 
 from ftm_assets.errors import FtmError
-from ftm_assets.simulated.behaviour import Behaviour, Fault
-from ftm_assets.simulated.counts import Counts
-from ftm_assets.simulated.replies import count_tokens, obeyed, reply_to
+from devtools.fake_openai.behaviour import Behaviour, Fault
+from devtools.fake_openai.counts import Counts
+from devtools.fake_openai.replies import count_tokens, obeyed, reply_to
 
 _REASONS = {
     **{200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"},
