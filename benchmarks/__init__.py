@@ -1,1 +1,1 @@
-"""Claims of speed, each one command that prints a table with its comparison made in the same run."""
+"""Measurements that guard a promise of speed or quality: python -m benchmarks lists them."""

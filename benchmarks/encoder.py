@@ -1,10 +1,10 @@
 """How fast sentences become vectors, and how far another way to compute them moves the vectors.
 
-    python -m bench.encoder [CSV QUARTER] [--model all-MiniLM-L6-v2] [--device cpu] [--precision fp32 bf16 fp16]
+    python -m benchmarks encoder [CSV QUARTER] [--model all-MiniLM-L6-v2] [--device cpu] [--precision fp32 bf16 fp16]
                             [--batches 32 64 characters:8192] [--threads 1 2] [--firms 3] [--repeats 3] [--json FILE]
 
-    python -m bench.encoder --device cuda --precision fp32 bf16 fp16 --batches 32 characters:65536 characters:262144
-    python -m bench.encoder --device cuda --model all-mpnet-base-v2 --precision fp32 bf16 --batches characters:65536
+    python -m benchmarks encoder --device cuda --precision fp32 bf16 fp16 --batches 32 characters:65536 characters:262144
+    python -m benchmarks encoder --device cuda --model all-mpnet-base-v2 --precision fp32 bf16 --batches characters:65536
 
 Sentences of real or of the sample's calls, firm by firm, because a batch never mixes firms. Each way is compared with
 the first one, which is the package's own on a CPU: fp32, batches of 32, longest texts first. All ways take turns, so
@@ -31,8 +31,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.calls import firm_turns
-from bench.quality.__main__ import SAMPLE
+from devtools.calls import firm_turns
+from benchmarks.quality.compare import SAMPLE
 from ftm_assets.analysis.sentences import split_turns
 from ftm_assets.encoder import batches, folder_of
 from ftm_assets.sources.csv.source import CsvSource
@@ -178,7 +178,7 @@ def table_of(found: Sequence[Measured], title: str) -> Table:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description="How fast sentences become vectors.")
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="CSV file of calls (default: the sample)")
     parser.add_argument("quarter", nargs="?", default="2024Q1")
@@ -205,7 +205,3 @@ def main() -> None:
     if asked.json:
         figures = {"model": asked.model, "device": asked.device, "ways": [asdict(each) for each in found]}
         asked.json.write_text(json.dumps(figures, indent=2))
-
-
-if __name__ == "__main__":
-    main()

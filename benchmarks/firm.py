@@ -1,11 +1,11 @@
 """CPU seconds of a firm, stage by stage: ours beside the script that a researcher would write with BERTopic.
 
-    python -m bench.firm CSV [2021Q4] [--firms N] [--seeds 5] [--encoded 8] [--runs launcher.json] [--json FILE]
+    python -m benchmarks firm CSV [2021Q4] [--firms N] [--seeds 5] [--encoded 8] [--runs launcher.json] [--json FILE]
 
 Real calls, real Postgres, one warm process with one thread each. The script is BERTopic with our settings for a firm
-(`bench.quality.models`), KeyBERTInspired and MaximalMarginalRelevance, on the same modelled sentences with the same
+(`benchmarks.quality.models`), KeyBERTInspired and MaximalMarginalRelevance, on the same modelled sentences with the same
 vectors. What only we do, or both do alike, has no second column. `--runs` takes what Dagster costs from the JSON of
-`python -m bench.launcher --light`. Vectors are kept in FTM_HOME; encoding is measured on the first firms alone.
+`python -m benchmarks launcher --light`. Vectors are kept in FTM_HOME; encoding is measured on the first firms alone.
 
 Quality: adjusted Rand index of the assignments, outliers being a group of their own, to runs of the script with other
 seeds; the script's own agreement with them is the band. What differs is more than chance: so coherence, outliers and
@@ -29,12 +29,12 @@ from rich.console import Console
 from rich.table import Table
 from threadpoolctl import threadpool_limits
 
-from bench.in_subprocess import apart, peak_bytes
-from bench.launcher import Cost, postgres_cpu_seconds
-from bench.quality.corpus import Corpus, FirmCorpus, read_corpus
-from bench.quality.measures import Coherence, survival, words_of
-from bench.quality.metrics import at_least_two
-from bench.quality.models import MIN_SENTENCES
+from benchmarks.in_subprocess import apart, peak_bytes
+from benchmarks.launcher import Cost, postgres_cpu_seconds
+from benchmarks.quality.corpus import Corpus, FirmCorpus, read_corpus
+from benchmarks.quality.measures import Coherence, survival, words_of
+from benchmarks.quality.metrics import at_least_two
+from benchmarks.quality.models import MIN_SENTENCES
 from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
 from ftm_assets.analysis.clustering import find_keywords
 from ftm_assets.analysis.communities import CommunityModel, warm_up
@@ -248,7 +248,7 @@ def agreement(ours: Measured, stock: Measured, seeds: Sequence[int]) -> dict[str
 
 
 def quality(way: Measured, corpus: Corpus, seeds: Sequence[int]) -> dict[str, float]:
-    """Outliers, coherence of the keywords, and what survives another seed, as `bench.quality` measures them."""
+    """Outliers, coherence of the keywords, and what survives another seed, as `benchmarks.quality` measures them."""
     first = way.labels[seeds[0]]
     keywords = [words_of(words) for words in way.keywords]
     coherence = Coherence(corpus.tokens, {word for words in keywords for word in words})
@@ -299,14 +299,14 @@ def _clustering(way: Measured) -> np.ndarray:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description="CPU seconds of a firm, stage by stage, beside a BERTopic script.")
     parser.add_argument("file", type=Path, help="CSV file of calls")
     parser.add_argument("quarter", nargs="?", default="2021Q4")
     parser.add_argument("--firms", type=int, help="only the first so many")
     parser.add_argument("--seeds", type=at_least_two, default=5)
     parser.add_argument("--encoded", type=int, default=8, help="firms that are encoded anew, to be measured")
-    parser.add_argument("--runs", type=Path, help="JSON of bench.launcher --light, for what Dagster costs")
+    parser.add_argument("--runs", type=Path, help="JSON of benchmarks.launcher --light, for what Dagster costs")
     parser.add_argument("--json", type=Path, help="also write the figures here")
     return parser
 
@@ -343,7 +343,3 @@ def main() -> None:
             "quality": good,
         }
         asked.json.write_text(json.dumps(figures, indent=2))
-
-
-if __name__ == "__main__":
-    main()

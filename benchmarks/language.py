@@ -1,6 +1,6 @@
 """What the language model's client makes of a provider's limits, of its faults, and of memory.
 
-    python -m bench.language [--seconds 130] [--questions 400] [--many 5000]
+    python -m benchmarks language [--seconds 130] [--questions 400] [--many 5000]
 
 A simulated model in a process of its own, the real client, a real Postgres. First, a server with a second of latency
 and a limit of requests, and one with a limit of tokens, both at the same time: the share of the limit that was reached
@@ -196,7 +196,7 @@ def memory(database: Database, n: int) -> list[tuple[int, float]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=130.0, help="to ask against each limit; 0: not at all")
     parser.add_argument("--questions", type=int, default=400, help="with and without faults; 0: none")
@@ -250,7 +250,3 @@ def _faults(database: Database, n: int) -> Table:
         numbers = (asked.n_requests, asked.n_answers, asked.n_whole, asked.n_rows_paid, asked.n_lost, asked.n_again)
         table.add_row(f"{faults:.0%}", f"{asked.wall_s:.1f}", *(f"{number:,}" for number in numbers))
     return table
-
-
-if __name__ == "__main__":
-    main()

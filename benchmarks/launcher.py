@@ -1,9 +1,9 @@
 """What a firm's run costs beside its work: the GPU worker against a process for each run.
 
-    python -m bench.launcher [--firms 300] [--processes 8] [--sentences 40] [--json FILE]
-    python -m bench.launcher --light [--firms 3000]
-    python -m bench.launcher --words [--firms 100 3000] [--sentences 450]
-    python -m bench.launcher --latency 8 --lanes 4 20 --firms 80 [--sentences 60]
+    python -m benchmarks launcher [--firms 300] [--processes 8] [--sentences 40] [--json FILE]
+    python -m benchmarks launcher --light [--firms 3000]
+    python -m benchmarks launcher --words [--firms 100 3000] [--sentences 450]
+    python -m benchmarks launcher --latency 8 --lanes 4 20 --firms 80 [--sentences 60]
 
 Real daemon, webserver and Postgres, one backfill and some clicks each, on firms that are made up and small. The few
 runs of DefaultRunLauncher stand for as many as the others. The work is what the same firms take in one warm process
@@ -38,7 +38,7 @@ from dagster_shared.yaml_utils import safe_load_yaml
 from rich.console import Console
 from rich.table import Table
 
-from bench.language import counts, served
+from benchmarks.language import counts, served
 from ftm_assets.analysis.sentences import Sentences, SentenceSettings, split_turns
 from ftm_assets.analysis.topic_summaries import evidence_of, keyword_summary
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
@@ -157,7 +157,7 @@ class Home:
     ) -> None:
         self.path = path
         self.with_worker = with_worker
-        self.location = "bench.light_graph" if work == "none" else "ftm_assets.definitions"
+        self.location = "benchmarks.light_graph" if work == "none" else "ftm_assets.definitions"
         self.settings = {
             "FTM_HOME": str(path),
             "DAGSTER_HOME": str(self._instance_folder()),
@@ -166,9 +166,9 @@ class Home:
             **(settings or {}),
         }
         if work == "none":
-            self.settings |= {"FTM_ENCODER": "bench.light_encoder:LightEncoder", "FTM_PRELOAD": "bench.light_graph"}
+            self.settings |= {"FTM_ENCODER": "benchmarks.light_encoder:LightEncoder", "FTM_PRELOAD": "benchmarks.light_graph"}
         if work == "words":
-            self.settings |= {"FTM_ENCODER": "bench.light_encoder:WordEncoder"}
+            self.settings |= {"FTM_ENCODER": "benchmarks.light_encoder:WordEncoder"}
         if work != "all":
             self.settings |= {"PYTHONPATH": str(ROOT)}
         started = time.monotonic()
@@ -493,7 +493,7 @@ def _pace(cost: Cost) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--firms", type=int, nargs="+", default=[300], help="runs through the worker")
     parser.add_argument("--processes", type=int, default=8, help="runs with a process each")
@@ -543,7 +543,3 @@ def main() -> None:
         console.print(_overhead(costs, *work_s))
     if chosen.json:
         chosen.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2))
-
-
-if __name__ == "__main__":
-    main()

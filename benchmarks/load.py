@@ -1,4 +1,4 @@
-"""How fast sentences with vectors come into the database: python -m bench.load [--firms 100] [--repeats 3]
+"""How fast sentences with vectors come into the database.
 
 The same made-up sentences of 768 dimensions in a database of its own, one way after the other and all over again, into
 a leaf with every key, index and constraint that it has in use. CPU time is that of this process and of its Postgres
@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Connection
 
-from bench.scale.synthetic_calls import Market, Shape
-from bench.statistics import Summary, percentiles
+from devtools.synthetic_quarters.firms import Market, Shape
+from benchmarks.statistics import Summary, percentiles
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.settings import Settings
@@ -265,7 +265,7 @@ def table_of_writes(found: dict[str, list[float]]) -> Table:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--firms", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=3)
@@ -315,7 +315,3 @@ def main() -> None:
     if chosen.json:
         figures = {name: [asdict(each) for each in found] for name, found in loads.items()}
         chosen.json.write_text(json.dumps({"loads": figures, "writes_ms": writes, "memory_mb": grown}, indent=2))
-
-
-if __name__ == "__main__":
-    main()

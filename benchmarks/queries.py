@@ -1,6 +1,6 @@
-"""How long questions take at full size: python -m bench.queries [--quarter 2021Q4 ...] [--times 100]
+"""How long questions take at full size.
 
-On the quarters that `python -m bench.scale` fills, through the query functions that the commands use; every question is
+On the quarters that `python -m devtools.synthetic_quarters` fills, through the query functions that the commands use; every question is
 about another theme, topic, firm, sentence or vector. The first quarter is asked about; of several, sentences are also
 searched in all at once. Three ways:
 
@@ -31,9 +31,9 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Connection
 
-from bench.scale.__main__ import HOME
-from bench.scale.synthetic_calls import Market, Shape
-from bench.statistics import nearness_recall, percentiles
+from devtools.synthetic_quarters.__main__ import HOME
+from devtools.synthetic_quarters.firms import Market, Shape
+from benchmarks.statistics import nearness_recall, percentiles
 from ftm_assets.settings import Settings
 from ftm_assets.storage.maintain.search_index import (
     MODELLED,
@@ -351,9 +351,9 @@ def table_of_sizes(found: Sequence[Size], n_sentences: int) -> Table:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--home", type=Path, default=HOME, help="of the database that bench.scale has filled")
+    parser.add_argument("--home", type=Path, default=HOME, help="of the database that devtools.synthetic_quarters has filled")
     parser.add_argument("--quarter", nargs="+", default=["2021Q4"])
     parser.add_argument("--times", type=int, default=100, help="questions of each kind, warm")
     parser.add_argument("--beyond", type=int, default=20, help="questions of each kind beyond memory; 0: none")
@@ -406,7 +406,3 @@ def main() -> None:
     if chosen.json:
         figures = {"times": [asdict(taken) for taken in found], "sizes": [asdict(each) for each in size]}
         chosen.json.write_text(json.dumps(figures, indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,6 @@
 """What the themes of a quarter cost, by the number of topics.
 
-    python -m bench.themes CSV [2021Q4 ...] [--topics 1000 10000 90000] [--stock 1000 10000] [--json FILE]
+    python -m benchmarks themes CSV [2021Q4 ...] [--topics 1000 10000 90000] [--stock 1000 10000] [--json FILE]
 
 The topics are made between two near topics of real calls, thirty a firm: on the way from one to the other, with half
 of the words of both. Each size is found in a process of its own, with the consensus and the repeats that tell how
@@ -20,9 +20,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from bench.in_subprocess import apart, peak_bytes
-from bench.quality.corpus import read_corpus
-from bench.quality.models import Topic, ours, quarter_of, stock
+from benchmarks.in_subprocess import apart, peak_bytes
+from benchmarks.quality.corpus import read_corpus
+from benchmarks.quality.models import Topic, ours, quarter_of, stock
 from ftm_assets.analysis.themes import ThemeSettings, find_themes
 from ftm_assets.analysis.vectors import unit_rows
 from ftm_assets.encoder import open_encoder
@@ -112,7 +112,7 @@ def table_of(costs: Sequence[Cost]) -> Table:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description="What the themes of a quarter cost, by the number of topics.")
     parser.add_argument("file", type=Path, help="CSV file of calls")
     parser.add_argument("quarters", nargs="*", default=["2021Q4"])
@@ -134,7 +134,3 @@ def main() -> None:
     Console(width=120).print(table_of(costs))
     if asked.json:
         asked.json.write_text(json.dumps([asdict(cost) for cost in costs], indent=2))
-
-
-if __name__ == "__main__":
-    main()

@@ -1,4 +1,4 @@
-"""Builds the baseline of commonplaces that the package ships: python -m bench.commonplaces CSV [CSV ...]
+"""Builds the baseline of frequent phrases that the package ships: python -m devtools.build_baseline CSV [CSV ...]
 
 Counts in how many firms each word and each run of four words occurs in calls up to a day, and writes those of many
 firms. Firms that said little until then would make everything look rare, and are left out.
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 import ftm_assets.analysis
-from bench.calls import firm_turns, quarters_until
+from devtools.calls import firm_turns, quarters_until
 from ftm_assets.analysis.boilerplate.baseline import RUNS_FILE, find_runs
 from ftm_assets.analysis.sentences import SentenceSettings, split_turns
 from ftm_assets.analysis.words import COMMON_WORDS_FILE, all_terms

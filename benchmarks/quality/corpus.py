@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.calls import firm_turns
+from devtools.calls import firm_turns
 from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.sentences import FirmTurns, Sentences, measure_boilerplate, split_turns

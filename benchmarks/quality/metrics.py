@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from rich.table import Table
 
-from bench.quality.corpus import Corpus
-from bench.quality.measures import survival
-from bench.quality.models import Model, Theme, Topic
+from benchmarks.quality.corpus import Corpus
+from benchmarks.quality.measures import survival
+from benchmarks.quality.models import Model, Theme, Topic
 
 N_PARTS, N_DELETIONS = 10, 5
 

@@ -6,7 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
-from bench.quality.corpus import FirmCorpus
+from benchmarks.quality.corpus import FirmCorpus
 from ftm_assets.analysis.themes import N_EXEMPLARS, N_SPOKEN, QuarterTopic, QuarterTopics, ThemeSettings, find_themes
 from ftm_assets.analysis.topics import Topics, TopicSettings, fit_topics
 from ftm_assets.analysis.vectors import unit_rows

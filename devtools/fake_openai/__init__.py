@@ -1,1 +1,1 @@
-"""A language model that is none: a server of OpenAI's protocol for tests, benches and the demo without a network."""
+"""A server of OpenAI's protocol without a model behind it, for tests, benchmarks and the demo without a network."""

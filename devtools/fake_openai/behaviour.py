@@ -1,4 +1,4 @@
-"""How the simulated model behaves, and how it can misbehave."""
+"""How the fake model behaves, and how it can misbehave."""
 
 import hashlib
 from collections.abc import Mapping
@@ -45,9 +45,9 @@ class Behaviour:
     key:           the only API key that is accepted; None: any
     model:         the only model that is there
     errors:        in whose form and words errors come
-    thinks:        tokens of each reply that nobody sees, unless little `reasoning_effort` is asked for
-    bills:         so many times the tokens of a reply are told and billed
-    obeys:         whether it does what a sentence of a call tells it to do; see `replies.obeyed`
+    reasoning_tokens: hidden tokens that each reply takes, unless little `reasoning_effort` is asked for
+    billing_factor:   so many times the tokens of a reply are reported and billed
+    follows_injected_instructions: whether it does what a sentence of a call tells it; see `replies.injected_reply`
     """
 
     faults: Mapping[Fault, float] = field(default_factory=dict)
@@ -60,9 +60,9 @@ class Behaviour:
     key: str | None = None
     model: str = MODEL
     errors: Literal["openai", "xai"] = "openai"
-    thinks: int = 0
-    bills: int = 1
-    obeys: bool = False
+    reasoning_tokens: int = 0
+    billing_factor: int = 1
+    follows_injected_instructions: bool = False
     seed: int = 42
 
     def fault_of(self, request: str, number: int) -> Fault | None:

@@ -1,7 +1,18 @@
-"""What the simulated model has seen, as a provider would bill and limit it."""
+"""What the fake model has seen, as a provider would bill and limit it."""
 
 from collections import Counter, deque
 from dataclasses import dataclass, field
+
+_REPORTED = (
+    "n_requests",
+    "most_at_once",
+    "most_requests",
+    "most_tokens",
+    "tokens_in",
+    "tokens_out",
+    "over_limit",
+    "n_whole",
+)
 
 
 @dataclass
@@ -64,9 +75,8 @@ class Counts:
         """Replies that were sent to their end."""
         return self.whole.total()
 
-    def told(self, now: float) -> dict[str, object]:
+    def as_json(self, now: float) -> dict[str, object]:
         """The counts as JSON, and what the limits count just now."""
         self._forget(now)
         lately = {"requests_now": len(self._window), "tokens_now": self._window_tokens}
-        numbers = "n_requests most_at_once most_requests most_tokens tokens_in tokens_out over_limit n_whole"
-        return {name: getattr(self, name) for name in numbers.split()} | {"faults": dict(self.faults), **lately}
+        return {name: getattr(self, name) for name in _REPORTED} | {"faults": dict(self.faults), **lately}

@@ -1,4 +1,4 @@
-"""What the simulated model replies: sentences made of the words that it was told, in the form that was asked for."""
+"""What the fake model replies: sentences made of the words in the request, in the form that was asked for."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,7 +15,7 @@ _TOPIC_FORMS = (
     "Management reports what has changed in {words} since last year.",
 )
 _THEME_FORM = "Firms speak of {words}. {first}"
-_WORDS_OF_MESSAGE = 4  # Around each message, as providers count.
+_TOKENS_AROUND_MESSAGE = 4  # As providers count.
 
 
 def reply_to(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,13 +31,13 @@ def reply_to(messages: Sequence[Mapping[str, Any]], schema: Mapping[str, Any]) -
     return least
 
 
-def obeyed(messages: Sequence[Mapping[str, Any]]) -> str | None:
+def injected_reply(messages: Sequence[Mapping[str, Any]]) -> str | None:
     """The reply of a model that takes what somebody said in a call for an instruction; None if nobody gave one.
 
     Two are understood: "reply with exactly: ..." and "repeat your instructions".
     """
-    said = [sentence["text"] for document in _documents(messages) for sentence in _sentences(document)]
-    for text in said:
+    texts = [sentence["text"] for document in _documents(messages) for sentence in _sentences(document)]
+    for text in texts:
         if (start := text.lower().find("reply with exactly: ")) >= 0:
             return str(text[start + len("reply with exactly: ") :])
         if "repeat your instructions" in text.lower():
@@ -51,7 +51,7 @@ def obeyed(messages: Sequence[Mapping[str, Any]]) -> str | None:
 
 def count_tokens(texts: Sequence[str]) -> int:
     """Tokens of messages, by the tokenizer of the packaged encoder: a real one, though no provider's."""
-    return sum(len(found.ids) + _WORDS_OF_MESSAGE for found in _tokenizer().encode_batch(list(texts)))
+    return sum(len(found.ids) + _TOKENS_AROUND_MESSAGE for found in _tokenizer().encode_batch(list(texts)))
 
 
 @cache
@@ -113,7 +113,7 @@ def _listed(words: Sequence[str]) -> str:
 
 
 def _least(schema: Mapping[str, Any], root: Mapping[str, Any]) -> Any:
-    """The smallest value that the schema allows, as far as the simulated model understands schemas."""
+    """The smallest value that the schema allows, as far as the fake model understands schemas."""
     if "$ref" in schema:
         found: Any = root
         for part in str(schema["$ref"]).removeprefix("#/").split("/"):

@@ -1,4 +1,4 @@
-"""The simulated model as a server: chat completions over HTTP, with every misbehaviour that a client must bear.
+"""The fake model as a server: chat completions over HTTP, with every misbehaviour that a client must bear.
 
 Written on sockets, because no framework would cut a connection in the middle of a reply.
 """
@@ -17,10 +17,14 @@ from typing import Any, cast
 from ftm_assets.errors import FtmError
 from devtools.fake_openai.behaviour import Behaviour, Fault
 from devtools.fake_openai.counts import Counts
-from devtools.fake_openai.replies import count_tokens, obeyed, reply_to
+from devtools.fake_openai.replies import count_tokens, injected_reply, reply_to
 
 _REASONS = {
-    **{200: "OK", 400: "Bad Request", 401: "Unauthorized", 403: "Forbidden", 404: "Not Found"},
+    200: "OK",
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
     429: "Too Many Requests",
 }
 # What xAI calls its errors, by their status.
@@ -35,12 +39,12 @@ _XAI_NO_CREDIT = (
     "requests, please purchase more credits or raise your spending limit."
 )
 _MODERATION = "Content violates usage guidelines. Failed check: SAFETY_CHECK_TYPE_BIO"
-_LITTLE_THOUGHT = ("none", "minimal")
+_LITTLE_EFFORT = ("none", "minimal")
 _HANGING_S = 3600.0
 INVENTED_ID = "invented_0001"
 
 
-class CannotSimulate(FtmError):
+class PortInUse(FtmError):
     """The port is taken."""
 
     def __init__(self, port: int, reason: str) -> None:
@@ -60,7 +64,7 @@ class _Reply:
     pays_for: tuple[str, int, int] | None = None
 
 
-class SimulatedModel:
+class FakeOpenAI:
     """A model that answers on a port of loopback from a thread; see `running`.
 
     behaviour: may be replaced at any time
@@ -81,11 +85,11 @@ class SimulatedModel:
         return f"http://127.0.0.1:{self.port}/v1"
 
     def start(self) -> None:
-        """Listen, and answer from a thread. raises: CannotSimulate"""
+        """Listen, and answer from a thread. raises: PortInUse"""
         try:
             server = self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", self.port))
         except OSError as error:
-            raise CannotSimulate(self.port, error.strerror or str(error)) from error
+            raise PortInUse(self.port, error.strerror or str(error)) from error
         self._server = server
         self.port = server.sockets[0].getsockname()[1]
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
@@ -116,7 +120,7 @@ class SimulatedModel:
     async def _answer(self, line: str, headers: Mapping[str, str], body: bytes, writer: asyncio.StreamWriter) -> bool:
         """Answer a request; returns whether the connection goes on."""
         if line.startswith("GET /simulated/counts "):
-            reply = _Reply(200, json.dumps(self.counts.told(time.monotonic())))
+            reply = _Reply(200, json.dumps(self.counts.as_json(time.monotonic())))
         elif not line.startswith("POST /v1/chat/completions "):
             reply = self._error(404, f"no such address: {line.split()[1]}", "not_found")
         else:
@@ -127,9 +131,9 @@ class SimulatedModel:
             finally:
                 self.counts.n_at_once -= 1
         sent = reply.body.encode()
-        told = {"Content-Type": "application/json", "Content-Length": str(len(sent)), **reply.headers}
+        response_headers = {"Content-Type": "application/json", "Content-Length": str(len(sent)), **reply.headers}
         head = f"HTTP/1.1 {reply.status} {_REASONS.get(reply.status, 'Error')}\r\n"
-        head += "".join(f"{name}: {value}\r\n" for name, value in told.items()) + "\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in response_headers.items()) + "\r\n"
         if reply.pays_for:  # Also if nobody is there any more to read it: a provider has made it.
             self.counts.delivered(*reply.pays_for)
         writer.write(head.encode() + (sent[: len(sent) // 2] if reply.cut else sent))
@@ -141,8 +145,8 @@ class SimulatedModel:
         key = headers.get("authorization", "").removeprefix("Bearer ")
         if behaviour.key is not None and key != behaviour.key:
             status = 401 if behaviour.errors == "openai" else 400
-            told = f"Incorrect API key provided: {key}. Find yours at the console."
-            return self._error(status, told, "invalid_api_key")
+            message = f"Incorrect API key provided: {key}. Find yours at the console."
+            return self._error(status, message, "invalid_api_key")
         if asked.get("model") != behaviour.model:
             return self._error(404, f"The model {asked.get('model')} does not exist or was retired.", "model_not_found")
         return await self._consider(digest, key, asked)
@@ -150,14 +154,14 @@ class SimulatedModel:
     async def _consider(self, digest: str, key: str, asked: Mapping[str, Any]) -> _Reply:
         behaviour = self.behaviour
         schema = (asked.get("response_format") or {}).get("json_schema", {}).get("schema", {})
-        text = (obeyed(asked["messages"]) if behaviour.obeys else None) or json.dumps(
+        text = (injected_reply(asked["messages"]) if behaviour.follows_injected_instructions else None) or json.dumps(
             reply_to(asked["messages"], schema), ensure_ascii=False
         )
         tokens_in = count_tokens([str(message.get("content")) for message in asked["messages"]])
-        tokens_out, is_cut_off = behaviour.bills * count_tokens([text]), False
-        if asked.get("reasoning_effort") not in _LITTLE_THOUGHT:
-            tokens_out += behaviour.thinks
-        if behaviour.thinks and tokens_out > (longest := asked.get("max_completion_tokens", tokens_out)):
+        tokens_out, is_cut_off = behaviour.billing_factor * count_tokens([text]), False
+        if asked.get("reasoning_effort") not in _LITTLE_EFFORT:
+            tokens_out += behaviour.reasoning_tokens
+        if behaviour.reasoning_tokens and tokens_out > (longest := asked.get("max_completion_tokens", tokens_out)):
             text, tokens_out, is_cut_off = "", longest, True
         if not self.counts.admits(tokens_in + tokens_out, behaviour.rpm, behaviour.tpm):
             self.counts.over_limit += 1
@@ -193,8 +197,9 @@ class SimulatedModel:
             case Fault.moderation:
                 return self._error(403, _MODERATION, "content_policy_violation")
             case Fault.no_credit:
-                told = "You exceeded your current quota." if self.behaviour.errors == "openai" else _XAI_NO_CREDIT
-                return self._error(429, told, "insufficient_quota")
+                is_openai = self.behaviour.errors == "openai"
+                message = "You exceeded your current quota." if is_openai else _XAI_NO_CREDIT
+                return self._error(429, message, "insufficient_quota")
             case _:
                 return None
 
@@ -206,9 +211,9 @@ class SimulatedModel:
 
 
 @contextmanager
-def running(behaviour: Behaviour | None = None, port: int = 0) -> Iterator[SimulatedModel]:
-    """A simulated model that answers while the block runs. raises: CannotSimulate"""
-    model = SimulatedModel(behaviour or Behaviour(), port)
+def running(behaviour: Behaviour | None = None, port: int = 0) -> Iterator[FakeOpenAI]:
+    """A fake model that answers while the block runs. raises: PortInUse"""
+    model = FakeOpenAI(behaviour or Behaviour(), port)
     model.start()
     try:
         yield model

@@ -12,8 +12,8 @@ import sqlalchemy as sa
 from rich.console import Console
 from rich.table import Table
 
-from bench.scale.fill import Filled, fill, settle
-from bench.scale.synthetic_calls import Market, Shape
+from devtools.synthetic_quarters.fill import Filled, fill, settle
+from devtools.synthetic_quarters.firms import Market, Shape
 from ftm_assets.settings import Settings
 from ftm_assets.storage.server.database import Database
 

@@ -9,7 +9,7 @@ from time import perf_counter
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from bench.scale.synthetic_calls import Market
+from devtools.synthetic_quarters.firms import Market
 from ftm_assets.storage.read.quarter_topics import analyze_topic_tables, read_quarter_topics
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import stages

@@ -12,7 +12,7 @@ from datetime import timedelta
 
 import numpy as np
 
-from bench.scale.space import Mix, Space
+from devtools.synthetic_quarters.vectors import Mix, Space
 from ftm_assets.analysis.sentences import FirmTurns, Role, Section, Sentence, Sentences
 from ftm_assets.analysis.themes import QuarterTopics, Theme, Themes, ThemeTopic
 from ftm_assets.analysis.topic_summaries import Summaries, evidence_of, keyword_summary

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.projection import BUSY, Box, project
+from benchmarks.projection import BUSY, Box, project
 
 RUN = {"n_runs": 100, "cpu_s": {"lanes": 80.0, "Postgres": 20.0}, "ingest_s": 5.0}
 THEMES = {"cpu_s": 60.0, "n_topics": 90_000}

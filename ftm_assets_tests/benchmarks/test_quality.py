@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from bench.quality.measures import Coherence, diversity, survival, words_of
+from benchmarks.quality.measures import Coherence, diversity, survival, words_of
 
 
 def npmi(texts: list[str], *words: str) -> float:

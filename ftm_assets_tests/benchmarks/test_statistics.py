@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.statistics import Summary, nearness_recall, percentiles
+from benchmarks.statistics import Summary, nearness_recall, percentiles
 
 
 def test_percentiles_lie_between_their_neighbours() -> None:

@@ -7,10 +7,10 @@ import pytest
 import sqlalchemy as sa
 from pydantic import SecretStr
 
-from bench.queries import Known, ask, exact_cosines, sizes
-from bench.scale.fill import Filled, fill
-from bench.scale.realism import local_dimension
-from bench.scale.synthetic_calls import Market, Shape
+from benchmarks.queries import Known, ask, exact_cosines, sizes
+from devtools.synthetic_quarters.fill import Filled, fill
+from benchmarks.scale.realism import local_dimension
+from devtools.synthetic_quarters.firms import Market, Shape
 from ftm_assets.analysis.vectors import centroids
 from ftm_assets.settings import Settings
 from ftm_assets.storage.read.queries import quarter_status

@@ -14,7 +14,7 @@ from ftm_assets.llm.prices import Price
 from ftm_assets.llm.protocol import Answer, LanguageModel, Message, NoAnswer, Question
 from ftm_assets.llm.transport import Chat
 from devtools.fake_openai.behaviour import MODEL
-from devtools.fake_openai.server import SimulatedModel
+from devtools.fake_openai.server import FakeOpenAI
 from ftm_assets.storage.server.database import Database
 
 KEY = "sesame-0123456789"
@@ -39,7 +39,7 @@ def question(number: int = 0, quarter: str = "2021Q4", run: str = "", max_tokens
 
 def client(
     database: Database,
-    model: SimulatedModel,
+    model: FakeOpenAI,
     *,
     price: Price | None = DEAR,
     caps: Caps = NO_CAPS,
@@ -56,7 +56,7 @@ def client(
 
 
 @contextmanager
-def asking(database: Database, model: SimulatedModel, **settings: Any) -> Iterator[OpenAILanguageModel]:
+def asking(database: Database, model: FakeOpenAI, **settings: Any) -> Iterator[OpenAILanguageModel]:
     """A client that is closed at the end of the block."""
     made = client(database, model, **settings)
     try:

@@ -18,7 +18,7 @@ from ftm_assets.llm.postgres_ledger import PostgresLedger
 from ftm_assets.llm.protocol import Answer, Message, NoAnswer
 from ftm_assets.settings import Settings
 from devtools.fake_openai.behaviour import Behaviour, Fault, mixed
-from devtools.fake_openai.server import SimulatedModel, running
+from devtools.fake_openai.server import FakeOpenAI, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.llm.llm_client import KEY, answers, asking, client, question
 from devtools.processes import wait_for
@@ -26,7 +26,7 @@ from ftm_assets_tests.storage.sql import ask, one
 
 
 @pytest.fixture
-def model() -> Iterator[SimulatedModel]:
+def model() -> Iterator[FakeOpenAI]:
     with running() as model:
         yield model
 
@@ -45,7 +45,7 @@ def summed(database: Database) -> float:
     return float(str(dollars))
 
 
-def test_each_question_gets_its_answer_and_what_it_cost(database: Database, model: SimulatedModel) -> None:
+def test_each_question_gets_its_answer_and_what_it_cost(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model) as asked:
         found = answers(asked, [question(n) for n in range(20)])
     for n, answer in enumerate(found):
@@ -63,13 +63,13 @@ def test_each_question_gets_its_answer_and_what_it_cost(database: Database, mode
     assert spent(database) == {("quarter", "2021Q4"): pytest.approx(summed(database))}
 
 
-def test_no_questions_need_no_server(database: Database, model: SimulatedModel) -> None:
+def test_no_questions_need_no_server(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model) as asked:
         assert answers(asked, []) == []
     assert model.counts.n_requests == 0
 
 
-def test_the_same_question_is_paid_once_whoever_asks(database: Database, model: SimulatedModel) -> None:
+def test_the_same_question_is_paid_once_whoever_asks(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model) as asked:
         [first] = answers(asked, [question()])
     with asking(database, model) as another:
@@ -80,7 +80,7 @@ def test_the_same_question_is_paid_once_whoever_asks(database: Database, model: 
     assert spent(database).keys() == {("quarter", "2021Q4")}
 
 
-def test_equal_questions_under_way_are_asked_once(database: Database, model: SimulatedModel) -> None:
+def test_equal_questions_under_way_are_asked_once(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.3)
     with asking(database, model) as asked, ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: answers(asked, [question()] * 3), range(4)))
@@ -89,7 +89,7 @@ def test_equal_questions_under_way_are_asked_once(database: Database, model: Sim
     assert model.counts.n_requests == 1
 
 
-def test_two_processes_at_once_pay_once(database: Database, model: SimulatedModel) -> None:
+def test_two_processes_at_once_pay_once(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.5)
     with asking(database, model) as ours, asking(database, model) as theirs, ThreadPoolExecutor(2) as threads:
         questions = [question(n) for n in range(8)]
@@ -99,7 +99,7 @@ def test_two_processes_at_once_pay_once(database: Database, model: SimulatedMode
     assert len(found[0]) == 8 and model.counts.n_requests == 8
 
 
-def test_answers_come_as_they_come(database: Database, model: SimulatedModel) -> None:
+def test_answers_come_as_they_come(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(slow_s=1.0)
     with asking(database, model) as asked:
         answers(asked, [question(9)])  # From then on several are asked at a time.
@@ -108,7 +108,7 @@ def test_answers_come_as_they_come(database: Database, model: SimulatedModel) ->
     assert len(places) == 4 and places[-1] != 3
 
 
-def test_no_more_requests_at_a_time_than_allowed(database: Database, model: SimulatedModel) -> None:
+def test_no_more_requests_at_a_time_than_allowed(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     with asking(database, model, concurrency=3) as asked, ThreadPoolExecutor(4) as threads:
         asked_for = [[question(100 * n + m) for m in range(10)] for n in range(4)]
@@ -116,7 +116,7 @@ def test_no_more_requests_at_a_time_than_allowed(database: Database, model: Simu
     assert (model.counts.n_requests, model.counts.most_at_once) == (40, 3)
 
 
-def test_a_text_that_no_encoding_has_is_asked_all_the_same(database: Database, model: SimulatedModel) -> None:
+def test_a_text_that_no_encoding_has_is_asked_all_the_same(database: Database, model: FakeOpenAI) -> None:
     odd = replace(question(), messages=(Message("user", "half \ud800 and zero \0"),))
     with asking(database, model) as asked:
         assert isinstance(answers(asked, [odd])[0], Answer)
@@ -144,7 +144,7 @@ def test_a_text_that_no_encoding_has_is_asked_all_the_same(database: Database, m
     ],
 )
 def test_a_request_that_goes_wrong_is_tried_again_and_what_may_be_paid_is_written_down(
-    database: Database, model: SimulatedModel, fault: Fault, states_after: list[str], n_whole: int
+    database: Database, model: FakeOpenAI, fault: Fault, states_after: list[str], n_whole: int
 ) -> None:
     model.behaviour = Behaviour(retry_after_s=0.1, slow_s=0.2)
     model.script.append(fault)
@@ -156,7 +156,7 @@ def test_a_request_that_goes_wrong_is_tried_again_and_what_may_be_paid_is_writte
     assert spent(database)["quarter", "2021Q4"] == pytest.approx(summed(database))
 
 
-def test_a_refusal_is_paid_once_and_asked_never_again(database: Database, model: SimulatedModel) -> None:
+def test_a_refusal_is_paid_once_and_asked_never_again(database: Database, model: FakeOpenAI) -> None:
     model.script.append(Fault.refusal)
     for _ in range(2):
         with asking(database, model) as asked:
@@ -165,7 +165,7 @@ def test_a_refusal_is_paid_once_and_asked_never_again(database: Database, model:
     assert (model.counts.n_requests, states(database)) == (1, ["refused"])
 
 
-def test_a_model_that_has_nothing_to_say_is_asked_twice(database: Database, model: SimulatedModel) -> None:
+def test_a_model_that_has_nothing_to_say_is_asked_twice(database: Database, model: FakeOpenAI) -> None:
     model.script.extend([Fault.empty] * 3)
     with asking(database, model) as asked:
         [answer] = answers(asked, [question()])
@@ -173,7 +173,7 @@ def test_a_model_that_has_nothing_to_say_is_asked_twice(database: Database, mode
     assert states(database) == ["rejected", "rejected"]
 
 
-def test_a_hanging_request_is_given_up_and_sent_again(database: Database, model: SimulatedModel) -> None:
+def test_a_hanging_request_is_given_up_and_sent_again(database: Database, model: FakeOpenAI) -> None:
     model.script.append(Fault.hanging)
     with asking(database, model, timeout_s=0.5) as asked:
         [answer] = answers(asked, [question()])
@@ -184,7 +184,7 @@ def test_a_hanging_request_is_given_up_and_sent_again(database: Database, model:
     ]
 
 
-def test_all_wait_as_long_as_the_server_asks(database: Database, model: SimulatedModel) -> None:
+def test_all_wait_as_long_as_the_server_asks(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(retry_after_s=1.5)
     with asking(database, model) as asked:
         answers(asked, [question(0)])
@@ -203,7 +203,7 @@ def test_all_wait_as_long_as_the_server_asks(database: Database, model: Simulate
 
 
 def test_a_question_that_fails_again_and_again_is_given_up_alone(
-    database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
+    database: Database, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(errand, "_LONGEST_WAIT_S", 0.05)
     with asking(database, model) as asked:
@@ -218,7 +218,7 @@ def test_a_question_that_fails_again_and_again_is_given_up_alone(
 
 
 def test_a_wrong_key_is_said_once_and_never_shown(
-    database: Database, model: SimulatedModel, caplog: pytest.LogCaptureFixture
+    database: Database, model: FakeOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.behaviour = Behaviour(key="another")
     with caplog.at_level(logging.DEBUG), asking(database, model) as asked:
@@ -233,7 +233,7 @@ def test_a_wrong_key_is_said_once_and_never_shown(
     assert KEY not in shown + caplog.text + rows
 
 
-def test_a_key_that_a_failing_server_repeats_is_not_shown(database: Database, model: SimulatedModel) -> None:
+def test_a_key_that_a_failing_server_repeats_is_not_shown(database: Database, model: FakeOpenAI) -> None:
     model.script.extend([Fault.server_error] * 2)
     with asking(database, model, patience_s=0.1) as asked:
         [answer] = answers(asked, [question()])
@@ -241,7 +241,7 @@ def test_a_key_that_a_failing_server_repeats_is_not_shown(database: Database, mo
     assert KEY not in str(ask(database, "SELECT row_to_json(c)::text FROM llm_calls AS c"))
 
 
-def test_a_model_name_that_is_not_known_any_more_is_said_once(database: Database, model: SimulatedModel) -> None:
+def test_a_model_name_that_is_not_known_any_more_is_said_once(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model, name="grok-0") as asked:
         found = answers(asked, [question(n) for n in range(20)])
     assert isinstance(found[0], NoAnswer) and found[0].kind == "misconfigured" and len(set(found)) == 1
@@ -249,7 +249,7 @@ def test_a_model_name_that_is_not_known_any_more_is_said_once(database: Database
     assert model.counts.n_requests == 1
 
 
-def test_what_is_there_is_given_also_while_the_key_is_wrong(database: Database, model: SimulatedModel) -> None:
+def test_what_is_there_is_given_also_while_the_key_is_wrong(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model) as asked:
         answers(asked, [question(0)])
     model.behaviour = Behaviour(key="another")
@@ -299,7 +299,7 @@ def test_a_server_that_goes_down_half_way_and_comes_back_is_waited_for(database:
 # What it costs
 
 
-def test_a_cap_is_never_passed_and_what_is_missing_is_said(database: Database, model: SimulatedModel) -> None:
+def test_a_cap_is_never_passed_and_what_is_missing_is_said(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     with asking(database, model, caps=Caps(float("inf"), 5000.0)) as asked:
         found = answers(asked, [question(n) for n in range(40)])
@@ -314,7 +314,7 @@ def test_a_cap_is_never_passed_and_what_is_missing_is_said(database: Database, m
     assert model.counts.n_whole == n_answers
 
 
-def test_a_run_has_a_cap_of_its_own(database: Database, model: SimulatedModel) -> None:
+def test_a_run_has_a_cap_of_its_own(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model, caps=Caps(1000.0, float("inf"))) as asked:
         poor = answers(asked, [question(n, run="poor") for n in range(20)])
         [rich] = answers(asked, [question(100, run="rich")])
@@ -322,7 +322,7 @@ def test_a_run_has_a_cap_of_its_own(database: Database, model: SimulatedModel) -
     assert any("cap of $1000 for run poor" in answer.why for answer in poor if isinstance(answer, NoAnswer))
 
 
-def test_caps_hold_for_all_processes_together(database: Database, model: SimulatedModel) -> None:
+def test_caps_hold_for_all_processes_together(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     caps = Caps(float("inf"), 5000.0)
     with (
@@ -335,7 +335,7 @@ def test_caps_hold_for_all_processes_together(database: Database, model: Simulat
     assert 4000 < summed(database) <= 5000
 
 
-def test_a_cap_without_a_price_sends_nothing(database: Database, model: SimulatedModel) -> None:
+def test_a_cap_without_a_price_sends_nothing(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model, price=None, caps=Caps(float("inf"), 5.0)) as asked:
         [answer] = answers(asked, [question()])
     assert isinstance(answer, NoAnswer) and answer.kind == "budget"
@@ -343,7 +343,7 @@ def test_a_cap_without_a_price_sends_nothing(database: Database, model: Simulate
     assert model.counts.n_requests == 0
 
 
-def test_without_a_cap_an_unknown_price_is_unknown(database: Database, model: SimulatedModel) -> None:
+def test_without_a_cap_an_unknown_price_is_unknown(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model, price=None) as asked:
         [answer] = answers(asked, [question()])
         assert (asked.progress.n_unpriced, asked.progress.dollars) == (1, 0.0)
@@ -351,7 +351,7 @@ def test_without_a_cap_an_unknown_price_is_unknown(database: Database, model: Si
     assert ask(database, "SELECT dollars, tokens_in FROM llm_calls") == [(None, answer.tokens_in)]
 
 
-def test_a_rejected_reply_is_not_given_again_and_stays_paid(database: Database, model: SimulatedModel) -> None:
+def test_a_rejected_reply_is_not_given_again_and_stays_paid(database: Database, model: FakeOpenAI) -> None:
     with asking(database, model) as asked:
         [first] = answers(asked, [question()])
         assert isinstance(first, Answer)
@@ -366,7 +366,7 @@ def test_a_rejected_reply_is_not_given_again_and_stays_paid(database: Database, 
 
 
 def test_what_a_killed_process_had_sent_stays_put_aside_and_is_asked_anew(
-    database: Database, model: SimulatedModel
+    database: Database, model: FakeOpenAI
 ) -> None:
     from ftm_assets.llm.ledger import Sent, Terms
 
@@ -389,7 +389,7 @@ def test_what_a_killed_process_had_sent_stays_put_aside_and_is_asked_anew(
 
 
 def test_whoever_stops_listening_pays_for_what_was_sent_and_for_nothing_else(
-    database: Database, model: SimulatedModel
+    database: Database, model: FakeOpenAI
 ) -> None:
     model.behaviour = Behaviour(latency_s=0.3)
     with asking(database, model, concurrency=2) as asked:
@@ -405,7 +405,7 @@ def test_whoever_stops_listening_pays_for_what_was_sent_and_for_nothing_else(
 
 
 def test_mixed_faults_end_well_and_nothing_is_paid_twice(
-    database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
+    database: Database, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(errand, "_LONGEST_WAIT_S", 0.2)
     model.behaviour = Behaviour(mixed(0.3), latency_s=0.01, slow_s=0.2, retry_after_s=0.1)
@@ -423,7 +423,7 @@ def test_mixed_faults_end_well_and_nothing_is_paid_twice(
 
 
 def test_a_gate_opens_again_after_a_misconfiguration(
-    database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
+    database: Database, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(gate, "MISCONFIGURED_S", 0.5)
     model.behaviour = Behaviour(key="another")
@@ -439,7 +439,7 @@ def test_without_a_model_there_is_none(database: Database) -> None:
     assert open_language_model(Settings(), PostgresLedger(database)) is None
 
 
-def test_the_settings_name_the_model(database: Database, model: SimulatedModel) -> None:
+def test_the_settings_name_the_model(database: Database, model: FakeOpenAI) -> None:
     settings = Settings(llm_model="simulated-1", llm_base_url=model.base_url)
     opened = open_language_model(settings, PostgresLedger(database))
     assert opened is not None and opened.name == "simulated-1"

@@ -27,7 +27,7 @@ from ftm_assets.storage.write.stages import archived
 # Candidates for each row that is wanted, and the least that an index is asked for.
 _OVERSAMPLING, _FEWEST = 4, 40
 _WHOLE = f"vector({DIMENSIONS})"
-EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences; see `python -m bench.queries`.
+EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences; see `python -m benchmarks queries`.
 NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
 
 

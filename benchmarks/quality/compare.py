@@ -1,4 +1,4 @@
-"""One table for each quarter: python -m bench.quality [CSV QUARTER ...] [--seeds N]
+"""One table for each quarter.
 
 Without arguments, the shipped sample. Themes of stock BERTopic are all clusters that it finds, ours those it keeps.
 
@@ -24,10 +24,10 @@ import numpy as np
 from rich.console import Console
 from sklearn.metrics import adjusted_mutual_info_score
 
-from bench.quality.corpus import Corpus, read_corpus
-from bench.quality.measures import Coherence, diversity, survival, words_of
-from bench.quality.metrics import Found, at_least_two, deletions, find, mean, table_of
-from bench.quality.models import Model, Theme, ours, stock
+from benchmarks.quality.corpus import Corpus, read_corpus
+from benchmarks.quality.measures import Coherence, diversity, survival, words_of
+from benchmarks.quality.metrics import Found, at_least_two, deletions, find, mean, table_of
+from benchmarks.quality.models import Model, Theme, ours, stock
 from ftm_assets.analysis.words import all_terms, common_words
 from ftm_assets.encoder import open_encoder
 from ftm_assets.settings import read_settings
@@ -189,7 +189,3 @@ def main() -> None:
         models = [stock(encoder), ours("bertopic"), ours("communities")]
         columns = {model.name: measure(model, corpus, asked.seeds, passages) for model in models}
         console.print(table_of(f"{quarter}: {len(corpus.firms)} firms, {corpus.n_sentences:,} sentences", columns))
-
-
-if __name__ == "__main__":
-    main()
