@@ -3,8 +3,8 @@
     python -m benchmarks encoder [CSV QUARTER] [--model all-MiniLM-L6-v2] [--device cpu] [--precision fp32 bf16 fp16]
                             [--batches 32 64 characters:8192] [--threads 1 2] [--firms 3] [--repeats 3] [--json FILE]
 
-    python -m benchmarks encoder --device cuda --precision fp32 bf16 fp16 --batches 32 characters:65536 characters:262144
-    python -m benchmarks encoder --device cuda --model all-mpnet-base-v2 --precision fp32 bf16 --batches characters:65536
+    python -m benchmarks encoder --device cuda --precision fp32 bf16 fp16 --batches 32 characters:65536
+    python -m benchmarks encoder --device cuda --model all-mpnet-base-v2 --precision fp32 bf16
 
 Sentences of real or of the sample's calls, firm by firm, because a batch never mixes firms. Each way is compared with
 the first one, which is the package's own on a CPU: fp32, batches of 32, longest texts first. All ways take turns, so
@@ -31,8 +31,8 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from devtools.calls import firm_turns
 from benchmarks.quality.compare import SAMPLE
+from devtools.calls import firm_turns
 from ftm_assets.analysis.sentences import split_turns
 from ftm_assets.encoder import batches, folder_of
 from ftm_assets.sources.csv.source import CsvSource
@@ -166,7 +166,9 @@ def table_of(found: Sequence[Measured], title: str) -> Table:
     for each in found:
         middle = statistics.median(each.per_s)
         table.add_row(
-            *(each.way.precision, each.way.batch, str(each.way.threads)),
+            each.way.precision,
+            each.way.batch,
+            str(each.way.threads),
             f"{middle:,.0f} ({min(each.per_s):,.0f} to {max(each.per_s):,.0f})",
             f"{middle / statistics.median(found[0].per_s):.2f}",
             f"{statistics.median(each.cpu_s):.2f}",

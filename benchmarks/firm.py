@@ -3,9 +3,9 @@
     python -m benchmarks firm CSV [2021Q4] [--firms N] [--seeds 5] [--encoded 8] [--runs launcher.json] [--json FILE]
 
 Real calls, real Postgres, one warm process with one thread each. The script is BERTopic with our settings for a firm
-(`benchmarks.quality.models`), KeyBERTInspired and MaximalMarginalRelevance, on the same modelled sentences with the same
-vectors. What only we do, or both do alike, has no second column. `--runs` takes what Dagster costs from the JSON of
-`python -m benchmarks launcher --light`. Vectors are kept in FTM_HOME; encoding is measured on the first firms alone.
+(`benchmarks.quality.models`), KeyBERTInspired and MaximalMarginalRelevance, on the same modelled sentences with the
+same vectors. What only we do, or both do alike, has no second column. `--runs` takes what Dagster costs from the JSON
+of `python -m benchmarks launcher --light`. Vectors are kept in FTM_HOME; encoding is measured on the first firms alone.
 
 Quality: adjusted Rand index of the assignments, outliers being a group of their own, to runs of the script with other
 seeds; the script's own agreement with them is the band. What differs is more than chance: so coherence, outliers and
@@ -184,11 +184,8 @@ def _script(found: Measured, firm: FirmCorpus, seed: int, transformer: object) -
     hdbscan = HDBSCAN(min_cluster_size=6, min_samples=2, cluster_selection_method="leaf")
     words: list[Any] = [KeyBERTInspired(), MaximalMarginalRelevance(diversity=0.3)] if transformer else []
     took: dict[str, float] = defaultdict(float)
-    for part, thing, method in (
-        ("reduce", umap, "fit_transform"),
-        ("cluster", hdbscan, "fit"),
-        *(("label", each, "extract_topics") for each in words),
-    ):
+    labelling = [("label", each, "extract_topics") for each in words]
+    for part, thing, method in [("reduce", umap, "fit_transform"), ("cluster", hdbscan, "fit"), *labelling]:
         setattr(thing, method, _timed(getattr(thing, method), took, part))
     model = BERTopic(
         umap_model=umap,
@@ -248,7 +245,7 @@ def agreement(ours: Measured, stock: Measured, seeds: Sequence[int]) -> dict[str
 
 
 def quality(way: Measured, corpus: Corpus, seeds: Sequence[int]) -> dict[str, float]:
-    """Outliers, coherence of the keywords, and what survives another seed, as `benchmarks.quality` measures them."""
+    """Outliers, coherence of the keywords, and what survives another seed, as `quality` measures them."""
     first = way.labels[seeds[0]]
     keywords = [words_of(words) for words in way.keywords]
     coherence = Coherence(corpus.tokens, {word for words in keywords for word in words})

@@ -28,6 +28,8 @@ from pydantic import SecretStr
 from rich.console import Console
 from rich.table import Table
 
+from devtools.fake_openai.behaviour import MODEL, Behaviour, mixed
+from devtools.fake_openai.server import running
 from ftm_assets.llm.client import Caps
 from ftm_assets.llm.language_model import Limits, OpenAILanguageModel
 from ftm_assets.llm.postgres_ledger import PostgresLedger
@@ -35,8 +37,6 @@ from ftm_assets.llm.prices import Price
 from ftm_assets.llm.protocol import Answer, Message, Question
 from ftm_assets.llm.transport import Chat
 from ftm_assets.settings import Settings
-from devtools.fake_openai.behaviour import MODEL, Behaviour, mixed
-from devtools.fake_openai.server import running
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer
 
@@ -44,7 +44,7 @@ RPM, TPM = 600, 120_000
 FAULTS = 0.3
 NO_CAPS = Caps(float("inf"), float("inf"))
 PRICE = Price.model_validate({"in": 0.2, "cached": 0.05, "out": 0.5, "checked": "2026-11-28"})
-WORDS = "freight costs pricing wages hiring tariffs margins demand inventory suppliers backlog capacity".split()
+WORDS = ("freight", "costs", "pricing", "wages", "hiring", "tariffs", "margins", "demand", "inventory", "suppliers")
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
@@ -242,7 +242,14 @@ def _shares(database: Database, seconds: float) -> Table:
 
 def _faults(database: Database, n: int) -> Table:
     table = Table(
-        *("faults", "wall s", "requests", "answers", "whole replies", "of them in the ledger", "lost", "paid again"),
+        "faults",
+        "wall s",
+        "requests",
+        "answers",
+        "whole replies",
+        "of them in the ledger",
+        "lost",
+        "paid again",
         title=f"{n} questions, 16 at a time, 0.2 s latency",
     )
     for faults, quarter in ((0.0, "2002Q1"), (FAULTS, "2002Q2")):

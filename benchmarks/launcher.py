@@ -39,16 +39,16 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.language import counts, served
+from devtools.fake_openai.behaviour import MODEL, Behaviour
+from devtools.processes import answers, ask, free_port, read_proc, wait_for
 from ftm_assets.analysis.sentences import Sentences, SentenceSettings, split_turns
 from ftm_assets.analysis.topic_summaries import evidence_of, keyword_summary
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.encoder import open_encoder
 from ftm_assets.operations.services import processes_of
 from ftm_assets.settings import Settings, with_database
-from devtools.fake_openai.behaviour import MODEL, Behaviour
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write import stages
-from devtools.processes import answers, ask, free_port, read_proc, wait_for
 
 ROOT = Path(__file__).parents[1]
 FTM = str(Path(sys.executable).parent / "ftm")
@@ -96,9 +96,15 @@ SUBJECTS = {
     "chips": "wafers foundry lead times inventory substrates controllers yield",
 }
 HEADER = (
-    "companyid companyname transcriptid mostimportantdateutc componentorder transcriptcomponenttypename "
-    "speakertypename componenttext"
-).split()
+    "companyid",
+    "companyname",
+    "transcriptid",
+    "mostimportantdateutc",
+    "componentorder",
+    "transcriptcomponenttypename",
+    "speakertypename",
+    "componenttext",
+)
 
 
 @dataclass(frozen=True)
@@ -166,9 +172,12 @@ class Home:
             **(settings or {}),
         }
         if work == "none":
-            self.settings |= {"FTM_ENCODER": "benchmarks.light_encoder:LightEncoder", "FTM_PRELOAD": "benchmarks.light_graph"}
+            self.settings |= {
+                "FTM_ENCODER": "benchmarks.light_encoder:LightEncoder",
+                "FTM_PRELOAD": "benchmarks.light_graph",
+            }
         if work == "words":
-            self.settings |= {"FTM_ENCODER": "benchmarks.light_encoder:WordEncoder"}
+            self.settings["FTM_ENCODER"] = "benchmarks.light_encoder:WordEncoder"
         if work != "all":
             self.settings |= {"PYTHONPATH": str(ROOT)}
         started = time.monotonic()

@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Connection
 
-from devtools.synthetic_quarters.firms import Market, Shape
 from benchmarks.statistics import Summary, percentiles
+from devtools.synthetic_quarters.firms import Market, Shape
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.settings import Settings
@@ -37,9 +37,22 @@ from ftm_assets.storage.write.stages import FirmQuarter
 
 QUARTER = "2021Q4"
 COLUMNS = (
-    "quarter company_id sentence_id transcript_id component_order position start_char end_char "
-    "role section exchange boilerplate boilerplate_similarity text embedding"
-).split()
+    "quarter",
+    "company_id",
+    "sentence_id",
+    "transcript_id",
+    "component_order",
+    "position",
+    "start_char",
+    "end_char",
+    "role",
+    "section",
+    "exchange",
+    "boilerplate",
+    "boilerplate_similarity",
+    "text",
+    "embedding",
+)
 SLOW_ROWS = 2_000  # Of ways that are so slow that all rows would take minutes.
 HNSW = f"USING hnsw ((embedding::halfvec({DIMENSIONS})) halfvec_cosine_ops)"
 FOREIGN_KEYS = (
@@ -102,23 +115,12 @@ def by_binary_copy(connection: Connection, table: sa.Table, rows: Sequence[Row])
 
 def rows_of(where: FirmQuarter, sentences: Sentences) -> list[Row]:
     """The rows of a firm's sentences, in the order of COLUMNS."""
-    return [
-        (
-            *(where.quarter, where.company_id, s.sentence_id, s.transcript_id, s.component_order, s.position),
-            *(
-                s.start_char,
-                s.end_char,
-                s.role,
-                s.section,
-                s.exchange,
-                s.boilerplate,
-                s.boilerplate_similarity,
-                s.text,
-                vector,
-            ),
-        )
-        for s, vector in zip(sentences.rows, sentences.embeddings, strict=True)
+    of_firm = {"quarter": where.quarter, "company_id": where.company_id}
+    by_name = [
+        {**vars(sentence), **of_firm, "embedding": vector}
+        for sentence, vector in zip(sentences.rows, sentences.embeddings, strict=True)
     ]
+    return [tuple(row[column] for column in COLUMNS) for row in by_name]
 
 
 def prepare(database: Database, market: Market) -> list[tuple[FirmQuarter, Sentences]]:

@@ -48,14 +48,14 @@ BOXES = (
     Box("H200, 24 vCPU", cores=24, speed=1.0, v100s=5.0, reached=0.25, spot_hour=3.0, list_hour=10.0),
 )
 ASSUMPTIONS = (
-    "cores work side by side without loss; 0.9 of them are kept busy (lanes were idle for less, see benchmarks.launcher)",
+    "cores work side by side without loss; 0.9 of them are kept busy (lanes were idle for less, see `launcher`)",
     "a virtual core of the T4 box has .7 of the speed of one here, of the H200 box 1.0",
     "a T4 encodes .4 times as fast as a V100 (fp16: 65 against 125 TFLOPS, 320 against 900 GB/s), an H200 5 times",
     "batches of one firm's sentences reach .5 of that on a T4, .25 on an H200, which is idle between them",
     "the publisher's rates on a V100: 14,200 sentences/s of all-MiniLM-L6-v2, 2,800 of all-mpnet-base-v2",
     "clustering into themes uses up to 8 cores; half of its CPU time is on one",
     "boot, installation and the first load of the model: 180 s",
-    "not in it: the search index, which the database builds after the themes (benchmarks.index), and the database's price",
+    "not in it: the search index, which the database builds after the themes (382 s on 2 cores), and the database",
     "dollars an hour, spot and list: T4 .30 and .752, H200 box 3.00 and 10.00",
 )
 BUSY, THEME_THREADS, ON_ONE_CORE, START_S = 0.9, 8, 0.5, 180.0
@@ -94,8 +94,8 @@ def project(
 ) -> Projected:
     """A quarter on a box.
 
-    run:    a `Cost` of benchmarks.launcher --words
-    themes: a `Cost` of benchmarks.themes, of the number of topics that the quarter is to have
+    run:    a `Cost` of launcher --words
+    themes: a `Cost` of themes, of the number of topics that the quarter is to have
     """
     cpu_per_run = sum(run["cpu_s"].values()) / run["n_runs"]
     cpu_s = n_firms * cpu_per_run / (box.cores * box.speed * BUSY)
@@ -122,8 +122,8 @@ def project(
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="What a quarter takes on a box that is not here.")
-    parser.add_argument("runs", type=Path, help="JSON of benchmarks.launcher --words; its last entry counts")
-    parser.add_argument("themes", type=Path, help="JSON of benchmarks.themes; the entry of ours with most topics counts")
+    parser.add_argument("runs", type=Path, help="JSON of launcher --words; its last entry counts")
+    parser.add_argument("themes", type=Path, help="JSON of themes; the entry of ours with most topics counts")
     parser.add_argument("--firms", type=int, default=3000)
     parser.add_argument("--sentences", type=int, default=450, help="of a firm")
     parser.add_argument("--json", type=Path, help="also write the figures here")

@@ -1,8 +1,8 @@
 """How long questions take at full size.
 
-On the quarters that `python -m devtools.synthetic_quarters` fills, through the query functions that the commands use; every question is
-about another theme, topic, firm, sentence or vector. The first quarter is asked about; of several, sentences are also
-searched in all at once. Three ways:
+On the quarters that `python -m devtools.synthetic_quarters` fills, through the query functions that the commands use;
+every question is about another theme, topic, firm, sentence or vector. The first quarter is asked about; of several,
+sentences are also searched in all at once. Three ways:
 
 - warm: asked before; what is read is in memory
 - beyond memory: Postgres has 128 MB of buffers, and before each question the system forgets all of the database's
@@ -31,9 +31,9 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Connection
 
+from benchmarks.statistics import nearness_recall, percentiles
 from devtools.synthetic_quarters.__main__ import HOME
 from devtools.synthetic_quarters.firms import Market, Shape
-from benchmarks.statistics import nearness_recall, percentiles
 from ftm_assets.settings import Settings
 from ftm_assets.storage.maintain.search_index import (
     MODELLED,
@@ -353,7 +353,7 @@ def table_of_sizes(found: Sequence[Size], n_sentences: int) -> Table:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--home", type=Path, default=HOME, help="of the database that devtools.synthetic_quarters has filled")
+    parser.add_argument("--home", type=Path, default=HOME, help="whose database holds the quarters")
     parser.add_argument("--quarter", nargs="+", default=["2021Q4"])
     parser.add_argument("--times", type=int, default=100, help="questions of each kind, warm")
     parser.add_argument("--beyond", type=int, default=20, help="questions of each kind beyond memory; 0: none")

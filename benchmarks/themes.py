@@ -105,8 +105,14 @@ def table_of(costs: Sequence[Cost]) -> Table:
         table.add_column(heading, justify="right" if heading else "left")
     for cost in costs:
         table.add_row(
-            *(f"{cost.n_topics:,}", cost.way, str(cost.n_themes), f"{cost.n_in_themes / cost.n_topics:.2f}"),
-            *(f"{cost.wall_s:.1f}", f"{cost.cpu_s:.1f}", f"{cost.peak_bytes / 1e6:,.0f}", f"{cost.of_it / 1e6:,.0f}"),
+            f"{cost.n_topics:,}",
+            cost.way,
+            str(cost.n_themes),
+            f"{cost.n_in_themes / cost.n_topics:.2f}",
+            f"{cost.wall_s:.1f}",
+            f"{cost.cpu_s:.1f}",
+            f"{cost.peak_bytes / 1e6:,.0f}",
+            f"{cost.of_it / 1e6:,.0f}",
         )
     return table
 

@@ -56,4 +56,4 @@ if __name__ == "__main__":
     (folder / COMMON_WORDS_FILE).write_text(
         "".join(f"{term}\t{share:.2f}\n" for term, share in words), encoding="utf-8"
     )
-    print(f"{len(found)} firms: {len(runs):,} runs of words, {len(words)} words and pairs")  # noqa: T201
+    print(f"{len(found)} firms: {len(runs):,} runs of words, {len(words)} words and pairs")

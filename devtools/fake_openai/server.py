@@ -14,10 +14,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-from ftm_assets.errors import FtmError
 from devtools.fake_openai.behaviour import Behaviour, Fault
 from devtools.fake_openai.counts import Counts
 from devtools.fake_openai.replies import count_tokens, injected_reply, reply_to
+from ftm_assets.errors import FtmError
 
 _REASONS = {
     200: "OK",

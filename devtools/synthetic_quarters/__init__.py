@@ -1,1 +1,1 @@
-"""A quarter of full size that is made up: python -m bench.scale fills a database with it."""
+"""Made-up quarters for tests and benchmarks: python -m devtools.synthetic_quarters fills a database with them."""

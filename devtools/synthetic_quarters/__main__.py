@@ -1,4 +1,4 @@
-"""Fill a database with quarters of full size that are made up: python -m bench.scale [QUARTER ...] [--firms N]
+"""Fill a database with quarters of full size that are made up: python -m devtools.synthetic_quarters [QUARTER ...]
 
 Everything goes through the functions that the assets use: keys, hashes and stages are those of a real database. 3,000
 firms are 1.35 million sentences. The database is in a home of its own; a quarter that is there is left alone.
@@ -32,7 +32,7 @@ def table_of(quarter: str, filled: Filled) -> Table:
 
 
 def parser() -> argparse.ArgumentParser:
-    """What may be said on the command line."""
+    """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("quarters", nargs="*", default=["2021Q4"])
     parser.add_argument("--firms", type=int, default=Shape.firms)

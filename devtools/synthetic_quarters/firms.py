@@ -101,10 +101,18 @@ class MadeFirm:
                 section: Section = "prepared" if turn.type_name == REMARK[0] else "qa"
                 rows.append(
                     Sentence(
-                        f"{self.company_id}_{component.transcript_id}_{n:04d}",
-                        *(component.transcript_id, component.component_order, n, *self.places[n], self.texts[n]),
-                        *(role, section, None if section == "prepared" else 1 + component.component_order // 2),
-                        *(self.flags[n], round(0.2 + 0.3 * abs(float(self.vectors[n, 0])), 4)),
+                        sentence_id=f"{self.company_id}_{component.transcript_id}_{n:04d}",
+                        transcript_id=component.transcript_id,
+                        component_order=component.component_order,
+                        position=n,
+                        start_char=self.places[n][0],
+                        end_char=self.places[n][1],
+                        text=self.texts[n],
+                        role=role,
+                        section=section,
+                        exchange=None if section == "prepared" else 1 + component.component_order // 2,
+                        boilerplate=self.flags[n],
+                        boilerplate_similarity=round(0.2 + 0.3 * abs(float(self.vectors[n, 0])), 4),
                     )
                 )
         return Sentences.of(turns, tuple(rows), self.vectors, ENCODER)
@@ -126,7 +134,9 @@ class MadeFirm:
                 for number, (words, size) in enumerate(zip(self.keywords, sizes, strict=True))
             ),
             members=tuple(
-                TopicSentence(row.sentence_id, topic, *((topic, 1.0, rank) if topic >= 0 else (None, 0.0, None)))
+                TopicSentence(row.sentence_id, topic, topic, 1.0, rank)
+                if topic >= 0
+                else TopicSentence(row.sentence_id, topic, None, 0.0, None)
                 for row, topic, rank in zip(sentences.modelled().rows, labels.tolist(), ranks.tolist(), strict=True)
             ),
             centroids=middles,
@@ -208,8 +218,14 @@ class Market:
             middles.append(middle)
             themes.append(
                 Theme(
-                    *(number, ", ".join(words[:3]), words, len(firms), len(topics)),
-                    *(max(firms.values()) / len(topics), sum(k * k for k in firms.values()) / len(topics) ** 2, None),
+                    theme_number=number,
+                    label=", ".join(words[:3]),
+                    keywords=words,
+                    n_firms=len(firms),
+                    n_topics=len(topics),
+                    top_firm_share=max(firms.values()) / len(topics),
+                    concentration=sum(k * k for k in firms.values()) / len(topics) ** 2,
+                    stability=None,
                 )
             )
             members += [
@@ -281,15 +297,23 @@ class Market:
         name, day = f"Made Up {number}", first + timedelta(days=20 + number % 40)
         components, places = [], []
         for order, turn in enumerate(turns):
-            said = texts[turn.first : turn.end]
+            sentences = texts[turn.first : turn.end]
             start = 0
-            for text in said:
+            for text in sentences:
                 places.append((start, start + len(text)))
                 start += len(text) + 1
             components.append(
                 Component(
-                    *(number * 1000 + order, FIRST_ID + number, name, self._number * 100_000 + number, day, order),
-                    *(turn.type_name, turn.speaker_type, f"{turn.speaker_type} {order % 5}", " ".join(said) or "Next."),
+                    row_number=number * 1000 + order,
+                    company_id=FIRST_ID + number,
+                    company_name=name,
+                    transcript_id=self._number * 100_000 + number,
+                    call_date=day,
+                    component_order=order,
+                    type_name=turn.type_name,
+                    speaker_type=turn.speaker_type,
+                    person=f"{turn.speaker_type} {order % 5}",
+                    text=" ".join(sentences) or "Next.",
                     headline=f"{name}, {self.quarter} Earnings Call",
                     ticker=f"M{number}",
                 )

@@ -1,7 +1,7 @@
 """Vectors that lie as those of real sentences do: around topics, which lie around themes, in 384 dimensions.
 
-What `Mix` holds was measured on the 46 firms of a real quarter, encoded with all-MiniLM-L6-v2;
-`python -m bench.scale.realism` compares the two.
+What `Mix` holds was measured on the 46 firms of a real quarter, encoded with all-MiniLM-L6-v2; docs/architecture.md
+compares the two.
 """
 
 from dataclasses import dataclass

@@ -6,14 +6,14 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from devtools.fake_openai.behaviour import MODEL, Behaviour, mixed
+from devtools.fake_openai.server import FakeOpenAI, running
 from ftm_assets.cli.cost import planned_topics
 from ftm_assets.definitions import build_definitions
 from ftm_assets.llm.client import Caps
 from ftm_assets.llm.cost_estimate import Rates, estimate
 from ftm_assets.operations import in_process as runs
 from ftm_assets.partitions import firm_quarter_key
-from devtools.fake_openai.behaviour import MODEL, Behaviour, mixed
-from devtools.fake_openai.server import FakeOpenAI, running
 from ftm_assets.storage.read.llm_spending import densities
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import HashEncoder

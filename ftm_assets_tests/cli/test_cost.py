@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from devtools.fake_openai.behaviour import MODEL as SIMULATED
 from ftm_assets.analysis.topic_summaries import evidence_of
 from ftm_assets.cli.cost import planned_themes, planned_topics
 from ftm_assets.cli.display import money
@@ -14,7 +15,6 @@ from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.prompts.topic_summaries import PROMPT
 from ftm_assets.llm.protocol import CHARACTERS_OF_TOKEN, Message, Question
 from ftm_assets.llm.theme_descriptions import blocklists, inquiries
-from devtools.fake_openai.behaviour import MODEL as SIMULATED
 from ftm_assets.storage.read.prompt_inputs import evidence_of_quarter
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
 from ftm_assets.storage.server.database import Database

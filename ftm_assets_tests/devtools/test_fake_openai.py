@@ -9,7 +9,7 @@ import pytest
 
 from devtools.fake_openai.behaviour import MIXED, MODEL, Behaviour, Fault, mixed
 from devtools.fake_openai.replies import count_tokens
-from devtools.fake_openai.server import INVENTED_ID, PortInUse, FakeOpenAI, running
+from devtools.fake_openai.server import INVENTED_ID, FakeOpenAI, PortInUse, running
 
 TOPICS = {
     "topics": [

@@ -9,7 +9,6 @@ from pydantic import SecretStr
 
 from benchmarks.queries import Known, ask, exact_cosines, sizes
 from devtools.synthetic_quarters.fill import Filled, fill
-from benchmarks.scale.realism import local_dimension
 from devtools.synthetic_quarters.firms import Market, Shape
 from ftm_assets.analysis.vectors import centroids
 from ftm_assets.settings import Settings
@@ -125,9 +124,3 @@ def test_sizes_are_those_of_the_tables(quarter: tuple[Database, Filled]) -> None
     with quarter[0].transaction() as connection:
         found = {size.name: size.n_bytes for size in sizes(connection, QUARTER)}
         assert found["sentences_2021q4"] == connection.scalar(sa.text("SELECT pg_table_size('sentences_2021q4')"))
-
-
-def test_the_local_dimension_of_a_plane_is_two() -> None:
-    # Distances to the k nearest of points spread evenly over a plane grow with the root of k.
-    near = 1 - (0.02 * np.sqrt(np.arange(1, 21))) ** 2 / 2
-    assert local_dimension(np.tile(near, (3, 1))) == pytest.approx(2, rel=0.3)

@@ -21,15 +21,6 @@ import sqlalchemy as sa
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.launcher import LaunchRunContext
 
-from ftm_assets.definitions import build_definitions
-from ftm_assets.launcher.queue import Launch, RunQueue, WorkerReport
-from ftm_assets.operations.in_process import FIRM_ASSETS, dagster_environment, ingest_quarters
-from ftm_assets.operations.services import MARK, processes_of
-from ftm_assets.partitions import firm_quarter_key, firm_quarters
-from ftm_assets.settings import Settings, with_database
-from ftm_assets.storage.server.database import Database
-from ftm_assets_tests.conftest import ROOT
-from ftm_assets_tests.fakes import HashEncoder
 from devtools.processes import (
     answers,
     ask,
@@ -40,6 +31,15 @@ from devtools.processes import (
     wait_for,
     worker_child,
 )
+from ftm_assets.definitions import build_definitions
+from ftm_assets.launcher.queue import Launch, RunQueue, WorkerReport
+from ftm_assets.operations.in_process import FIRM_ASSETS, dagster_environment, ingest_quarters
+from ftm_assets.operations.services import MARK, processes_of
+from ftm_assets.partitions import firm_quarter_key, firm_quarters
+from ftm_assets.settings import Settings, with_database
+from ftm_assets.storage.server.database import Database
+from ftm_assets_tests.conftest import ROOT
+from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.six_firms import COLUMNS
 
 MODULE = "ftm_assets_tests.launcher.fault_graph"

@@ -8,11 +8,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import generate_latest
 
+from devtools.processes import free_port
 from ftm_assets.launcher.metrics import PortTaken, Report, ReportCollector, serving
 from ftm_assets.launcher.queue import Waiting
 from ftm_assets.llm.client import Progress
 from ftm_assets_tests.launcher.test_queue import lane, worker
-from devtools.processes import free_port
 
 NOW = datetime(2021, 11, 1, 12, tzinfo=UTC)
 

@@ -7,14 +7,14 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from devtools.fake_openai.behaviour import MODEL
+from devtools.fake_openai.server import FakeOpenAI
 from ftm_assets.llm.client import Caps
 from ftm_assets.llm.language_model import Limits, OpenAILanguageModel
 from ftm_assets.llm.postgres_ledger import PostgresLedger
 from ftm_assets.llm.prices import Price
 from ftm_assets.llm.protocol import Answer, LanguageModel, Message, NoAnswer, Question
 from ftm_assets.llm.transport import Chat
-from devtools.fake_openai.behaviour import MODEL
-from devtools.fake_openai.server import FakeOpenAI
 from ftm_assets.storage.server.database import Database
 
 KEY = "sesame-0123456789"

@@ -10,6 +10,9 @@ from dataclasses import replace
 
 import pytest
 
+from devtools.fake_openai.behaviour import Behaviour, Fault, mixed
+from devtools.fake_openai.server import FakeOpenAI, running
+from devtools.processes import wait_for
 from ftm_assets.llm import circuit_breaker as gate
 from ftm_assets.llm import pending_request as errand
 from ftm_assets.llm.client import Caps
@@ -17,11 +20,8 @@ from ftm_assets.llm.language_model import open_language_model
 from ftm_assets.llm.postgres_ledger import PostgresLedger
 from ftm_assets.llm.protocol import Answer, Message, NoAnswer
 from ftm_assets.settings import Settings
-from devtools.fake_openai.behaviour import Behaviour, Fault, mixed
-from devtools.fake_openai.server import FakeOpenAI, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.llm.llm_client import KEY, answers, asking, client, question
-from devtools.processes import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
 

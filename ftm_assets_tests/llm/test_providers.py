@@ -8,6 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from devtools.fake_openai.behaviour import Behaviour, Fault
+from devtools.fake_openai.server import FakeOpenAI, running
+from devtools.processes import wait_for
 from ftm_assets.analysis.topic_summaries import TopicEvidence
 from ftm_assets.llm import circuit_breaker as gate
 from ftm_assets.llm import client as asking_module
@@ -16,11 +19,8 @@ from ftm_assets.llm.client import Caps
 from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.protocol import Answer, Message, NoAnswer
 from ftm_assets.llm.topic_summaries import summarize
-from devtools.fake_openai.behaviour import Behaviour, Fault
-from devtools.fake_openai.server import FakeOpenAI, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.llm.llm_client import KEY, answers, asking, client, question
-from devtools.processes import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
 

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from devtools.fake_openai.behaviour import MODEL, Behaviour
+from devtools.fake_openai.server import FakeOpenAI, running
+from devtools.processes import wait_for
 from ftm_assets.llm.client_supervisor import ModelProcess
 from ftm_assets.llm.postgres_ledger import PostgresLedger
 from ftm_assets.llm.protocol import Answer, LanguageModel, NoAnswer
@@ -21,12 +24,9 @@ from ftm_assets.llm.shared_client import (
 )
 from ftm_assets.processes.ipc import ProcessGone
 from ftm_assets.settings import Settings
-from devtools.fake_openai.behaviour import MODEL, Behaviour
-from devtools.fake_openai.server import FakeOpenAI, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.llm.llm_client import KEY, answers, question
-from devtools.processes import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
 

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from ftm_assets.sources.csv.columns import REQUIRED_COLUMNS, BadColumns, column_positions

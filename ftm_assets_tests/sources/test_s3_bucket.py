@@ -201,7 +201,7 @@ def test_a_disk_without_room_is_named(bucket: Bucket) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     client.download_file = download_file
-    with pytest.raises(SourceUnreadable, match="No space left on device.*set TMPDIR"), downloaded(client, wanted):
+    with pytest.raises(SourceUnreadable, match=r"No space left on device.*set TMPDIR"), downloaded(client, wanted):
         pass
 
 
@@ -232,7 +232,12 @@ def test_nothing_stays_on_the_disk_of_what_was_refused(
         (403, "InvalidAccessKeyId", AccessRefused, "a role that may read the bucket, or set AWS_PROFILE"),
         (403, "RequestTimeTooSkewed", AccessRefused, "set the clock"),
         (403, "InvalidObjectState", AccessRefused, "it is archived: restore it first"),
-        (400, "AuthorizationQueryParametersError", SourceUnreadable, r"cannot be read \(Auth.*; correct the address or"),
+        (
+            400,
+            "AuthorizationQueryParametersError",
+            SourceUnreadable,
+            r"cannot be read \(Auth.*; correct the address or",
+        ),
     ],
 )
 def test_a_refusal_says_what_to_do(

@@ -209,7 +209,9 @@ def _clear_errors(address: str) -> Iterator[None]:
             f"{address} cannot be downloaded ({error}); set TMPDIR to a folder with room for the whole object"
         ) from error
     except (of_boto.BotoCoreError, ValueError) as error:
-        raise SourceUnreadable(f"{address} cannot be asked for ({error}); correct the address or AWS's settings") from error
+        raise SourceUnreadable(
+            f"{address} cannot be asked for ({error}); correct the address or AWS's settings"
+        ) from error
 
 
 def _refusal(address: str, error: Any) -> SourceUnreadable:
