@@ -117,7 +117,7 @@ def rows_of(where: FirmQuarter, sentences: Sentences) -> list[Row]:
     """The rows of a firm's sentences, in the order of COLUMNS."""
     of_firm = {"quarter": where.quarter, "company_id": where.company_id}
     by_name = [
-        {**vars(sentence), **of_firm, "embedding": vector}
+        {**asdict(sentence), **of_firm, "embedding": vector}
         for sentence, vector in zip(sentences.rows, sentences.embeddings, strict=True)
     ]
     return [tuple(row[column] for column in COLUMNS) for row in by_name]

@@ -15,7 +15,7 @@ def percentiles(values: Sequence[float], *wanted: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class Summary:
-    """Median and range of repetitions; their number tells how much to think of them."""
+    """Median and range of repetitions; the fewer there are, the less they mean."""
 
     median: float
     least: float

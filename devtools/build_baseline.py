@@ -28,7 +28,7 @@ Firm = tuple[frozenset[str], list[str]]
 
 
 def firms_until(files: list[Path], last_day: date = LAST_DAY) -> list[Firm]:
-    """NameBlocklist and sentences of each firm that said enough up to that day."""
+    """Names and sentences of each firm that said enough up to that day."""
     names: defaultdict[int, frozenset[str]] = defaultdict(frozenset)
     sentences: defaultdict[int, list[str]] = defaultdict(list)
     for source in map(CsvSource, files):

@@ -174,13 +174,18 @@ def planted_passages(file: Path) -> Passages:
     return passages
 
 
-def main() -> None:
-    """Print a table for each quarter."""
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(description="Quality of topics and themes, ours beside stock BERTopic.")
     parser.add_argument("file", nargs="?", type=Path, default=SAMPLE, help="CSV file of calls (default: the sample)")
     parser.add_argument("quarters", nargs="*", default=["2024Q1", "2024Q2"])
     parser.add_argument("--seeds", type=at_least_two, default=5)
-    asked = parser.parse_args()
+    return parser
+
+
+def main() -> None:
+    """Print a table for each quarter."""
+    asked = parser().parse_args()
     settings, console = read_settings(), Console(width=160)
     encoder = open_encoder(settings.encoder, settings.device, settings.precision)
     passages = planted_passages(asked.file)

@@ -8,7 +8,7 @@ topics; two of five topics are in no theme.
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 
@@ -186,7 +186,16 @@ class Market:
         vectors, passage_of, phrase_of = self._sentences(draw, topic_of, flagged, middles, theme_of, of_firm)
         texts = self._texts(draw, passage_of, phrase_of)
         turns = make_turns(draw, n)
-        components, places = self._components(number, turns, texts)
+        first_day, _ = quarter_dates(self.quarter)
+        components, places = make_components(
+            turns,
+            texts,
+            company_id=FIRST_ID + number,
+            company_name=f"Made Up {number}",
+            ticker=f"M{number}",
+            transcript_id=self._number * 100_000 + number,
+            call_date=first_day + timedelta(days=20 + number % 40),
+        )
         return MadeFirm(
             company_id=FIRST_ID + number,
             turns=turns,
@@ -289,37 +298,6 @@ class Market:
             )
         )
 
-    def _components(
-        self, number: int, turns: Sequence[MadeTurn], texts: Sequence[str]
-    ) -> tuple[tuple[Component, ...], tuple[tuple[int, int], ...]]:
-        """The turns as a source has them, and where each sentence stands in its turn."""
-        first, _ = quarter_dates(self.quarter)
-        name, day = f"Made Up {number}", first + timedelta(days=20 + number % 40)
-        components, places = [], []
-        for order, turn in enumerate(turns):
-            sentences = texts[turn.first : turn.end]
-            start = 0
-            for text in sentences:
-                places.append((start, start + len(text)))
-                start += len(text) + 1
-            components.append(
-                Component(
-                    row_number=number * 1000 + order,
-                    company_id=FIRST_ID + number,
-                    company_name=name,
-                    transcript_id=self._number * 100_000 + number,
-                    call_date=day,
-                    component_order=order,
-                    type_name=turn.type_name,
-                    speaker_type=turn.speaker_type,
-                    person=f"{turn.speaker_type} {order % 5}",
-                    text=" ".join(sentences) or "Next.",
-                    headline=f"{name}, {self.quarter} Earnings Call",
-                    ticker=f"M{number}",
-                )
-            )
-        return tuple(components), tuple(places)
-
 
 @dataclass(frozen=True)
 class Passage:
@@ -380,3 +358,40 @@ def make_turns(draw: np.random.Generator, n: int) -> tuple[MadeTurn, ...]:
         turns.append(MadeTurn(kind[0], kind[1], first, end))
         first = end
     return tuple(turns)
+
+
+def make_components(
+    turns: Sequence[MadeTurn],
+    texts: Sequence[str],
+    *,
+    company_id: int,
+    company_name: str,
+    ticker: str | None,
+    transcript_id: int,
+    call_date: date,
+) -> tuple[tuple[Component, ...], tuple[tuple[int, int], ...]]:
+    """The turns of a call as a source has them, and where each sentence stands in its turn."""
+    components, places = [], []
+    for order, turn in enumerate(turns):
+        sentences = texts[turn.first : turn.end]
+        start = 0
+        for text in sentences:
+            places.append((start, start + len(text)))
+            start += len(text) + 1
+        components.append(
+            Component(
+                row_number=transcript_id * 1000 + order,
+                company_id=company_id,
+                company_name=company_name,
+                ticker=ticker,
+                transcript_id=transcript_id,
+                call_date=call_date,
+                headline=f"{company_name}, Earnings Call",
+                component_order=order,
+                type_name=turn.type_name,
+                speaker_type=turn.speaker_type,
+                person=f"{turn.speaker_type} {order % 5}",
+                text=" ".join(sentences) or "Next.",
+            )
+        )
+    return tuple(components), tuple(places)

@@ -2,8 +2,8 @@
 
 The evidence is a baseline, counted once in calls of a dated past (`python -m devtools.build_baseline`). It never
 changes with the calls at hand: a firm's sentences do not depend on who else reports, and what every firm begins to
-speak of afterwards, a pandemic for instance, is not in it. Words are shipped as they are; runs of words, which are pieces of
-the calls' text, as hashes.
+speak of afterwards, a pandemic for instance, is not in it. Words are shipped as they are; runs of words, which are
+pieces of the calls' text, as hashes.
 """
 
 import re
