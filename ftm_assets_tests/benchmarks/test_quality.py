@@ -1,4 +1,4 @@
-"""The measures behind `python -m bench.quality`, on what can be counted by hand."""
+"""The measures behind `python -m benchmarks quality`, on what can be counted by hand."""
 
 import math
 

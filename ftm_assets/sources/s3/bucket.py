@@ -50,6 +50,18 @@ class NoSuchObject(SourceUnreadable):
 class ObjectReplaced(SourceUnreadable):
     """An object is no longer the version that was found."""
 
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address} was replaced while it was read; load it again once nobody writes it, nothing of it was used"
+        )
+
+
+class NoParts(SourceUnreadable):
+    """A store does not know HTTP's ranges."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"{address}: the store cannot send a part of it; copy it here and give its path")
+
 
 class StoreUnreachable(SourceUnreadable):
     """The store does not answer, or not to the end."""
@@ -128,6 +140,8 @@ def downloaded(client: Any, wanted: S3Object) -> Iterator[Path]:
         multipart_chunksize=_PART_BYTES,
         num_download_attempts=_N_ATTEMPTS,
         use_threads=False,
+        # The other one has errors of its own.
+        preferred_transfer_client="classic",
     )
     with TemporaryDirectory(prefix="ftm-s3-") as folder:
         path = Path(folder) / "object"
@@ -135,10 +149,10 @@ def downloaded(client: Any, wanted: S3Object) -> Iterator[Path]:
             client.download_file(wanted.bucket, wanted.key, str(path), Config=config)
         # boto3 names the version only for parts, and not every store heeds it.
         if _look_up(client, wanted.bucket, wanted.key) != wanted:
-            raise ObjectReplaced(_replaced(str(wanted)))
+            raise ObjectReplaced(str(wanted))
         # A store that ignores ranges sends the whole for each part.
         if path.stat().st_size != wanted.n_bytes:
-            raise SourceUnreadable(_no_parts(str(wanted)))
+            raise NoParts(str(wanted))
         yield path
 
 
@@ -178,14 +192,14 @@ def _clear_errors(address: str) -> Iterator[None]:
     except of_boto.ClientError as error:
         raise _refusal(address, error) from error
     except S3DownloadFailedError as error:
-        raise ObjectReplaced(_replaced(address)) from error
+        raise ObjectReplaced(address) from error
     except of_transfer.RetriesExceededError as error:
         raise StoreUnreachable(
             f"{address} broke off {_N_ATTEMPTS} times ({error.last_exception}); look at the network and load it again, "
             "nothing of it was used"
         ) from error
     except S3ValidationError as error:
-        raise SourceUnreadable(_no_parts(address)) from error
+        raise NoParts(address) from error
     except of_boto.FlexibleChecksumError as error:
         raise SourceUnreadable(
             f"{address} came with another checksum than it has ({error}); load it again, nothing of it was used"
@@ -228,11 +242,3 @@ def _refusal(address: str, error: Any) -> SourceUnreadable:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         return StoreUnreachable(f"{address}: the store cannot answer now {answer}; load it again later")
     return SourceUnreadable(f"{address} cannot be read {answer}; correct the address or AWS's settings")
-
-
-def _replaced(address: str) -> str:
-    return f"{address} was replaced while it was read; load it again once nobody writes it, nothing of it was used"
-
-
-def _no_parts(address: str) -> str:
-    return f"{address}: the store cannot send a part of it; copy it here and give its path"

@@ -224,7 +224,7 @@ def compare_source(connection: Connection, quarter: str, rows: Iterable[Componen
     yield Comparison("calls of the source are there", len(transcripts), len(calls))
     superseded = {call.transcript_id for call in calls if call.is_superseded}
     expected = {place: digest for place, digest in texts.items() if place[0] not in superseded}
-    turns = connection.execution_options(yield_per=1000).execute(
+    turns = connection.execute(
         sa.text(
             """
             SELECT transcript_id, component_order, text FROM components
@@ -232,6 +232,7 @@ def compare_source(connection: Connection, quarter: str, rows: Iterable[Componen
             """
         ),
         {"quarter": quarter, "transcripts": transcripts},
+        execution_options={"yield_per": 1000},
     )
     n_same = sum(expected.get((turn.transcript_id, turn.component_order)) == _digest(turn.text) for turn in turns)
     yield Comparison("turns of the source are there, with the same text", len(expected), n_same)
