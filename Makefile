@@ -3,7 +3,7 @@ PYTHON ?= python3
 # On Linux the default index brings torch with CUDA (2.5 GB). A CPU-only index may be named here:
 # make demo PIP_ARGS="--extra-index-url https://..."
 PIP_ARGS ?=
-# make demo LLM=simulated shows what a language model adds, with a simulated one: nothing that it says is meant.
+# make demo LLM=simulated shows what a language model adds, with a fake one whose replies mean nothing.
 LLM ?=
 SIMULATED_PORT ?= 8123
 SIMULATED := FTM_LLM_BASE_URL=http://127.0.0.1:$(SIMULATED_PORT)/v1 FTM_LLM_MODEL=simulated-1 FTM_LLM_API_KEY=none
@@ -37,8 +37,8 @@ demo: .venv/installed
 	@echo "  $(BIN)/ftm ingest YOUR_CALLS.csv         columns as in README.md"
 	@echo '  psql "$$($(BIN)/ftm db)"                  SQL on the same tables'
 ifeq ($(LLM),simulated)
-	@echo "== SIMULATED from here on: a language model that makes its replies of the words it is told"
-	@$(BIN)/ftm simulate-model --port $(SIMULATED_PORT) --latency 0 >/dev/null & server=$$!; \
+	@echo "== SIMULATED from here on: a fake language model makes its replies of the words in the request"
+	@$(BIN)/python -m devtools.fake_openai --port $(SIMULATED_PORT) --latency 0 >/dev/null & server=$$!; \
 	trap "kill $$server" EXIT; env $(SIMULATED) $(MAKE) --no-print-directory demo-simulated
 else ifneq ($(LLM),)
 	$(error LLM=$(LLM) is not known; LLM=simulated is, and a real one is named by FTM_LLM_MODEL, as README.md says)

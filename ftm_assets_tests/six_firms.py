@@ -5,9 +5,18 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 COLUMNS = (
-    "companyid companyname ticker transcriptid headline mostimportantdateutc componentorder "
-    "transcriptcomponenttypename transcriptpersonname speakertypename componenttext"
-).split()
+    "companyid",
+    "companyname",
+    "ticker",
+    "transcriptid",
+    "headline",
+    "mostimportantdateutc",
+    "componentorder",
+    "transcriptcomponenttypename",
+    "transcriptpersonname",
+    "speakertypename",
+    "componenttext",
+)
 
 FIRMS = {
     7: ("Acme Inc.", "ACME"),

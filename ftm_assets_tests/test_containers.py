@@ -24,12 +24,12 @@ import pytest
 import typer.main
 from dagster_shared.yaml_utils import safe_load_yaml
 
+from devtools.processes import wait_for
 from ftm_assets.cli.main import app
 from ftm_assets.settings import Settings, parse_url, with_database
 from ftm_assets.storage.server import embedded
 from ftm_assets.storage.server.embedded import EmbeddedServer
 from ftm_assets_tests.conftest import ROOT, SAMPLE
-from ftm_assets_tests.processes_of_tests import wait_for
 
 COMPOSE = ROOT / "docker-compose.yml"
 DOCKERFILE = ROOT / "Dockerfile"

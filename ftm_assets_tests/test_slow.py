@@ -16,10 +16,10 @@ import psycopg
 import pytest
 from playwright.sync_api import Page, expect
 
+from devtools import processes as live
+from devtools.processes import browsing, digests, free_port, worker_child
 from ftm_assets.settings import with_database
-from ftm_assets_tests import processes_of_tests as live
 from ftm_assets_tests.conftest import SAMPLE
-from ftm_assets_tests.processes_of_tests import browsing, digests, free_port, worker_child
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 from rich.markup import escape
 
-from ftm_assets.cli import backfill, cost, report, search, services, simulate, unattended, worker
+from ftm_assets.cli import backfill, cost, report, search, services, simulate, unattended, verify, worker
 from ftm_assets.cli.backfill import open_instance, show_status
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.cli.progress import stoppable, tracked
@@ -125,10 +125,11 @@ app.command()(report.report)
 app.command()(search.search)
 app.command()(search.firm)
 app.command()(search.firms)
-app.command()(simulate.simulate_model)
+app.command(hidden=True, add_help_option=False, context_settings=simulate.PASS_ON)(simulate.simulate_model)
 app.command()(services.up)
 app.command()(services.webserver)
 app.add_typer(services.daemon_app, name="daemon")
+app.command()(verify.verify)
 app.command()(unattended.migrate)
 app.command()(unattended.idle)
 app.add_typer(worker.app, name="worker")

@@ -1,16 +1,19 @@
-"""What the worker says of itself, for monitoring: Prometheus' text format over HTTP on loopback."""
+"""What the worker reports for monitoring: Prometheus' text format over HTTP on loopback."""
 
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import start_http_server
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher.queue import LaneReport, Waiting, WorkerReport
 
-_Metric: TypeAlias = tuple[str, str, str, Sequence[tuple[str, float]]]
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 
 class PortTaken(FtmError):
@@ -29,57 +32,71 @@ class Report:
     waiting: Waiting
 
 
-def exposition(report: Report) -> str:
-    """The report in Prometheus' text format, version 0.0.4."""
-    worker, lanes, waiting = report.worker, report.lanes, report.waiting
-    now = worker.reported_at
-    metrics: list[_Metric] = [
-        ("worker_start_time_seconds", "gauge", "when the worker began", [("", worker.started_at.timestamp())]),
-        ("worker_report_time_seconds", "gauge", "when all of this was so", [("", now.timestamp())]),
-        ("worker_stopping", "gauge", "1 if no further run is begun", [("", worker.phase == "stopping")]),
-        ("worker_last_error_time_seconds", "gauge", "when something last went wrong, 0 if nothing did",
-         [("", worker.error_at.timestamp() if worker.error_at else 0)]),
-        ("model_loads_total", "counter", "times that a model was loaded", [("", worker.n_loads)]),
-        ("encoded_texts_total", "counter", "texts encoded", [("", worker.n_texts)]),
-        ("encoding_seconds_total", "counter", "time spent encoding", [("", worker.encoding_s)]),
-        ("gpu_memory_bytes", "gauge", "memory that the encoder holds on the GPU", [("", worker.gpu_bytes)]),
-        ("waiting_runs", "gauge", "runs that no lane has taken", [("", waiting.n_runs)]),
-        ("waiting_clicked_runs", "gauge", "those of them outside of backfills", [("", waiting.n_interactive)]),
-        ("waiting_oldest_seconds", "gauge", "how long the oldest of them waits", [("", waiting.oldest_s)]),
-        ("lane_busy", "gauge", "1 if the lane has a run", [(_of(lane), lane.run_id is not None) for lane in lanes]),
-        ("lane_state_seconds", "gauge", "how long it has been busy, or idle",
-         [(_of(lane), (now - lane.since).total_seconds()) for lane in lanes]),
-        ("lane_runs_total", "counter", "runs it is through with", [(_of(lane), lane.n_runs) for lane in lanes]),
-        ("lane_busy_seconds_total", "counter", "time it had a run", [(_of(lane), lane.busy_s) for lane in lanes]),
-        ("lane_memory_bytes", "gauge", "memory it holds, shared pages too",
-         [(_of(lane), lane.memory_bytes) for lane in lanes]),
-    ]  # fmt: skip
-    if worker.model is not None:
-        metrics += _of_model(worker.model)
-    lines = []
-    for name, kind, says, values in metrics:
-        lines += [f"# HELP ftm_{name} {says}", f"# TYPE ftm_{name} {kind}"]
-        lines += [f"ftm_{name}{labels} {float(value)!r}" for labels, value in values]
-    return "\n".join(lines) + "\n"
+@dataclass(frozen=True)
+class ReportCollector(Collector):
+    """The metrics of whatever is reported when somebody asks; none while nothing is."""
+
+    report: Callable[[], Report | None]
+
+    def collect(self) -> Iterator[Metric]:
+        """See `Collector`."""
+        report = self.report()
+        if report is None:
+            return
+        worker, waiting = report.worker, report.waiting
+        now, error_at = worker.reported_at, worker.error_at
+        yield _metric("worker_start_time_seconds", "when the worker began", worker.started_at.timestamp())
+        yield _metric("worker_report_time_seconds", "when all of this was so", now.timestamp())
+        yield _metric("worker_stopping", "1 if no further run is begun", worker.phase == "stopping")
+        yield _metric(
+            "worker_last_error_time_seconds",
+            "when something last went wrong, 0 if nothing did",
+            error_at.timestamp() if error_at else 0,
+        )
+        yield _metric("model_loads_total", "times that a model was loaded", worker.n_loads)
+        yield _metric("encoded_texts_total", "texts encoded", worker.n_texts)
+        yield _metric("encoding_seconds_total", "time spent encoding", worker.encoding_s)
+        yield _metric("gpu_memory_bytes", "memory that the encoder holds on the GPU", worker.gpu_bytes)
+        yield _metric("waiting_runs", "runs that no lane has taken", waiting.n_runs)
+        yield _metric("waiting_clicked_runs", "those of them outside of backfills", waiting.n_interactive)
+        yield _metric("waiting_oldest_seconds", "how long the oldest of them waits", waiting.oldest_s)
+        if worker.model is not None:
+            yield from _of_language_model(worker.model)
+
+        def by_lane(name: str, description: str, value: Callable[[LaneReport], float]) -> Metric:
+            return _metric(name, description, {str(lane.number): value(lane) for lane in report.lanes})
+
+        yield by_lane("lane_busy", "1 if the lane has a run", lambda lane: lane.run_id is not None)
+        yield by_lane(
+            "lane_state_seconds", "how long it has been busy, or idle", lambda lane: (now - lane.since).total_seconds()
+        )
+        yield by_lane("lane_runs_total", "runs that it has ended", lambda lane: lane.n_runs)
+        yield by_lane("lane_busy_seconds_total", "time it had a run", lambda lane: lane.busy_s)
+        yield by_lane("lane_memory_bytes", "memory it holds, shared pages too", lambda lane: lane.memory_bytes)
 
 
-def _of_model(told: Mapping[str, Any]) -> list[_Metric]:
-    return [
-        ("llm_well", "gauge", "1 if the language model answers", [("", told["state"] == "well")]),
-        ("llm_under_way", "gauge", "questions that it is asked or that wait", [("", told["n_under_way"])]),
-        ("llm_requests_total", "counter", "requests sent to it", [("", told["n_requests"])]),
-        ("llm_replies_total", "counter", "replies that came", [("", told["n_replies"])]),
-        ("llm_replies_unpriced_total", "counter", "of them, with an unknown price", [("", told["n_unpriced"])]),
-        ("llm_reused_total", "counter", "replies that the ledger had", [("", told["n_reused"])]),
-        ("llm_unanswered_total", "counter", "questions without an answer", [("", told["n_unanswered"])]),
-        ("llm_tokens_in_total", "counter", "tokens sent to it", [("", told["tokens_in"])]),
-        ("llm_tokens_out_total", "counter", "tokens of its replies", [("", told["tokens_out"])]),
-        ("llm_dollars_total", "counter", "what the replies cost, as far as it is known", [("", told["dollars"])]),
-    ]
+def _of_language_model(progress: Mapping[str, Any]) -> Iterator[Metric]:
+    yield _metric("llm_well", "1 if the language model answers", progress["state"] == "well")
+    yield _metric("llm_under_way", "questions that it is asked or that wait", progress["n_under_way"])
+    yield _metric("llm_requests_total", "requests sent to it", progress["n_requests"])
+    yield _metric("llm_replies_total", "replies that came", progress["n_replies"])
+    yield _metric("llm_replies_unpriced_total", "of them, with an unknown price", progress["n_unpriced"])
+    yield _metric("llm_reused_total", "replies that the ledger had", progress["n_reused"])
+    yield _metric("llm_unanswered_total", "questions without an answer", progress["n_unanswered"])
+    yield _metric("llm_tokens_in_total", "tokens sent to it", progress["tokens_in"])
+    yield _metric("llm_tokens_out_total", "tokens of its replies", progress["tokens_out"])
+    yield _metric("llm_dollars_total", "what the replies cost, as far as it is known", progress["dollars"])
 
 
-def _of(lane: LaneReport) -> str:
-    return f'{{lane="{lane.number}"}}'
+def _metric(name: str, description: str, value: float | Mapping[str, float]) -> Metric:
+    """A metric of the worker, or one with a value for each lane; what ends with _total is a counter."""
+    family = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+    if not isinstance(value, Mapping):
+        return family(f"ftm_{name}", description, value=value)
+    of_lanes = family(f"ftm_{name}", description, labels=["lane"])
+    for lane, of_lane in value.items():
+        of_lanes.add_metric([lane], of_lane)
+    return of_lanes
 
 
 @contextmanager
@@ -91,29 +108,27 @@ def serving(port: int, report: Callable[[], Report | None]) -> Iterator[None]:
     if port == 0:
         yield
         return
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            is_known = self.path in ("/", "/metrics")
-            found = report() if is_known else None
-            body = (exposition(found) if found else "").encode()
-            self.send_response(200 if found else 503 if is_known else 404)
-            self.send_header("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: a monitor asks every few seconds."""
-
     try:
-        server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        server, thread = start_http_server(port, "127.0.0.1", ReportCollector(report))
     except OSError as error:
         raise PortTaken(port, error.strerror or str(error)) from error
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
+    server.set_app(_only_metrics(server.get_app(), report))  # type: ignore[arg-type]
     try:
         yield
     finally:
         server.shutdown()
         server.server_close()
+        thread.join()
+
+
+def _only_metrics(metrics: "WSGIApplication", report: Callable[[], Report | None]) -> "WSGIApplication":
+    """The metrics, where they are asked for and there are any yet: a monitor is to see that the worker is not ready."""
+
+    def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
+        is_known = environ["PATH_INFO"] in ("/", "/metrics")
+        if is_known and report():
+            return metrics(environ, start_response)
+        start_response("503 Service Unavailable" if is_known else "404 Not Found", [])
+        return []
+
+    return answer

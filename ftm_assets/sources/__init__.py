@@ -1,1 +1,1 @@
-"""The OUTSIDE: transcript sources, the sentence encoder, the language model."""
+"""The OUTSIDE: where transcripts come from."""

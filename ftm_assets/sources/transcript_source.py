@@ -18,7 +18,10 @@ class NoSuchSource(FtmError):
 
 
 class TranscriptSource(Protocol):
-    """Anything that knows which firms held calls, and can hand out the calls of a quarter."""
+    """Anything that knows which firms held calls, and can hand out the calls of a quarter.
+
+    A source may also have `why_no_calls() -> str`, which says what it holds instead of calls.
+    """
 
     @property
     def name(self) -> str:
@@ -38,9 +41,8 @@ class NoCallsFound(FtmError):
     """A transcript source holds nothing that could be loaded."""
 
     def __init__(self, source: TranscriptSource) -> None:
-        of_csvs = source if isinstance(source, CsvSource | S3Source) else None
-        reason = of_csvs.why_no_calls() if of_csvs else "its `firms` names no firm with a call"
-        super().__init__(f"{source.name} holds no call that can be loaded: {reason}")
+        explain = getattr(source, "why_no_calls", lambda: "its `firms` names no firm with a call")
+        super().__init__(f"{source.name} holds no call that can be loaded: {explain()}")
 
 
 def open_source(

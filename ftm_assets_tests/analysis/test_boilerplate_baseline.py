@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench import commonplaces as bench
+from devtools import build_baseline
 from ftm_assets.analysis.boilerplate.baseline import find_phrases, is_baseline_phrase, share_in_phrases, shipped_phrases
 from ftm_assets.analysis.themes import QuarterTopic, QuarterTopics, find_themes
 from ftm_assets.analysis.vectors import unit_rows
@@ -224,7 +224,7 @@ def test_common_are_words_of_most_firms_and_pairs_of_half_of_them() -> None:
 def test_the_baseline_counts_firms_that_said_enough_up_to_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "MIN_SENTENCES", 2)
+    monkeypatch.setattr(build_baseline, "MIN_SENTENCES", 2)
     rows = [
         *call(7, 70, "2020-02-29", [PLEASED]),
         *call(7, 71, "2020-02-28", ["Freight is late."]),
@@ -233,20 +233,20 @@ def test_the_baseline_counts_firms_that_said_enough_up_to_a_day(
         *call(9, 90, "2020-02-03", ["Who says but one sentence is left out."]),
         *call(10, 100, "2020-03-01", [PLEASED] * 9),
     ]
-    found = bench.firms_until([write_calls(tmp_path / "calls.csv", rows)], date(2020, 2, 29))
+    found = build_baseline.firms_until([write_calls(tmp_path / "calls.csv", rows)], date(2020, 2, 29))
     assert [sorted(sentences) for _, sentences in found] == [["Freight is late.", PLEASED]] * 2
     assert [{"acme"} <= names for names, _ in found] == [True, False]
 
 
 def test_words_of_the_baseline_are_those_of_some_firms_with_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bench, "WORD_SHARE", 0.75)
+    monkeypatch.setattr(build_baseline, "WORD_SHARE", 0.75)
     firms = [["Ports ship freight."], ["Ports ship wheat."], ["Freight waits. Ports wait."], ["Rain."]]
-    assert bench.common_words([(NOBODY, sentences) for sentences in firms]) == [("ports", 0.75)]
+    assert build_baseline.common_words([(NOBODY, sentences) for sentences in firms]) == [("ports", 0.75)]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not all(file.exists() for file in PAST), reason=f"the calls of the baseline are not in {REAL_DATA}")
 def test_the_shipped_baseline_is_what_the_calls_of_the_past_give() -> None:
-    firms = bench.firms_until(PAST)
-    assert np.array_equal(find_phrases(firms, bench.RUN_SHARE), shipped_phrases())
-    assert {term: round(share, 2) for term, share in bench.common_words(firms)} == baseline_shares()
+    firms = build_baseline.firms_until(PAST)
+    assert np.array_equal(find_phrases(firms, build_baseline.RUN_SHARE), shipped_phrases())
+    assert {term: round(share, 2) for term, share in build_baseline.common_words(firms)} == baseline_shares()

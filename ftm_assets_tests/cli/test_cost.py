@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from devtools.fake_openai.behaviour import MODEL as SIMULATED
 from ftm_assets.analysis.topic_summaries import evidence_of
 from ftm_assets.cli.cost import planned_themes, planned_topics
 from ftm_assets.cli.display import money
@@ -15,7 +16,6 @@ from ftm_assets.llm.prompts.topic_summaries import PROMPT
 from ftm_assets.llm.protocol import CHARS_PER_TOKEN, CompletionRequest, Message
 from ftm_assets.llm.theme_descriptions import blocklists, theme_tasks
 from ftm_assets.llm.topic_summaries import topic_tasks
-from ftm_assets.simulated.behaviour import MODEL as SIMULATED
 from ftm_assets.storage.read.llm_spending import PromptUsage
 from ftm_assets.storage.read.prompt_inputs import evidence_by_firm
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics

@@ -21,6 +21,16 @@ import sqlalchemy as sa
 from dagster._core.events import DagsterEvent, DagsterEventType
 from dagster._core.launcher import LaunchRunContext
 
+from devtools.processes import (
+    answers,
+    ask,
+    children,
+    digests,
+    free_port,
+    read_proc,
+    wait_for,
+    worker_child,
+)
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.queue import Launch, RunQueue, WorkerReport
 from ftm_assets.operations.backfill.plan import FIRM_ASSETS
@@ -32,16 +42,6 @@ from ftm_assets.settings import Settings, with_database
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.fakes import HashEncoder
-from ftm_assets_tests.processes_of_tests import (
-    answers,
-    ask,
-    children,
-    digests,
-    free_port,
-    read_proc,
-    wait_for,
-    worker_child,
-)
 from ftm_assets_tests.six_firms import COLUMNS
 
 MODULE = "ftm_assets_tests.launcher.fault_graph"

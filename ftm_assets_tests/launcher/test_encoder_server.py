@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from devtools.processes import wait_for
 from ftm_assets.encoder import SentenceTransformerEncoder, batches
 from ftm_assets.launcher.encoder_server import (
     DIGEST_SIZE,
@@ -30,7 +31,6 @@ from ftm_assets.processes.ipc import ProcessGone
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.launcher import encoders
 from ftm_assets_tests.launcher.encoders import Recording
-from ftm_assets_tests.processes_of_tests import wait_for
 
 HASH = "ftm_assets_tests.fakes:HashEncoder"
 TEXTS = [f"Our costs rose {n} percent" + " again" * (n % 7) for n in range(100)]

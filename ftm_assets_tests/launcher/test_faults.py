@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from dagster._core.events import DagsterEvent, DagsterEventType
 
+from devtools.processes import wait_for
 from ftm_assets_tests.launcher.stack import N_SENTENCES, QUARTER, Box
-from ftm_assets_tests.processes_of_tests import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 

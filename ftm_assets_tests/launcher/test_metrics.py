@@ -6,12 +6,13 @@ from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from prometheus_client import generate_latest
 
-from ftm_assets.launcher.metrics import PortTaken, Report, exposition, serving
+from devtools.processes import free_port
+from ftm_assets.launcher.metrics import PortTaken, Report, ReportCollector, serving
 from ftm_assets.launcher.queue import Waiting
 from ftm_assets.llm.stats import ClientStats
 from ftm_assets_tests.launcher.test_queue import lane, worker
-from ftm_assets_tests.processes_of_tests import free_port
 
 NOW = datetime(2021, 11, 1, 12, tzinfo=UTC)
 
@@ -23,6 +24,10 @@ def report(**changes: object) -> Report:
         lane(2, since=NOW, memory_bytes=1 << 30),
     ]
     return Report(worker(**facts), lanes, Waiting(3, 1, 60.5))
+
+
+def exposition(said: Report) -> str:
+    return generate_latest(ReportCollector(lambda: said)).decode()
 
 
 def parse(text: str) -> dict[str, float]:
@@ -105,6 +110,6 @@ def test_a_port_that_is_taken_is_one_clear_error() -> None:
 
 
 def test_with_port_0_nothing_listens(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr("ftm_assets.launcher.metrics.ThreadingHTTPServer")
+    monkeypatch.delattr("ftm_assets.launcher.metrics.start_http_server")
     with serving(0, report):
         pass

@@ -13,9 +13,9 @@ import psycopg
 import pytest
 import yaml
 
+from devtools.processes import digests, free_port, wait_for
 from ftm_assets.settings import with_database
 from ftm_assets_tests.conftest import ROOT, SAMPLE
-from ftm_assets_tests.processes_of_tests import digests, free_port, wait_for
 from ftm_assets_tests.six_firms import calls_of
 from ftm_assets_tests.test_documentation import COMPANIES, QUARTER
 from ftm_assets_tests.test_slow import ROWS

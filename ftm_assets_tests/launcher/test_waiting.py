@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from devtools.processes import wait_for
 from ftm_assets.launcher.encoder_server import RemoteEncoder
 from ftm_assets_tests.launcher.stack import QUARTER, Box
-from ftm_assets_tests.processes_of_tests import wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 

@@ -7,13 +7,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from devtools.fake_openai.behaviour import MODEL
+from devtools.fake_openai.server import FakeOpenAI
 from ftm_assets.llm.client import Limits, LlmClient
 from ftm_assets.llm.ledger import NO_CAPS, Caps, Ledger
 from ftm_assets.llm.prices import Price
 from ftm_assets.llm.protocol import Completion, CompletionFailure, CompletionRequest, LanguageModel, Message
 from ftm_assets.llm.transport import OpenAITransport
-from ftm_assets.simulated.behaviour import MODEL
-from ftm_assets.simulated.server import SimulatedModel
 from ftm_assets.storage.server.database import Database
 
 KEY = "sesame-0123456789"
@@ -37,7 +37,7 @@ def llm_request(number: int = 0, quarter: str = "2021Q4", run: str = "", max_tok
 
 def build_client(
     database: Database,
-    model: SimulatedModel,
+    model: FakeOpenAI,
     *,
     price: Price | None = DEAR,
     caps: Caps = NO_CAPS,
@@ -60,7 +60,7 @@ def build_client(
 
 
 @contextmanager
-def open_client_of(database: Database, model: SimulatedModel, **settings: Any) -> Iterator[LlmClient]:
+def open_client_of(database: Database, model: FakeOpenAI, **settings: Any) -> Iterator[LlmClient]:
     """A client that is closed at the end of the block."""
     made = build_client(database, model, **settings)
     try:

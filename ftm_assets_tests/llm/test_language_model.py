@@ -10,21 +10,21 @@ from dataclasses import replace
 
 import pytest
 
+from devtools.fake_openai.behaviour import Behaviour, Fault, mixed
+from devtools.fake_openai.server import FakeOpenAI, running
+from devtools.processes import wait_for
 from ftm_assets.llm import circuit_breaker, pending_request
 from ftm_assets.llm.client import open_client
 from ftm_assets.llm.ledger import Caps, Ledger, LedgerEntry
 from ftm_assets.llm.protocol import Completion, CompletionFailure, Message
 from ftm_assets.settings import Settings
-from ftm_assets.simulated.behaviour import Behaviour, Fault, mixed
-from ftm_assets.simulated.server import SimulatedModel, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.llm.llm_client import KEY, build_client, complete_all, llm_request, open_client_of
-from ftm_assets_tests.processes_of_tests import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
 
 @pytest.fixture
-def model() -> Iterator[SimulatedModel]:
+def model() -> Iterator[FakeOpenAI]:
     with running() as model:
         yield model
 
@@ -43,7 +43,7 @@ def summed(database: Database) -> float:
     return float(str(dollars))
 
 
-def test_each_question_gets_its_answer_and_what_it_cost(database: Database, model: SimulatedModel) -> None:
+def test_each_question_gets_its_answer_and_what_it_cost(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model) as client:
         found = complete_all(client, [llm_request(n) for n in range(20)])
     for n, result in enumerate(found):
@@ -61,13 +61,13 @@ def test_each_question_gets_its_answer_and_what_it_cost(database: Database, mode
     assert spent(database) == {("quarter", "2021Q4"): pytest.approx(summed(database))}
 
 
-def test_no_questions_need_no_server(database: Database, model: SimulatedModel) -> None:
+def test_no_questions_need_no_server(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model) as client:
         assert complete_all(client, []) == []
     assert model.counts.n_requests == 0
 
 
-def test_the_same_question_is_paid_once_whoever_asks(database: Database, model: SimulatedModel) -> None:
+def test_the_same_question_is_paid_once_whoever_asks(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model) as client:
         [first] = complete_all(client, [llm_request()])
     with open_client_of(database, model) as another:
@@ -78,7 +78,7 @@ def test_the_same_question_is_paid_once_whoever_asks(database: Database, model: 
     assert spent(database).keys() == {("quarter", "2021Q4")}
 
 
-def test_equal_questions_under_way_are_asked_once(database: Database, model: SimulatedModel) -> None:
+def test_equal_questions_under_way_are_asked_once(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.3)
     with open_client_of(database, model) as client, ThreadPoolExecutor(4) as threads:
         found = list(threads.map(lambda _: complete_all(client, [llm_request()] * 3), range(4)))
@@ -87,7 +87,7 @@ def test_equal_questions_under_way_are_asked_once(database: Database, model: Sim
     assert model.counts.n_requests == 1
 
 
-def test_two_processes_at_once_pay_once(database: Database, model: SimulatedModel) -> None:
+def test_two_processes_at_once_pay_once(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.5)
     with (
         open_client_of(database, model) as ours,
@@ -103,7 +103,7 @@ def test_two_processes_at_once_pay_once(database: Database, model: SimulatedMode
     assert len(found[0]) == 8 and model.counts.n_requests == 8
 
 
-def test_answers_come_as_they_come(database: Database, model: SimulatedModel) -> None:
+def test_answers_come_as_they_come(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(slow_s=1.0)
     with open_client_of(database, model) as client:
         complete_all(client, [llm_request(9)])  # From then on several are client at a time.
@@ -112,7 +112,7 @@ def test_answers_come_as_they_come(database: Database, model: SimulatedModel) ->
     assert len(places) == 4 and places[-1] != 3
 
 
-def test_no_more_requests_at_a_time_than_allowed(database: Database, model: SimulatedModel) -> None:
+def test_no_more_requests_at_a_time_than_allowed(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     with open_client_of(database, model, concurrency=3) as client, ThreadPoolExecutor(4) as threads:
         asked_for = [[llm_request(100 * n + m) for m in range(10)] for n in range(4)]
@@ -120,7 +120,7 @@ def test_no_more_requests_at_a_time_than_allowed(database: Database, model: Simu
     assert (model.counts.n_requests, model.counts.most_at_once) == (40, 3)
 
 
-def test_a_text_that_no_encoding_has_is_asked_all_the_same(database: Database, model: SimulatedModel) -> None:
+def test_a_text_that_no_encoding_has_is_asked_all_the_same(database: Database, model: FakeOpenAI) -> None:
     odd = replace(llm_request(), messages=(Message("user", "half \ud800 and zero \0"),))
     with open_client_of(database, model) as client:
         assert isinstance(complete_all(client, [odd])[0], Completion)
@@ -148,7 +148,7 @@ def test_a_text_that_no_encoding_has_is_asked_all_the_same(database: Database, m
     ],
 )
 def test_a_request_that_goes_wrong_is_tried_again_and_what_may_be_paid_is_written_down(
-    database: Database, model: SimulatedModel, fault: Fault, states_after: list[str], n_whole: int
+    database: Database, model: FakeOpenAI, fault: Fault, states_after: list[str], n_whole: int
 ) -> None:
     model.behaviour = Behaviour(retry_after_s=0.1, slow_s=0.2)
     model.script.append(fault)
@@ -160,7 +160,7 @@ def test_a_request_that_goes_wrong_is_tried_again_and_what_may_be_paid_is_writte
     assert spent(database)["quarter", "2021Q4"] == pytest.approx(summed(database))
 
 
-def test_a_refusal_is_paid_once_and_asked_never_again(database: Database, model: SimulatedModel) -> None:
+def test_a_refusal_is_paid_once_and_asked_never_again(database: Database, model: FakeOpenAI) -> None:
     model.script.append(Fault.refusal)
     for _ in range(2):
         with open_client_of(database, model) as client:
@@ -169,7 +169,7 @@ def test_a_refusal_is_paid_once_and_asked_never_again(database: Database, model:
     assert (model.counts.n_requests, states(database)) == (1, ["refused"])
 
 
-def test_a_model_that_has_nothing_to_say_is_asked_twice(database: Database, model: SimulatedModel) -> None:
+def test_a_model_that_has_nothing_to_say_is_asked_twice(database: Database, model: FakeOpenAI) -> None:
     model.script.extend([Fault.empty] * 3)
     with open_client_of(database, model) as client:
         [result] = complete_all(client, [llm_request()])
@@ -177,7 +177,7 @@ def test_a_model_that_has_nothing_to_say_is_asked_twice(database: Database, mode
     assert states(database) == ["rejected", "rejected"]
 
 
-def test_a_hanging_request_is_given_up_and_sent_again(database: Database, model: SimulatedModel) -> None:
+def test_a_hanging_request_is_given_up_and_sent_again(database: Database, model: FakeOpenAI) -> None:
     model.script.append(Fault.hanging)
     with open_client_of(database, model, timeout_s=0.5) as client:
         [result] = complete_all(client, [llm_request()])
@@ -188,7 +188,7 @@ def test_a_hanging_request_is_given_up_and_sent_again(database: Database, model:
     ]
 
 
-def test_all_wait_as_long_as_the_server_asks(database: Database, model: SimulatedModel) -> None:
+def test_all_wait_as_long_as_the_server_asks(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(retry_after_s=1.5)
     with open_client_of(database, model) as client:
         complete_all(client, [llm_request(0)])
@@ -207,7 +207,7 @@ def test_all_wait_as_long_as_the_server_asks(database: Database, model: Simulate
 
 
 def test_a_question_that_fails_again_and_again_is_given_up_alone(
-    database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
+    database: Database, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pending_request, "_LONGEST_WAIT_S", 0.05)
     with open_client_of(database, model) as client:
@@ -222,7 +222,7 @@ def test_a_question_that_fails_again_and_again_is_given_up_alone(
 
 
 def test_a_wrong_key_is_said_once_and_never_shown(
-    database: Database, model: SimulatedModel, caplog: pytest.LogCaptureFixture
+    database: Database, model: FakeOpenAI, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.behaviour = Behaviour(key="another")
     with caplog.at_level(logging.DEBUG), open_client_of(database, model) as client:
@@ -237,7 +237,7 @@ def test_a_wrong_key_is_said_once_and_never_shown(
     assert KEY not in shown + caplog.text + rows
 
 
-def test_a_key_that_a_failing_server_repeats_is_not_shown(database: Database, model: SimulatedModel) -> None:
+def test_a_key_that_a_failing_server_repeats_is_not_shown(database: Database, model: FakeOpenAI) -> None:
     model.script.extend([Fault.server_error] * 2)
     with open_client_of(database, model, patience_s=0.1) as client:
         [result] = complete_all(client, [llm_request()])
@@ -245,7 +245,7 @@ def test_a_key_that_a_failing_server_repeats_is_not_shown(database: Database, mo
     assert KEY not in str(ask(database, "SELECT row_to_json(c)::text FROM llm_calls AS c"))
 
 
-def test_a_model_name_that_is_not_known_any_more_is_said_once(database: Database, model: SimulatedModel) -> None:
+def test_a_model_name_that_is_not_known_any_more_is_said_once(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model, name="grok-0") as client:
         found = complete_all(client, [llm_request(n) for n in range(20)])
     assert isinstance(found[0], CompletionFailure) and found[0].kind == "misconfigured" and len(set(found)) == 1
@@ -253,7 +253,7 @@ def test_a_model_name_that_is_not_known_any_more_is_said_once(database: Database
     assert model.counts.n_requests == 1
 
 
-def test_what_is_there_is_given_also_while_the_key_is_wrong(database: Database, model: SimulatedModel) -> None:
+def test_what_is_there_is_given_also_while_the_key_is_wrong(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model) as client:
         complete_all(client, [llm_request(0)])
     model.behaviour = Behaviour(key="another")
@@ -306,7 +306,7 @@ def test_a_server_that_goes_down_half_way_and_comes_back_is_waited_for(database:
 # What it costs
 
 
-def test_a_cap_is_never_passed_and_what_is_missing_is_said(database: Database, model: SimulatedModel) -> None:
+def test_a_cap_is_never_passed_and_what_is_missing_is_said(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     with open_client_of(database, model, caps=Caps(quarter=5000.0)) as client:
         found = complete_all(client, [llm_request(n) for n in range(40)])
@@ -321,7 +321,7 @@ def test_a_cap_is_never_passed_and_what_is_missing_is_said(database: Database, m
     assert model.counts.n_whole == n_answers
 
 
-def test_a_run_has_a_cap_of_its_own(database: Database, model: SimulatedModel) -> None:
+def test_a_run_has_a_cap_of_its_own(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model, caps=Caps(run=1000.0)) as client:
         poor = complete_all(client, [llm_request(n, run="poor") for n in range(20)])
         [rich] = complete_all(client, [llm_request(100, run="rich")])
@@ -329,7 +329,7 @@ def test_a_run_has_a_cap_of_its_own(database: Database, model: SimulatedModel) -
     assert any("cap of $1000 for run poor" in result.reason for result in poor if isinstance(result, CompletionFailure))
 
 
-def test_caps_hold_for_all_processes_together(database: Database, model: SimulatedModel) -> None:
+def test_caps_hold_for_all_processes_together(database: Database, model: FakeOpenAI) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     caps = Caps(quarter=5000.0)
     with (
@@ -342,7 +342,7 @@ def test_caps_hold_for_all_processes_together(database: Database, model: Simulat
     assert 4000 < summed(database) <= 5000
 
 
-def test_a_cap_without_a_price_sends_nothing(database: Database, model: SimulatedModel) -> None:
+def test_a_cap_without_a_price_sends_nothing(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model, price=None, caps=Caps(quarter=5.0)) as client:
         [result] = complete_all(client, [llm_request()])
     assert isinstance(result, CompletionFailure) and result.kind == "budget"
@@ -350,7 +350,7 @@ def test_a_cap_without_a_price_sends_nothing(database: Database, model: Simulate
     assert model.counts.n_requests == 0
 
 
-def test_without_a_cap_an_unknown_price_is_unknown(database: Database, model: SimulatedModel) -> None:
+def test_without_a_cap_an_unknown_price_is_unknown(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model, price=None) as client:
         [result] = complete_all(client, [llm_request()])
         assert (client.stats.n_unpriced, client.stats.dollars) == (1, 0.0)
@@ -358,7 +358,7 @@ def test_without_a_cap_an_unknown_price_is_unknown(database: Database, model: Si
     assert ask(database, "SELECT dollars, tokens_in FROM llm_calls") == [(None, result.tokens_in)]
 
 
-def test_a_rejected_reply_is_not_given_again_and_stays_paid(database: Database, model: SimulatedModel) -> None:
+def test_a_rejected_reply_is_not_given_again_and_stays_paid(database: Database, model: FakeOpenAI) -> None:
     with open_client_of(database, model) as client:
         [first] = complete_all(client, [llm_request()])
         assert isinstance(first, Completion)
@@ -373,7 +373,7 @@ def test_a_rejected_reply_is_not_given_again_and_stays_paid(database: Database, 
 
 
 def test_what_a_killed_process_had_sent_stays_put_aside_and_is_asked_anew(
-    database: Database, model: SimulatedModel
+    database: Database, model: FakeOpenAI
 ) -> None:
     killed = Ledger(database)
     asked_for = llm_request(run="a run")
@@ -394,7 +394,7 @@ def test_what_a_killed_process_had_sent_stays_put_aside_and_is_asked_anew(
 
 
 def test_whoever_stops_listening_pays_for_what_was_sent_and_for_nothing_else(
-    database: Database, model: SimulatedModel
+    database: Database, model: FakeOpenAI
 ) -> None:
     model.behaviour = Behaviour(latency_s=0.3)
     with open_client_of(database, model, concurrency=2) as client:
@@ -410,7 +410,7 @@ def test_whoever_stops_listening_pays_for_what_was_sent_and_for_nothing_else(
 
 
 def test_mixed_faults_end_well_and_nothing_is_paid_twice(
-    database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
+    database: Database, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pending_request, "_LONGEST_WAIT_S", 0.2)
     model.behaviour = Behaviour(mixed(0.3), latency_s=0.01, slow_s=0.2, retry_after_s=0.1)
@@ -428,7 +428,7 @@ def test_mixed_faults_end_well_and_nothing_is_paid_twice(
 
 
 def test_a_gate_opens_again_after_a_misconfiguration(
-    database: Database, model: SimulatedModel, monkeypatch: pytest.MonkeyPatch
+    database: Database, model: FakeOpenAI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(circuit_breaker, "MISCONFIGURED_S", 0.5)
     model.behaviour = Behaviour(key="another")
@@ -444,7 +444,7 @@ def test_without_a_model_there_is_none(database: Database) -> None:
     assert open_client(Settings(), Ledger(database)) is None
 
 
-def test_the_settings_name_the_model(database: Database, model: SimulatedModel) -> None:
+def test_the_settings_name_the_model(database: Database, model: FakeOpenAI) -> None:
     settings = Settings(llm_model="simulated-1", llm_base_url=model.base_url)
     opened = open_client(settings, Ledger(database))
     assert opened is not None and opened.name == "simulated-1"

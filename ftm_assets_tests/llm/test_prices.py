@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
+from devtools.fake_openai.behaviour import MODEL
 from ftm_assets.llm.prices import BadPrices, Price, read_prices
-from ftm_assets.simulated.behaviour import MODEL
 
 
 def test_the_list_of_the_package_says_when_each_price_was_checked_and_where() -> None:

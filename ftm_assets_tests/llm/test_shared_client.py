@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from devtools.fake_openai.behaviour import MODEL, Behaviour
+from devtools.fake_openai.server import FakeOpenAI, running
+from devtools.processes import wait_for
 from ftm_assets.llm.client_supervisor import ModelProcess
 from ftm_assets.llm.ledger import Ledger
 from ftm_assets.llm.protocol import Completion, CompletionFailure, LanguageModel
@@ -21,17 +24,14 @@ from ftm_assets.llm.shared_client import (
 )
 from ftm_assets.processes.ipc import ProcessGone
 from ftm_assets.settings import Settings
-from ftm_assets.simulated.behaviour import MODEL, Behaviour
-from ftm_assets.simulated.server import SimulatedModel, running
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.conftest import ROOT
 from ftm_assets_tests.llm.llm_client import KEY, complete_all, llm_request
-from ftm_assets_tests.processes_of_tests import wait_for
 from ftm_assets_tests.storage.sql import ask, one
 
 
 @pytest.fixture
-def model(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[SimulatedModel]:
+def model(database: Database, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeOpenAI]:
     """The simulated model, which the environment names."""
     with running() as model:
         monkeypatch.setenv("FTM_DATABASE_URL", database.url())
@@ -68,7 +68,7 @@ def address(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def kept(model: SimulatedModel, address: str) -> Iterator[Kept]:
+def kept(model: FakeOpenAI, address: str) -> Iterator[Kept]:
     kept = Kept(address)
     yield kept
     kept.process.close()
@@ -79,7 +79,7 @@ def served_at(address: str) -> RemoteLanguageModel:
     return RemoteLanguageModel(MODEL, address, patience_s=20.0)
 
 
-def test_what_is_served_is_what_the_client_gives(kept: Kept, model: SimulatedModel, address: str) -> None:
+def test_what_is_served_is_what_the_client_gives(kept: Kept, model: FakeOpenAI, address: str) -> None:
     served = served_at(address)
     found = complete_all(served, [llm_request(n) for n in range(10)])
     assert all(isinstance(result, Completion) and f"7_70_{n:04}" in result.text for n, result in enumerate(found))
@@ -92,7 +92,7 @@ def test_what_is_served_is_what_the_client_gives(kept: Kept, model: SimulatedMod
     assert kept.errors == []
 
 
-def test_limits_hold_for_all_lanes_together(kept: Kept, model: SimulatedModel, address: str) -> None:
+def test_limits_hold_for_all_lanes_together(kept: Kept, model: FakeOpenAI, address: str) -> None:
     model.behaviour = Behaviour(latency_s=0.05)
     with ThreadPoolExecutor(5) as lanes:
         asked = [[llm_request(100 * lane + n) for n in range(8)] for lane in range(5)]
@@ -101,7 +101,7 @@ def test_limits_hold_for_all_lanes_together(kept: Kept, model: SimulatedModel, a
     assert model.counts.n_requests == 40 and 1 < model.counts.most_at_once <= 4
 
 
-def test_a_rejected_reply_is_asked_anew(kept: Kept, model: SimulatedModel, address: str, database: Database) -> None:
+def test_a_rejected_reply_is_asked_anew(kept: Kept, model: FakeOpenAI, address: str, database: Database) -> None:
     served = served_at(address)
     [result] = complete_all(served, [llm_request()])
     assert isinstance(result, Completion)
@@ -113,7 +113,7 @@ def test_a_rejected_reply_is_asked_anew(kept: Kept, model: SimulatedModel, addre
 
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_started_again_and_nothing_that_was_answered_is_paid_twice(
-    kept: Kept, model: SimulatedModel, address: str, database: Database
+    kept: Kept, model: FakeOpenAI, address: str, database: Database
 ) -> None:
     model.behaviour = Behaviour(latency_s=0.15)
     with ThreadPoolExecutor(2) as lanes:
@@ -135,7 +135,7 @@ def test_a_process_that_is_killed_is_started_again_and_nothing_that_was_answered
     kept.until(lambda: kept.process.progress.n_under_way == 0)
 
 
-def test_a_lane_that_has_gone_has_nothing_more_sent(kept: Kept, model: SimulatedModel, address: str) -> None:
+def test_a_lane_that_has_gone_has_nothing_more_sent(kept: Kept, model: FakeOpenAI, address: str) -> None:
     model.behaviour = Behaviour(latency_s=0.2)
     complete_all(served_at(address), [llm_request(1000)])
     coming = served_at(address).complete([llm_request(n) for n in range(100)])
@@ -147,7 +147,7 @@ def test_a_lane_that_has_gone_has_nothing_more_sent(kept: Kept, model: Simulated
     assert isinstance(complete_all(served_at(address), [llm_request(2000)])[0], Completion)
 
 
-def test_the_worker_hears_of_a_wrong_key_and_not_the_key(kept: Kept, model: SimulatedModel, address: str) -> None:
+def test_the_worker_hears_of_a_wrong_key_and_not_the_key(kept: Kept, model: FakeOpenAI, address: str) -> None:
     model.behaviour = Behaviour(key="another")
     found = complete_all(served_at(address), [llm_request(n) for n in range(30)])
     assert {result.kind for result in found if isinstance(result, CompletionFailure)} == {"misconfigured"}
@@ -158,7 +158,7 @@ def test_the_worker_hears_of_a_wrong_key_and_not_the_key(kept: Kept, model: Simu
 
 
 def test_a_database_that_is_away_is_told_to_who_asks(
-    model: SimulatedModel, address: str, monkeypatch: pytest.MonkeyPatch
+    model: FakeOpenAI, address: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FTM_DATABASE_URL", "postgresql://me:sesame@127.0.0.1:9/ftm")
     kept = Kept(address)
@@ -176,7 +176,7 @@ def test_a_process_that_never_comes_is_given_up(address: str) -> None:
         complete_all(RemoteLanguageModel(MODEL, address, patience_s=1.0), [llm_request()])
 
 
-def nearest(database: Database, model: SimulatedModel, home: Path, name: str = MODEL) -> LanguageModel:
+def nearest(database: Database, model: FakeOpenAI, home: Path, name: str = MODEL) -> LanguageModel:
     """The model as a process has it that is no lane."""
     settings = Settings(home=home, llm_model=name, llm_base_url=model.base_url)
     found = find_language_model(settings, Ledger(database))
@@ -185,7 +185,7 @@ def nearest(database: Database, model: SimulatedModel, home: Path, name: str = M
 
 
 def test_a_process_that_is_no_lane_asks_the_worker_if_there_is_one(
-    model: SimulatedModel, database: Database, tmp_path_factory: pytest.TempPathFactory
+    model: FakeOpenAI, database: Database, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     home = tmp_path_factory.mktemp("home") / "not there yet"  # The test's own folder may be too long for a socket.
     address = socket_of(home)

@@ -17,6 +17,7 @@ import dagster as dg
 import pytest
 from dagster._daemon.types import DaemonHeartbeat
 
+from devtools.processes import free_port, wait_for
 from ftm_assets.errors import FtmError
 from ftm_assets.launcher import recovery
 from ftm_assets.launcher.recovery import end_abandoned_runs, end_stuck_runs
@@ -31,7 +32,6 @@ from ftm_assets.operations.services import (
     processes_of,
     stop_services,
 )
-from ftm_assets_tests.processes_of_tests import free_port, wait_for
 
 WEBSERVER = "import http.server as h; h.HTTPServer(('127.0.0.1', {port}), h.SimpleHTTPRequestHandler).serve_forever()"
 SLEEP = "/bin/sleep"

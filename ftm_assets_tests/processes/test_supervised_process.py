@@ -4,9 +4,9 @@ from multiprocessing.connection import Connection
 
 import pytest
 
+from devtools.processes import wait_for
 from ftm_assets.launcher.encoder_supervisor import EncoderProcess
 from ftm_assets.processes.supervised_process import SpawnedProcess
-from ftm_assets_tests.processes_of_tests import wait_for
 
 SECRETS = ("FTM_LLM_API_KEY", "XAI_API_KEY")
 

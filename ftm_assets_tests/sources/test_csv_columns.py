@@ -1,10 +1,8 @@
-from pathlib import Path
-
 import pytest
 
 from ftm_assets.sources.csv.columns import REQUIRED_COLUMNS, BadColumns, column_positions
 
-FILE = Path("calls.csv")
+FILE = "calls.csv"
 
 
 def test_header_names_may_differ_in_case_and_outer_blanks() -> None:

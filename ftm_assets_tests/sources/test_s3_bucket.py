@@ -1,5 +1,8 @@
+import errno
 import socket
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,9 +13,9 @@ from ftm_assets.sources.s3.bucket import (
     NoCredentials,
     NoSuchObject,
     ObjectReplaced,
-    S3Object,
     StoreUnreachable,
     connect,
+    downloaded,
     find_objects,
 )
 from ftm_assets_tests.buckets import DENIED, Asked, Bucket, Fault
@@ -21,22 +24,25 @@ CONTENT = bytes(range(256)) * 2_000
 
 
 @pytest.fixture(autouse=True)
-def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(s3, "_PAUSES_S", (0.0, 0.0))
+def _few_attempts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "_N_ATTEMPTS", 5)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+@pytest.fixture
+def in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(s3, "_PART_BYTES", 200_000)
 
 
 def found(bucket: Bucket, key: str) -> list[str]:
     return [each.key for each in find_objects(connect("here"), bucket.name, key)]
 
 
-def the_object(bucket: Bucket, key: str = "calls.csv", etag: str | None = None) -> S3Object:
-    return S3Object(connect("here"), bucket.name, key, etag)
-
-
-def content(of: S3Object) -> bytes:
-    with of.open("rb") as stream:
-        return stream.read()
+def content(bucket: Bucket, key: str = "calls.csv") -> bytes:
+    client = connect("here")
+    [wanted] = find_objects(client, bucket.name, key)
+    with downloaded(client, wanted) as path:
+        return path.read_bytes()
 
 
 def error_code(code: str) -> bytes:
@@ -54,7 +60,11 @@ def test_below_a_prefix_are_csv_objects_in_order_of_their_keys(bucket: Bucket) -
 
 
 def test_a_key_of_a_csv_is_an_object_that_nobody_has_to_list(bucket: Bucket) -> None:
-    assert find_objects(None, "somewhere", "a/calls.csv.gz") == [S3Object(None, "somewhere", "a/calls.csv.gz")]
+    bucket.put("a/calls.csv.gz", "x")
+    client = connect("here")
+    client.get_paginator = None
+    [wanted] = find_objects(client, bucket.name, "a/calls.csv.gz")
+    assert (wanted.bucket, wanted.key) == (bucket.name, "a/calls.csv.gz")
 
 
 def test_a_key_without_an_ending_is_an_object_if_there_is_one(bucket: Bucket) -> None:
@@ -84,64 +94,79 @@ def test_a_prefix_without_csv_objects_tells_what_is_there(bucket: Bucket) -> Non
 # --- What is read ---------------------------------------------------------------------------------------------------
 
 
-def test_an_object_is_asked_for_once_and_read_to_its_end(bucket: Bucket) -> None:
+def test_an_object_is_downloaded_once_and_its_copy_is_removed(bucket: Bucket) -> None:
     bucket.put("calls.csv", CONTENT)
-    assert content(the_object(bucket)) == CONTENT
+    client = connect("here")
+    [wanted] = find_objects(client, bucket.name, "calls.csv")
+    with downloaded(client, wanted) as path:
+        assert path.read_bytes() == CONTENT
+    assert not path.parent.exists()
     assert bucket.gate.asked == [Asked("calls.csv", None, None)]
 
 
+@pytest.mark.usefixtures("in_parts")
+def test_a_large_object_comes_in_parts_of_one_version(bucket: Bucket) -> None:
+    bucket.put("calls.csv", CONTENT)
+    assert content(bucket) == CONTENT
+    assert [asked.range for asked in bucket.gate.asked] == ["bytes=0-199999", "bytes=200000-399999", "bytes=400000-"]
+    assert all(asked.if_match for asked in bucket.gate.asked)
+
+
 @pytest.mark.parametrize("cuts", [[100_000], [0], [1, 70_000, 300_000], [len(CONTENT) - 1]])
-def test_a_connection_that_breaks_is_taken_up_at_the_next_byte_of_the_same_version(
-    bucket: Bucket, cuts: list[int]
-) -> None:
+def test_what_a_connection_that_breaks_had_brought_is_asked_for_again(bucket: Bucket, cuts: list[int]) -> None:
     bucket.put("calls.csv", CONTENT)
     bucket.gate.faults.extend(Fault(cut_at=n) for n in cuts)
-    assert content(the_object(bucket)) == CONTENT
-    first, *others = bucket.gate.asked
-    assert (first.range, first.if_match) == (None, None)
-    assert len(others) == len(cuts)
-    for asked in others:
-        assert asked.if_match is not None
-    # Of what had come, no more than one portion is asked for again.
-    assert bucket.gate.n_sent - len(CONTENT) <= 64 * 1024 * len(cuts)
+    assert content(bucket) == CONTENT
+    assert len(bucket.gate.asked) == 1 + len(cuts)
 
 
-def test_a_connection_that_breaks_without_a_byte_again_and_again_is_given_up(bucket: Bucket) -> None:
+@pytest.mark.usefixtures("in_parts")
+def test_of_a_large_object_only_the_part_that_broke_off_is_asked_for_again(bucket: Bucket) -> None:
     bucket.put("calls.csv", CONTENT)
-    bucket.gate.faults.extend([Fault(cut_at=200_000), *(Fault(cut_at=0) for _ in range(3))])
-    with pytest.raises(StoreUnreachable, match=r"calls\.csv breaks off at byte 200,000, 3 times .*load it again, noth"):
-        content(the_object(bucket))
+    bucket.gate.faults.extend([Fault(), Fault(cut_at=100_000)])
+    assert content(bucket) == CONTENT
+    assert [asked.range for asked in bucket.gate.asked].count("bytes=200000-399999") == 2
+    assert len(bucket.gate.asked) == 4
+
+
+def test_a_connection_that_breaks_again_and_again_is_given_up(bucket: Bucket) -> None:
+    bucket.put("calls.csv", CONTENT)
+    bucket.gate.faults.extend(Fault(cut_at=200_000) for _ in range(5))
+    with pytest.raises(StoreUnreachable, match=r"calls\.csv broke off 5 times .*load it again, nothing of it was used"):
+        content(bucket)
 
 
 def test_a_store_that_is_away_for_a_moment_is_waited_for(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     bucket.put("calls.csv", CONTENT)
-    away = Fault(503, error_code("SlowDown"))
-    bucket.gate.faults.extend([Fault(cut_at=100_000), away])
-    assert content(the_object(bucket)) == CONTENT
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
-    bucket.gate.faults.append(away)
-    assert content(the_object(bucket)) == CONTENT
+    bucket.gate.faults.append(Fault(503, error_code("SlowDown")))
+    assert content(bucket) == CONTENT
 
 
 def test_a_store_that_stays_away_is_named(bucket: Bucket) -> None:
+    bucket.put("calls.csv", CONTENT)
     bucket.gate.faults.append(Fault(503, error_code("SlowDown")))
     with pytest.raises(StoreUnreachable, match=r"calls\.csv: the store cannot answer now \(SlowDown: Said so\.\)"):
-        content(the_object(bucket))
+        content(bucket)
 
 
-def test_a_replaced_object_is_never_mixed_with_the_one_before(bucket: Bucket) -> None:
+@pytest.mark.parametrize("ignoring", [(), ("if-match",)])
+@pytest.mark.usefixtures("in_parts")
+def test_a_replaced_object_is_never_mixed_with_the_one_before(bucket: Bucket, ignoring: tuple[str, ...]) -> None:
     bucket.put("calls.csv", CONTENT)
-    bucket.gate.faults.extend([Fault(cut_at=100_000), Fault(first=lambda: bucket.put("calls.csv", CONTENT[1:]))])
+    replace = Fault(first=lambda: bucket.put("calls.csv", CONTENT[1:]), ignoring=ignoring)
+    bucket.gate.faults.extend([Fault(cut_at=100_000), replace, Fault(ignoring=ignoring), Fault(ignoring=ignoring)])
     with pytest.raises(ObjectReplaced, match=r"calls\.csv was replaced while it was read; load it again"):
-        content(the_object(bucket))
+        content(bucket)
 
 
 def test_an_object_that_was_replaced_after_it_was_listed_is_refused(bucket: Bucket) -> None:
     bucket.put("a/calls.csv", CONTENT)
-    [listed] = find_objects(connect("here"), bucket.name, "a")
+    client = connect("here")
+    [listed] = find_objects(client, bucket.name, "a")
     bucket.put("a/calls.csv", CONTENT[1:])
-    with pytest.raises(ObjectReplaced):
-        content(listed)
+    with pytest.raises(ObjectReplaced), downloaded(client, listed):
+        pass
 
 
 def test_an_object_that_is_deleted_while_it_is_read_is_gone(bucket: Bucket) -> None:
@@ -149,29 +174,46 @@ def test_an_object_that_is_deleted_while_it_is_read_is_gone(bucket: Bucket) -> N
     delete = Fault(first=lambda: bucket.client.delete_object(Bucket=bucket.name, Key="calls.csv"))
     bucket.gate.faults.extend([Fault(cut_at=100_000), delete])
     with pytest.raises(NoSuchObject, match=r"calls\.csv is not there"):
-        content(the_object(bucket))
+        content(bucket)
 
 
-def test_a_store_that_knows_no_conditions_is_found_out(bucket: Bucket) -> None:
-    bucket.put("calls.csv", CONTENT)
-    replace = Fault(first=lambda: bucket.put("calls.csv", CONTENT[1:]), ignoring=("if-match",))
-    bucket.gate.faults.extend([Fault(cut_at=100_000), replace])
-    with pytest.raises(ObjectReplaced):
-        content(the_object(bucket))
-
-
+@pytest.mark.usefixtures("in_parts")
 def test_a_store_that_knows_no_ranges_is_found_out(bucket: Bucket) -> None:
     bucket.put("calls.csv", CONTENT)
-    bucket.gate.faults.extend([Fault(cut_at=100_000), Fault(ignoring=("range",))])
-    with pytest.raises(SourceUnreadable, match="cannot go on in mid-object; copy it here"):
-        content(the_object(bucket))
+    bucket.gate.faults.extend(Fault(ignoring=("range",)) for _ in range(3))
+    with pytest.raises(SourceUnreadable, match="cannot send a part of it; copy it here"):
+        content(bucket)
 
 
 def test_a_byte_that_arrives_damaged_is_found_out(bucket: Bucket) -> None:
     bucket.put("calls.csv", CONTENT)
     bucket.gate.faults.append(Fault(flip_at=100_000))
     with pytest.raises(SourceUnreadable, match="another checksum than it has"):
-        content(the_object(bucket))
+        content(bucket)
+
+
+def test_a_disk_without_room_is_named(bucket: Bucket) -> None:
+    bucket.put("calls.csv", CONTENT)
+    client = connect("here")
+    [wanted] = find_objects(client, bucket.name, "calls.csv")
+
+    def download_file(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    client.download_file = download_file
+    with pytest.raises(SourceUnreadable, match=r"No space left on device.*set TMPDIR"), downloaded(client, wanted):
+        pass
+
+
+def test_nothing_stays_on_the_disk_of_what_was_refused(
+    bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    bucket.put("calls.csv", CONTENT)
+    bucket.gate.faults.append(Fault(flip_at=100_000))
+    with pytest.raises(SourceUnreadable):
+        content(bucket)
+    assert list(tmp_path.iterdir()) == []
 
 
 # --- What is refused ------------------------------------------------------------------------------------------------
@@ -190,31 +232,37 @@ def test_a_byte_that_arrives_damaged_is_found_out(bucket: Bucket) -> None:
         (403, "InvalidAccessKeyId", AccessRefused, "a role that may read the bucket, or set AWS_PROFILE"),
         (403, "RequestTimeTooSkewed", AccessRefused, "set the clock"),
         (403, "InvalidObjectState", AccessRefused, "it is archived: restore it first"),
-        (400, "AuthorizationQueryParametersError", SourceUnreadable, r"cannot be read \(Auth.*; mend the address or"),
+        (
+            400,
+            "AuthorizationQueryParametersError",
+            SourceUnreadable,
+            r"cannot be read \(Auth.*; correct the address or",
+        ),
     ],
 )
 def test_a_refusal_says_what_to_do(
     bucket: Bucket, status: int, code: str, kind: type[SourceUnreadable], message: str
 ) -> None:
+    bucket.put("calls.csv", CONTENT)
     bucket.gate.faults.append(Fault(status, error_code(code)))
     with pytest.raises(kind, match=rf"s3://{bucket.name}/calls\.csv.*{message}"):
-        content(the_object(bucket))
+        content(bucket)
 
 
 def test_a_right_that_ends_in_mid_object_is_named(bucket: Bucket) -> None:
     bucket.put("calls.csv", CONTENT)
     bucket.gate.faults.extend([Fault(cut_at=100_000), Fault(403, DENIED)])
     with pytest.raises(AccessRefused, match="s3:GetObject"):
-        content(the_object(bucket))
+        content(bucket)
 
 
 def test_what_is_not_there_is_named(bucket: Bucket) -> None:
     with pytest.raises(NoSuchObject, match=rf"a/calls\.csv is not there; .*: aws s3 ls s3://{bucket.name}/a/$"):
-        content(the_object(bucket, "a/calls.csv"))
+        content(bucket, "a/calls.csv")
     with pytest.raises(NoSuchObject, match="s3://no-such-bucket/a: there is no such bucket"):
         find_objects(connect("here"), "no-such-bucket", "a")
     with pytest.raises(NoSuchObject, match=r"s3://no-such-bucket/a\.csv: there is no such bucket"):
-        content(S3Object(connect("here"), "no-such-bucket", "a.csv"))
+        find_objects(connect("here"), "no-such-bucket", "a.csv")
 
 
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +295,9 @@ def test_the_role_of_the_instance_will_do(
     monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://{}:{}/".format(*store))
     client = connect("here")
-    assert content(S3Object(client, bucket.name, "calls.csv")) == CONTENT
+    [wanted] = find_objects(client, bucket.name, "calls.csv")
+    with downloaded(client, wanted) as path:
+        assert path.read_bytes() == CONTENT
     assert client._request_signer._credentials.method == "iam-role"
 
 
@@ -266,5 +316,5 @@ def test_a_setting_of_aws_that_cannot_be_used_is_told(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
-    with pytest.raises(SourceUnreadable, match=rf"calls cannot be asked for \(.*{value}.*mend the address or AWS's"):
+    with pytest.raises(SourceUnreadable, match=rf"calls cannot be asked for \(.*{value}.*correct the address or AWS's"):
         connect("s3://somewhere/calls")

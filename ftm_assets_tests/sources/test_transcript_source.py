@@ -14,6 +14,10 @@ class Own:
     def read(self, quarter, firms=None):
         return iter(())
 
+class Explaining(Own):
+    def why_no_calls(self):
+        return "it is closed on Mondays"
+
 class Shy:
     name = "shy"
     def read(self, quarter, firms=None):
@@ -82,6 +86,11 @@ def test_a_name_that_leads_nowhere_says_why_and_what_to_do(spec: str, message: s
 def test_a_source_of_ones_own_without_calls_is_named(own: str) -> None:
     with pytest.raises(NoCallsFound, match="instance holds no call that can be loaded: its `firms` names no firm"):
         quarters_of(open_source(f"{own}:instance"))
+
+
+def test_a_source_of_ones_own_may_say_why_it_has_no_calls(own: str) -> None:
+    with pytest.raises(NoCallsFound, match="own holds no call that can be loaded: it is closed on Mondays"):
+        quarters_of(open_source(f"{own}:Explaining"))
 
 
 def test_a_column_map_for_a_source_of_ones_own_is_refused(own: str) -> None:

@@ -1,6 +1,6 @@
 """Baseline phrases: runs of words that firms of every trade use in their calls, in any quarter.
 
-The baseline was counted once, in calls of a dated past (`python -m bench.commonplaces`). It never changes with the
+The baseline was counted once, in calls of a dated past (`python -m devtools.build_baseline`). It never changes with the
 calls at hand: a firm's sentences do not depend on which other firms report, and a subject that every firm takes up
 later, such as a pandemic, is not in it. Words are shipped as text; phrases, which are parts of the calls' text, as
 hashes.

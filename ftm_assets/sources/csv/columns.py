@@ -4,28 +4,44 @@ from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 
 from ftm_assets.errors import FtmError
-from ftm_assets.sources.csv.file import Place
 from ftm_assets.sources.csv.values import shown
 
 REQUIRED_COLUMNS = (
-    "companyid companyname transcriptid mostimportantdateutc componentorder transcriptcomponenttypename "
-    "speakertypename componenttext"
-).split()
+    "companyid",
+    "companyname",
+    "transcriptid",
+    "mostimportantdateutc",
+    "componentorder",
+    "transcriptcomponenttypename",
+    "speakertypename",
+    "componenttext",
+)
 OPTIONAL_COLUMNS = (
-    "headline ticker gvkey permno keydevid keydeveventtypename mostimportanttimeutc transcriptcollectiontypename "
-    "transcriptpresentationtypename transcriptcreationdate_utc transcriptcreationtime_utc transcriptcomponentid "
-    "transcriptpersonid transcriptpersonname"
-).split()
+    "headline",
+    "ticker",
+    "gvkey",
+    "permno",
+    "keydevid",
+    "keydeveventtypename",
+    "mostimportanttimeutc",
+    "transcriptcollectiontypename",
+    "transcriptpresentationtypename",
+    "transcriptcreationdate_utc",
+    "transcriptcreationtime_utc",
+    "transcriptcomponentid",
+    "transcriptpersonid",
+    "transcriptpersonname",
+)
 
 
 class BadColumns(FtmError):
     """The header lacks a column, or the column map does not fit the header."""
 
 
-def column_positions(path: Place, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
+def column_positions(file: str, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
     """Our column name -> its place in the header, for all required columns and the optional ones that are there.
 
-    path:    for the messages
+    file:    what messages call it
     columns: our name -> the header's, where they differ; case and outer blanks never matter
     raises:  BadColumns
     """
@@ -40,13 +56,13 @@ def column_positions(path: Place, header: Sequence[str], columns: Mapping[str, s
     if missing:
         spare = [name for name in there if name not in names.values()]
         raise BadColumns(
-            f"{path} has no column {', '.join(f'{name!r}{_nearest(name, spare)}' for name in missing)}; it has: "
+            f"{file} has no column {', '.join(f'{name!r}{_nearest(name, spare)}' for name in missing)}; it has: "
             f"{shown(', '.join(header), 1000)}. Separate fields by commas; rename a column that has another name, or "
             f"give a column map, such as {{{REQUIRED_COLUMNS[0]!r}: 'its name in this file'}}"
         )
     for ours, name in names.items():
         if there.count(name) > 1:
-            raise BadColumns(f"{path} has {there.count(name)} columns {name!r}; keep one, or map {ours!r} to another")
+            raise BadColumns(f"{file} has {there.count(name)} columns {name!r}; keep one, or map {ours!r} to another")
     return {ours: there.index(name) for ours, name in names.items() if name in there}
 
 

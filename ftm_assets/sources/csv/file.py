@@ -7,7 +7,8 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
-from typing import Literal, Protocol, TextIO
+from pathlib import Path
+from typing import TextIO
 
 from ftm_assets.analysis.transcripts import Reject
 from ftm_assets.errors import FtmError
@@ -28,46 +29,32 @@ class SourceUnreadable(FtmError):
     """A transcript file is missing, is no CSV, or breaks off; nothing of it should be kept."""
 
 
-class Place(Protocol):
-    """Where a CSV is: a `Path`, or what opens like one, again and again from its start. Its text names it."""
-
-    def open(self, mode: Literal["rb"], /) -> io.BufferedReader:
-        """Its bytes. raises: OSError or SourceUnreadable, also while they are read"""
-        ...
-
-    def absolute(self) -> "Place":
-        """It, named in full."""
-        ...
-
-    def resolve(self) -> "Place":
-        """It, links followed."""
-        ...
-
-
 @contextmanager
-def open_csv(path: Place) -> Iterator[tuple[list[str], Iterator[Record]]]:
+def open_csv(path: Path, name: str = "") -> Iterator[tuple[list[str], Iterator[Record]]]:
     """Header of a CSV, plain or gzip, and the records below it: a Reject where the quotes do not match.
 
     Records are numbered from 1, the header and blank ones included; blank ones are left out.
 
+    name:   what messages call the file; without, its path
     raises: SourceUnreadable, also while records are taken, and after the last where the file has none or breaks off
     """
+    name = name or str(path)
     with _open(path) as raw:
         start = raw.peek(8)
         for magic, what in _NOT_CSV.items():
             if start.startswith(magic):
-                raise SourceUnreadable(f"{path} is {what}")
+                raise SourceUnreadable(f"{name} is {what}")
         unpacked = gzip.GzipFile(fileobj=raw) if start.startswith(_GZIP) else raw
         # Bytes that are not UTF-8 come through as lone surrogates, so that the row can say it was repaired.
         text = io.TextIOWrapper(unpacked, encoding="utf-8-sig", errors="surrogateescape", newline="")
-        records = _records(path, text)
+        records = _records(name, text)
         number, header = next(records)
         if isinstance(header, Reject):
-            raise SourceUnreadable(f"{path}: the header (row {number}) cannot be read: {header.reason}")
+            raise SourceUnreadable(f"{name}: the header (row {number}) cannot be read: {header.reason}")
         yield header, records
 
 
-def _open(path: Place) -> io.BufferedReader:
+def _open(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
@@ -76,7 +63,7 @@ def _open(path: Place) -> io.BufferedReader:
         ) from error
 
 
-def _records(path: Place, text: TextIO) -> Iterator[Record]:
+def _records(name: str, text: TextIO) -> Iterator[Record]:
     csv.field_size_limit(max(_LONGEST_FIELD, csv.field_size_limit()))
     # Strict: without it a stray quote alters the text silently, and an unclosed one swallows the rest of the file.
     reader = csv.reader(text, strict=True)
@@ -92,18 +79,18 @@ def _records(path: Place, text: TextIO) -> Iterator[Record]:
             where = f"lines {line}-{reader.line_num} of the file"
             if "expected after" not in str(error):
                 raise SourceUnreadable(
-                    f"{path}: row {number} ({where}) does not end ({error}); the file is cut off or a quote is never "
+                    f"{name}: row {number} ({where}) does not end ({error}); the file is cut off or a quote is never "
                     "closed: double each quote inside a quoted field, or export it again. Nothing of it was used"
                 ) from error
             reason = f"quotes do not match in {where} ({error}); double each quote inside a quoted field"
             row = Reject(number, "", "", reason)
         except (EOFError, zlib.error, OSError) as error:
             raise SourceUnreadable(
-                f"{path} breaks off after row {number - 1} ({error}); copy, download or upload it again, nothing of it "
+                f"{name} breaks off after row {number - 1} ({error}); copy, download or upload it again, nothing of it "
                 "was used"
             ) from error
         if row:
             n_filled += 1
             yield number, row
     if n_filled < 2:
-        raise SourceUnreadable(f"{path} has no rows; export the transcripts again, header and rows")
+        raise SourceUnreadable(f"{name} has no rows; export the transcripts again, header and rows")

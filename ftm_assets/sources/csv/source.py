@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from typing import TypeVar
 
 from ftm_assets.analysis.transcripts import (
@@ -18,10 +19,18 @@ from ftm_assets.analysis.transcripts import (
     quarter_dates,
 )
 from ftm_assets.sources.csv.columns import column_positions
-from ftm_assets.sources.csv.file import Place, Record, open_csv
+from ftm_assets.sources.csv.file import Record, open_csv
 from ftm_assets.sources.csv.values import Dates, integer, is_nothing, repaired, shown, small_integer, time_of_day
 
-_N_EVENTS_TOLD = 5
+_MAX_EVENTS_NAMED = 5
+_SURVEYED_COLUMNS = (
+    "companyid",
+    "companyname",
+    "ticker",
+    "transcriptid",
+    "mostimportantdateutc",
+    "keydeveventtypename",
+)
 
 Value = TypeVar("Value")
 
@@ -49,11 +58,16 @@ class Survey:
     def firms(self, start: date, end: date) -> list[SourceFirm]:
         """See `TranscriptSource`. Name and ticker are those of the firm's latest call in the range."""
         found = ((firm, sorted(day for day in days if start <= day <= end)) for firm, days in self.calls.items())
-        return [SourceFirm(firm, *self.calls[firm][days[-1]], tuple(days)) for firm, days in sorted(found) if days]
+        return [_source_firm(firm, days, self.calls[firm]) for firm, days in sorted(found) if days]
 
-    def speaks_of(self, quarter: str) -> bool:
+    def may_hold(self, quarter: str) -> bool:
         """Whether reading the file for this quarter can bring a row or a reject."""
         return self.undated or quarter in self.quarters
+
+
+def _source_firm(company_id: int, days: list[date], calls: Mapping[date, tuple[str, str | None]]) -> SourceFirm:
+    name, ticker = calls[days[-1]]
+    return SourceFirm(company_id, name, ticker, tuple(days))
 
 
 @dataclass(frozen=True)
@@ -63,10 +77,9 @@ class CsvSource:
     Each method is one pass over the file and holds no more than the calls' dates; nothing is read before, and errors
     of the whole file are raised on the way (from `read`, while its rows are taken).
 
-    path:        a file, or what opens like one
     columns:     our column name -> its name in this file, where it differs; case and outer blanks never matter
     event_types: events that are calls, where the file has `keydeveventtypename`; rows of others are passed over
-    is_part:     whether it is one of several files of a source; its rows then name it
+    copy_of:     the address of what the file is a copy of; messages and rows name that instead of the file
     rows:        numbered as records, blank ones included, the header being 1 (a spreadsheet's numbers)
     dates:       2021-10-28, 2021/10/28, 20211028 or 28OCT2021, with or without a time of day. In 10/28/2021 the first
                  date of the file with a part above 12 tells which part is the month, for all; without such a date the
@@ -80,15 +93,15 @@ class CsvSource:
     raises:      SourceUnreadable, BadColumns
     """
 
-    path: Place
+    path: Path
     columns: Mapping[str, str] = field(default_factory=dict)
     event_types: Collection[str] = (EARNINGS_CALLS,)
-    is_part: bool = False
+    copy_of: str = ""
 
     @property
     def name(self) -> str:
-        """The file's full path, links resolved."""
-        return str(self.path.resolve())
+        """The file's full path, links resolved; of a copy, the address of the original."""
+        return self.copy_of or str(self.path.resolve())
 
     def firms(self, start: date, end: date) -> list[SourceFirm]:
         """See `TranscriptSource`. Name and ticker are those of the firm's latest call in the range."""
@@ -96,13 +109,13 @@ class CsvSource:
 
     def survey(self) -> Survey:
         """Whose calls of which days and quarters there are."""
-        with open_csv(self.path) as (header, records):
+        with open_csv(self.path, self.copy_of) as (header, records):
             return self._table(header).survey(records)
 
     def why_no_calls(self) -> str:
         """What there is instead of calls: how many rows, of which events, and why the first bad row is unusable."""
         n_rows, events, reject = 0, Counter[str](), None
-        with open_csv(self.path) as (header, records):
+        with open_csv(self.path, self.copy_of) as (header, records):
             table = self._table(header)
             for number, row in records:
                 n_rows += 1
@@ -111,18 +124,18 @@ class CsvSource:
                     reject = reject or first
                 elif isinstance(row, list):
                     events[table.event_type(row)] += 1
-        told = [f"{n_rows:,} rows"]
+        facts = [f"{n_rows:,} rows"]
         if events:
-            other = ", ".join(f"{n:,} of {name!r}" for name, n in events.most_common(_N_EVENTS_TOLD))
-            told.append(f"{other} where calls are {' or '.join(map(repr, self.event_types))}; export those")
+            other = ", ".join(f"{n:,} of {name!r}" for name, n in events.most_common(_MAX_EVENTS_NAMED))
+            facts.append(f"{other} where calls are {' or '.join(map(repr, self.event_types))}; export those")
         if reject:
-            told.append(f"row {reject.row_number} cannot be used ({reject.column} {reject.value!r}: {reject.reason})")
-        return "; ".join(told)
+            facts.append(f"row {reject.row_number} cannot be used ({reject.column} {reject.value!r}: {reject.reason})")
+        return "; ".join(facts)
 
     def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
         """See `TranscriptSource`. In the file's order; rejects whose firm cannot be told come whatever `firms` says."""
         first, last = quarter_dates(quarter)
-        with open_csv(self.path) as (header, records):
+        with open_csv(self.path, self.copy_of) as (header, records):
             table = self._table(header)
             for number, row in records:
                 if isinstance(row, Reject):
@@ -134,12 +147,12 @@ class CsvSource:
                     yield from table.take(number, row, firms)
 
     def _table(self, header: list[str]) -> "_Table":
-        positions = column_positions(self.path, header, self.columns)
+        positions = column_positions(self.copy_of or str(self.path), header, self.columns)
         dates = Dates(lambda: self._cells(positions["mostimportantdateutc"]))
-        return _Table(header, positions, dates, self.event_types, self.name if self.is_part else "")
+        return _Table(header, positions, dates, self.event_types, self.copy_of)
 
     def _cells(self, position: int) -> Iterator[str]:
-        with open_csv(self.path) as (_, records):
+        with open_csv(self.path, self.copy_of) as (_, records):
             yield from (row[position] for _, row in records if not isinstance(row, Reject) and len(row) > position)
 
 
@@ -163,8 +176,7 @@ class _Table:
     def survey(self, records: Iterable[Record]) -> Survey:
         """What the records tell without their texts; rows that follow each other with the same facts are one look."""
         found = Survey()
-        wanted = "companyid companyname ticker transcriptid mostimportantdateutc keydeveventtypename".split()
-        names = [name for name in wanted if name in self.positions]
+        names = [name for name in _SURVEYED_COLUMNS if name in self.positions]
         for cells, _ in groupby(self._whole(records, found), key=itemgetter(*(self.positions[name] for name in names))):
             values = _Values(dict(zip(names, cells, strict=True)))
             if not self._is_call(values):

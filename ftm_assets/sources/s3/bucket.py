@@ -1,28 +1,31 @@
-"""Objects of S3, or of a store that speaks its protocol, found and read like files.
+"""Objects of S3, or of a store that speaks its protocol: found by address, and downloaded to a temporary file.
 
-Credentials, region and endpoint are found by boto3 as everywhere: `AWS_...` variables, `~/.aws`, the instance's role.
+boto3 finds credentials, region and endpoint as everywhere: `AWS_...` variables, `~/.aws`, the instance's role. It also
+downloads: it asks again where a connection breaks, and compares checksums.
 """
 
-import io
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, Literal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from ftm_assets.sources.csv.file import SourceUnreadable
 
-_AT_A_TIME = 64 * 1024  # Bytes; a connection that breaks has brought no more than these in vain.
-_PAUSES_S = (0.0, 1.0, 2.0, 4.0, 8.0, 16.0)  # Before each try to go on; one that brings a byte starts over.
+# An object below that comes in one request, whose checksum S3 sends along; of a larger one each part is asked for
+# again by itself, and S3 sends no checksum of a part.
+_PART_BYTES = 64 * 2**20
+_N_ATTEMPTS = 10
 _ENDINGS = (".csv", ".csv.gz")
-_N_NAMED = 5
+_MAX_NAMED = 5
 _CREDENTIALS = (
     "give the machine a role that may read the bucket, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
 )
-_MAY_NOT = "let the role or user have s3:GetObject on it, and s3:ListBucket where a prefix is named"
+_PERMISSIONS = "let the role or user have s3:GetObject on it, and s3:ListBucket where a prefix is named"
 # What is refused for another reason than that a right is missing.
-_REFUSED = {
+_NEXT_STEPS = {
     "ExpiredToken": "log in again, or renew the credentials",
     "InvalidAccessKeyId": _CREDENTIALS,
     "InvalidObjectState": "it is archived: restore it first",
@@ -33,11 +36,11 @@ _REFUSED = {
 
 
 class NoCredentials(SourceUnreadable):
-    """Nobody said who asks the store."""
+    """boto3 finds no credentials."""
 
 
 class AccessRefused(SourceUnreadable):
-    """The store knows who asks, and does not hand it out."""
+    """The store knows who asks, and refuses."""
 
 
 class NoSuchObject(SourceUnreadable):
@@ -45,7 +48,19 @@ class NoSuchObject(SourceUnreadable):
 
 
 class ObjectReplaced(SourceUnreadable):
-    """An object is no longer the one that was listed, or begun."""
+    """An object is no longer the version that was found."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(
+            f"{address} was replaced while it was read; load it again once nobody writes it, nothing of it was used"
+        )
+
+
+class NoParts(SourceUnreadable):
+    """A store does not know HTTP's ranges."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"{address}: the store cannot send a part of it; copy it here and give its path")
 
 
 class StoreUnreachable(SourceUnreadable):
@@ -54,46 +69,30 @@ class StoreUnreachable(SourceUnreadable):
 
 @dataclass(frozen=True)
 class S3Object:
-    """One object; opened, it gives the bytes of one version of it, or fails.
+    """One version of an object.
 
-    etag: of the version that is meant; None: whichever is there when it is opened
+    etag:    what the store calls this version
+    n_bytes: how long it is
     """
 
-    client: Any = field(repr=False, compare=False)
     bucket: str
     key: str
-    etag: str | None = None
+    etag: str
+    n_bytes: int
 
     def __str__(self) -> str:
-        return address_of(self.bucket, self.key)
-
-    def open(self, mode: Literal["rb"] = "rb", /) -> io.BufferedReader:
-        """Its bytes, streamed. raises: SourceUnreadable, also while they are read; it then says how to go on"""
-        return io.BufferedReader(_Stream(self), _AT_A_TIME)
-
-    def absolute(self) -> "S3Object":
-        """Itself: an address is complete."""
-        return self
-
-    def resolve(self) -> "S3Object":
-        """Itself: there are no links."""
-        return self
+        return _address(self.bucket, self.key)
 
 
-def address_of(bucket: str, key: str) -> str:
-    """How a person writes it."""
-    return f"s3://{bucket}/{key}"
+def connect(address: str) -> Any:
+    """A client of S3, which sends nothing yet.
 
-
-def connect(where: str) -> Any:
-    """A client of S3; nothing is sent yet.
-
-    where:  what it is for, in messages
-    raises: NoCredentials, SourceUnreadable
+    address: what it is for, in messages
+    raises:  NoCredentials, SourceUnreadable
     """
     import boto3
 
-    with _told(where):
+    with _clear_errors(address):
         # A session of its own: the module's default one remembers the environment of the first call.
         return boto3.session.Session().client("s3")
 
@@ -101,116 +100,110 @@ def connect(where: str) -> Any:
 def find_objects(client: Any, bucket: str, key: str) -> list[S3Object]:
     """The object of this key, or the CSV objects below it as a prefix, in order of their keys.
 
-    A key that ends with .csv or .csv.gz is an object, which is not asked for before it is opened: nobody needs the
-    right to list for it. Another one is an object if there is one, else a prefix that ends at a slash; objects below
-    it with other endings are passed over.
+    A key that ends with .csv or .csv.gz is an object, and nobody needs the right to list for it. Another key is an
+    object if there is one, else a prefix that ends at a slash; objects below it with other endings are passed over.
 
     raises: SourceUnreadable
     """
     if key.lower().endswith(_ENDINGS):
-        return [S3Object(client, bucket, key)]
-    below = key if key.endswith("/") or not key else f"{key}/"
+        return [_look_up(client, bucket, key)]
+    prefix = key if key.endswith("/") or not key else f"{key}/"
     found: list[S3Object] = []
     others: list[str] = []
     for entry in _list(client, bucket, key):
         if entry["Key"] == key and not key.endswith("/"):
-            return [S3Object(client, bucket, key, entry["ETag"])]
-        if entry["Key"].startswith(below) and entry["Key"].lower().endswith(_ENDINGS):
-            found.append(S3Object(client, bucket, entry["Key"], entry["ETag"]))
-        elif len(others) < _N_NAMED:
+            return [S3Object(bucket, key, entry["ETag"], entry["Size"])]
+        if entry["Key"].startswith(prefix) and entry["Key"].lower().endswith(_ENDINGS):
+            found.append(S3Object(bucket, entry["Key"], entry["ETag"], entry["Size"]))
+        elif len(others) < _MAX_NAMED:
             others.append(entry["Key"])
     if not found:
-        there = f"; there are {', '.join(map(repr, others))}" if others else ""
+        instead = f"; there are {', '.join(map(repr, others))}" if others else ""
         raise NoSuchObject(
-            f"{address_of(bucket, below)} holds no CSV objects{there}; give a prefix above objects that end with "
+            f"{_address(bucket, prefix)} holds no CSV objects{instead}; give a prefix above objects that end with "
             f"{' or '.join(_ENDINGS)}, or the whole key of one"
         )
     return found
 
 
+@contextmanager
+def downloaded(client: Any, wanted: S3Object) -> Iterator[Path]:
+    """The object as a file below TMPDIR, which the end of the block removes.
+
+    raises: SourceUnreadable; ObjectReplaced if the file may hold another version than the one that is wanted
+    """
+    from boto3.s3.transfer import TransferConfig
+
+    # Without threads it holds one portion in memory, however slow the disk is.
+    config = TransferConfig(
+        multipart_threshold=_PART_BYTES,
+        multipart_chunksize=_PART_BYTES,
+        num_download_attempts=_N_ATTEMPTS,
+        use_threads=False,
+        # The other one has errors of its own.
+        preferred_transfer_client="classic",
+    )
+    with TemporaryDirectory(prefix="ftm-s3-") as folder:
+        path = Path(folder) / "object"
+        with _clear_errors(str(wanted)):
+            client.download_file(wanted.bucket, wanted.key, str(path), Config=config)
+        # boto3 names the version only for parts, and not every store heeds it.
+        if _look_up(client, wanted.bucket, wanted.key) != wanted:
+            raise ObjectReplaced(str(wanted))
+        # A store that ignores ranges sends the whole for each part.
+        if path.stat().st_size != wanted.n_bytes:
+            raise NoParts(str(wanted))
+        yield path
+
+
+def _address(bucket: str, key: str) -> str:
+    return f"s3://{bucket}/{key}"
+
+
+def _look_up(client: Any, bucket: str, key: str) -> S3Object:
+    """The version that is there now. raises: SourceUnreadable"""
+    from botocore.exceptions import ClientError
+
+    with _clear_errors(_address(bucket, key)):
+        try:
+            reply = client.head_object(Bucket=bucket, Key=key)
+        except ClientError:
+            # The refusal of a HEAD has no body and so no reason; that of a GET has.
+            reply = client.get_object(Bucket=bucket, Key=key)
+            reply["Body"].close()
+    return S3Object(bucket, key, reply["ETag"], reply["ContentLength"])
+
+
 def _list(client: Any, bucket: str, prefix: str) -> Iterator[Any]:
-    with _told(address_of(bucket, prefix)):
+    with _clear_errors(_address(bucket, prefix)):
         for page in client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=prefix):
             yield from page.get("Contents", [])
 
 
-class _Stream(io.RawIOBase):
-    """The bytes of one version of an object, in order; where a connection breaks, another one goes on.
-
-    raises: SourceUnreadable, from the start and from each read
-    """
-
-    def __init__(self, of: S3Object) -> None:
-        super().__init__()
-        self._of, self._etag, self._at = of, of.etag, 0
-        self._body = self._ask()
-
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
-    def readinto(self, buffer: Any, /) -> int:
-        """Fill the buffer with the next bytes or fewer; returns how many, 0 only at the end."""
-        from botocore.exceptions import BotoCoreError, FlexibleChecksumError
-        from urllib3.exceptions import HTTPError
-
-        broken: Exception | None = None
-        for pause in (None, *_PAUSES_S):
-            try:
-                if pause is not None:
-                    self._body.close()
-                    time.sleep(pause)
-                    self._body = self._ask()
-                data = self._body.read(min(len(buffer), _AT_A_TIME))
-            except FlexibleChecksumError as error:
-                raise SourceUnreadable(
-                    f"{self._of} came with another checksum than it has ({error}); load it again, nothing of it was "
-                    "used"
-                ) from error
-            except (BotoCoreError, HTTPError, OSError, StoreUnreachable) as error:
-                broken = error
-                continue
-            buffer[: len(data)] = data
-            self._at += len(data)
-            return len(data)
-        raise StoreUnreachable(
-            f"{self._of} breaks off at byte {self._at:,}, {len(_PAUSES_S) + 1} times one after the other ({broken}); "
-            "look at the network and load it again, nothing of it was used"
-        ) from broken
-
-    def close(self) -> None:
-        """Give up the connection, unless the end was reached."""
-        if not self.closed:
-            self._body.close()
-        super().close()
-
-    def _ask(self) -> Any:
-        """The body of the version from where we are. raises: SourceUnreadable"""
-        which = {"Bucket": self._of.bucket, "Key": self._of.key}
-        if self._etag:
-            which["IfMatch"] = self._etag
-        if self._at:
-            which["Range"] = f"bytes={self._at}-"
-        with _told(str(self._of)):
-            reply = self._of.client.get_object(**which)
-        # Not every store that speaks the protocol knows both conditions; joining the parts blindly would mix versions.
-        if self._etag not in (None, reply["ETag"]):
-            raise ObjectReplaced(_replaced(self._of))
-        if self._at and not reply.get("ContentRange", "").startswith(f"bytes {self._at}-"):
-            raise SourceUnreadable(f"{self._of}: the store cannot go on in mid-object; copy it here and give its path")
-        self._etag = reply["ETag"]
-        return reply["Body"]
-
-
 @contextmanager
-def _told(where: str) -> Iterator[None]:
-    """Whatever boto3 raises, as what a person can mend."""
+def _clear_errors(address: str) -> Iterator[None]:
+    """Whatever boto3 raises, as an error that says what to do."""
+    from boto3 import exceptions as of_transfer
     from botocore import exceptions as of_boto
+    from s3transfer.exceptions import S3DownloadFailedError, S3ValidationError
 
     try:
         yield
     except of_boto.ClientError as error:
-        raise _refusal(where, error) from error
+        raise _refusal(address, error) from error
+    except S3DownloadFailedError as error:
+        raise ObjectReplaced(address) from error
+    except of_transfer.RetriesExceededError as error:
+        raise StoreUnreachable(
+            f"{address} broke off {_N_ATTEMPTS} times ({error.last_exception}); look at the network and load it again, "
+            "nothing of it was used"
+        ) from error
+    except S3ValidationError as error:
+        raise NoParts(address) from error
+    except of_boto.FlexibleChecksumError as error:
+        raise SourceUnreadable(
+            f"{address} came with another checksum than it has ({error}); load it again, nothing of it was used"
+        ) from error
     except (
         of_boto.CredentialRetrievalError,
         of_boto.NoCredentialsError,
@@ -219,33 +212,33 @@ def _told(where: str) -> Iterator[None]:
         of_boto.SSOError,
         of_boto.TokenRetrievalError,
     ) as error:
-        raise NoCredentials(f"{where}: no credentials ({error}); {_CREDENTIALS}") from error
+        raise NoCredentials(f"{address}: no credentials ({error}); {_CREDENTIALS}") from error
     except (of_boto.ConnectionError, of_boto.HTTPClientError) as error:
         raise StoreUnreachable(
-            f"{where}: the store does not answer ({error}); look at the network, and at AWS_DEFAULT_REGION or "
+            f"{address}: the store does not answer ({error}); look at the network, and at AWS_DEFAULT_REGION or "
             "AWS_ENDPOINT_URL"
         ) from error
+    except OSError as error:
+        raise SourceUnreadable(
+            f"{address} cannot be downloaded ({error}); set TMPDIR to a folder with room for the whole object"
+        ) from error
     except (of_boto.BotoCoreError, ValueError) as error:
-        raise SourceUnreadable(f"{where} cannot be asked for ({error}); mend the address or AWS's settings") from error
+        raise SourceUnreadable(
+            f"{address} cannot be asked for ({error}); correct the address or AWS's settings"
+        ) from error
 
 
-def _refusal(where: str, error: Any) -> SourceUnreadable:
+def _refusal(address: str, error: Any) -> SourceUnreadable:
     """What the store's answer means."""
     status = error.response["ResponseMetadata"]["HTTPStatusCode"]
-    code, said = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
-    answer = f"({code}: {said})" if said else f"({code})"
-    if status == HTTPStatus.FORBIDDEN or code in _REFUSED:
-        return AccessRefused(f"{where}: the store refuses access {answer}; {_REFUSED.get(code, _MAY_NOT)}")
+    code, message = error.response["Error"]["Code"], error.response["Error"].get("Message", "")
+    answer = f"({code}: {message})" if message else f"({code})"
+    if status == HTTPStatus.FORBIDDEN or code in _NEXT_STEPS:
+        return AccessRefused(f"{address}: the store refuses access {answer}; {_NEXT_STEPS.get(code, _PERMISSIONS)}")
     if code == "NoSuchBucket":
-        return NoSuchObject(f"{where}: there is no such bucket; list yours with: aws s3 ls")
+        return NoSuchObject(f"{address}: there is no such bucket; list yours with: aws s3 ls")
     if status == HTTPStatus.NOT_FOUND:
-        return NoSuchObject(f"{where} is not there; list what is with: aws s3 ls {where.rpartition('/')[0]}/")
-    if status == HTTPStatus.PRECONDITION_FAILED:
-        return ObjectReplaced(_replaced(where))
+        return NoSuchObject(f"{address} is not there; list what is with: aws s3 ls {address.rpartition('/')[0]}/")
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        return StoreUnreachable(f"{where}: the store cannot answer now {answer}; load it again later")
-    return SourceUnreadable(f"{where} cannot be read {answer}; mend the address or AWS's settings")
-
-
-def _replaced(where: object) -> str:
-    return f"{where} was replaced while it was read; load it again once nobody writes it, nothing of it was used"
+        return StoreUnreachable(f"{address}: the store cannot answer now {answer}; load it again later")
+    return SourceUnreadable(f"{address} cannot be read {answer}; correct the address or AWS's settings")

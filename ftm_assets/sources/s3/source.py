@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
+from typing import Any
 
 from ftm_assets.analysis.transcripts import EARNINGS_CALLS, Component, Reject, SourceFirm
 from ftm_assets.errors import FtmError
 from ftm_assets.sources.csv.source import CsvSource, Survey
-from ftm_assets.sources.s3.bucket import S3Object, connect, find_objects
+from ftm_assets.sources.s3.bucket import S3Object, connect, downloaded, find_objects
 
-_N_TOLD = 3
+_MAX_EXPLAINED = 3
 _ADDRESS = re.compile(r"s3://(?P<bucket>[^/]+)(?:/(?P<key>.*))?", re.DOTALL)
 
 # Which quarters an object speaks of, by what is read of it. `ftm ingest` reads all objects to find the quarters, and
@@ -30,14 +32,14 @@ class BadAddress(FtmError):
 class S3Source:
     """CSV objects of S3: one, or all below a prefix, in order of their keys.
 
-    Each method lists the objects and streams them one after another; memory is that of a CsvSource. Rows are numbered
-    in their object, and name it. A version of an object is read from its start to its end, or the method fails.
+    Each method lists the objects, and downloads one after another to a temporary file: TMPDIR needs room for the
+    largest. Memory is that of a CsvSource. Rows are numbered in their object, and name it. One version of an object is
+    read, or the method fails.
 
     address:     s3://bucket/key or s3://bucket/prefix, see `find_objects`
     columns, event_types: as of a CsvSource, for all of them
-    reads:       `firms` reads every object once. `read` reads those once that may have rows of the quarter, which is
-                 known of those that `firms` of this process has read, and else assumed. Where dates are such as
-                 10/28/2021, each begins with a look for the first date that tells the month.
+    reads:       `firms` downloads every object. `read` downloads those that may have rows of the quarter, which is
+                 known of those that `firms` of this process has read, and else assumed.
     raises:      BadAddress at once; SourceUnreadable, BadColumns while it is read
     """
 
@@ -46,7 +48,7 @@ class S3Source:
     event_types: Collection[str] = (EARNINGS_CALLS,)
 
     def __post_init__(self) -> None:
-        self._place()
+        self._bucket_and_key()
 
     @property
     def name(self) -> str:
@@ -55,38 +57,49 @@ class S3Source:
 
     def firms(self, start: date, end: date) -> list[SourceFirm]:
         """See `TranscriptSource`. Name and ticker are those of the firm's latest call in the range."""
-        found = Survey()
-        for each in self._objects():
-            survey = self._csv(each).survey()
-            if each.etag:
-                _surveys[self._reading(each)] = replace(survey, calls={})
-            found.add(survey)
-        return found.firms(start, end)
+        total = Survey()
+        client, objects = self._find()
+        for each in objects:
+            with self._csv(client, each) as csv:
+                survey = csv.survey()
+            _surveys[self._cache_key(each)] = replace(survey, calls={})
+            total.add(survey)
+        return total.firms(start, end)
 
     # Decision 81: a process remembers which quarters an object holds.
     def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
         """See `TranscriptSource`. In the order of the objects' keys."""
-        for each in self._objects():
-            known = _surveys.get(self._reading(each))
-            if known is None or known.speaks_of(quarter):
-                yield from self._csv(each).read(quarter, firms)
+        client, objects = self._find()
+        for each in objects:
+            known = _surveys.get(self._cache_key(each))
+            if known is None or known.may_hold(quarter):
+                with self._csv(client, each) as csv:
+                    yield from csv.read(quarter, firms)
 
     def why_no_calls(self) -> str:
         """What there is instead of calls in the first objects."""
-        return "; ".join(f"{each}: {self._csv(each).why_no_calls()}" for each in self._objects()[:_N_TOLD])
+        client, objects = self._find()
+        reasons = []
+        for each in objects[:_MAX_EXPLAINED]:
+            with self._csv(client, each) as csv:
+                reasons.append(f"{each}: {csv.why_no_calls()}")
+        return "; ".join(reasons)
 
-    def _objects(self) -> list[S3Object]:
-        return find_objects(connect(self.address), *self._place())
+    def _find(self) -> tuple[Any, list[S3Object]]:
+        client = connect(self.address)
+        return client, find_objects(client, *self._bucket_and_key())
 
-    def _csv(self, of: S3Object) -> CsvSource:
-        return CsvSource(of, self.columns, self.event_types, is_part=True)
+    @contextmanager
+    def _csv(self, client: Any, wanted: S3Object) -> Iterator[CsvSource]:
+        with downloaded(client, wanted) as path:
+            yield CsvSource(path, self.columns, self.event_types, copy_of=str(wanted))
 
-    def _reading(self, of: S3Object) -> tuple[object, ...]:
+    def _cache_key(self, each: S3Object) -> tuple[object, ...]:
         """What tells one reading from another: the object's version, and what of it counts."""
-        return of, tuple(sorted(self.columns.items())), tuple(self.event_types)
+        return each, tuple(sorted(self.columns.items())), tuple(self.event_types)
 
-    def _place(self) -> tuple[str, str]:
-        found = _ADDRESS.fullmatch(self.address)
-        if found is None:
+    def _bucket_and_key(self) -> tuple[str, str]:
+        parts = _ADDRESS.fullmatch(self.address)
+        if parts is None:
             raise BadAddress(self.address)
-        return found["bucket"], found["key"] or ""
+        return parts["bucket"], parts["key"] or ""

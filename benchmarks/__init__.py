@@ -1,0 +1,1 @@
+"""Measurements that guard a promise of speed or quality: python -m benchmarks lists them."""

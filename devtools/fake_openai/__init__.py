@@ -1,0 +1,1 @@
+"""A server of OpenAI's protocol without a model behind it, for tests, benchmarks and the demo without a network."""
