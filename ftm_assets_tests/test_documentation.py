@@ -43,6 +43,7 @@ QUARTER = "2024Q1"
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
 
 READING = {
+    "psql",
     "status",
     "cost",
     "search",
@@ -54,7 +55,6 @@ READING = {
     "calls",
     "rejects",
     "db",
-    "psql",
 }
 NOT_OURS = {"aws", "cp", "curl", "dagster", "dagster-celery", "docker", "eval", "read", "source", "terraform"}
 
