@@ -1,4 +1,4 @@
-"""What the documents tell to run is run, or at least read by what would run it; what they list is complete."""
+"""Commands, queries and code in the documents are run, or at least parsed; their lists are complete."""
 
 import re
 import shlex
@@ -46,8 +46,21 @@ QUARTER = "2024Q1"
 # Enough for a theme, and the firms that the examples name.
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
 
-READING = set("status cost search themes topics firms firm sentences calls rejects db psql".split())
-NOT_OURS = set("aws cp curl dagster dagster-celery docker eval read source terraform".split())
+READING = {
+    "psql",
+    "status",
+    "cost",
+    "search",
+    "themes",
+    "topics",
+    "firms",
+    "firm",
+    "sentences",
+    "calls",
+    "rejects",
+    "db",
+}
+NOT_OURS = {"aws", "cp", "curl", "dagster", "dagster-celery", "docker", "eval", "read", "source", "terraform"}
 
 
 @dataclass(frozen=True)
@@ -222,8 +235,8 @@ def test_the_example_source_can_be_loaded(database: Database, tmp_path: Path, mo
     assert [firm.company_id for firm in source.firms(date(2024, 2, 1), date(2024, 2, 1))] == [7]
     with database.transaction() as connection:
         create_quarter(connection, QUARTER)
-        told = ingest(connection, QUARTER, source.read(QUARTER), source.name)
-    assert (told.firm_keys, told.counts.n_components) == (("ACME-INC-7",), 2)
+        ingested = ingest(connection, QUARTER, source.read(QUARTER), source.name)
+    assert (ingested.firm_keys, ingested.counts.n_components) == (("ACME-INC-7",), 2)
 
 
 def test_the_readme_lists_every_column_setting_and_command() -> None:
@@ -231,9 +244,9 @@ def test_the_readme_lists_every_column_setting_and_command() -> None:
     assert names(README, "optional column") == list(OPTIONAL_COLUMNS)
     assert sorted(names(README, "variable")) == sorted(f"FTM_{name.upper()}" for name in Settings.model_fields)
     ours = {name: each for name, each in typer.main.get_group(app).commands.items() if not each.hidden}
-    told = {row[0].strip("`"): row[-1] for row in table(README, "command")}
-    assert {command.split()[1] for command in told} == ours.keys()
-    for command, text in told.items():
+    documented = {row[0].strip("`"): row[-1] for row in table(README, "command")}
+    assert {command.split()[1] for command in documented} == ours.keys()
+    for command, text in documented.items():
         _, name, *rest = command.split()
         asked = ours[name]
         if isinstance(asked, TyperGroup) and rest:
@@ -242,7 +255,7 @@ def test_the_readme_lists_every_column_setting_and_command() -> None:
         assert set(re.findall(r"--[\w-]+", text)) <= known, command
 
 
-def test_the_settings_are_told_with_their_defaults() -> None:
+def test_the_settings_are_documented_with_their_defaults() -> None:
     fields = Settings.model_fields
     for variable, default, _ in table(README, "variable"):
         value = fields[variable.strip("`").removeprefix("FTM_").lower()].default
