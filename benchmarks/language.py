@@ -196,7 +196,7 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=130.0, help="to ask against each limit; 0: not at all")
-    parser.add_argument("--requests", type=int, default=400, help="with and without faults; 0: none")
+    parser.add_argument("--questions", type=int, default=400, help="with and without faults; 0: none")
     parser.add_argument("--many", type=int, default=5_000, help="to see the memory; 0: none")
     return parser
 
@@ -212,8 +212,8 @@ def main() -> None:
         try:
             if chosen.seconds:
                 console.print(_shares(database, chosen.seconds))
-            if chosen.requests:
-                console.print(_faults(database, chosen.requests))
+            if chosen.questions:
+                console.print(_faults(database, chosen.questions))
             if chosen.many:
                 table = Table("requests", "MB", title="memory of the client")
                 for done, megabytes in memory(database, chosen.many):

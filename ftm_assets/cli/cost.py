@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ftm_assets.cli.display import Format, FormatOption, console, headings, money, show
-from ftm_assets.llm.cost_estimate import PlannedRequest, TokenEstimate, estimate
+from ftm_assets.llm.cost_estimate import PlannedRequest, estimate
 from ftm_assets.llm.guardrails import NameBlocklist
 from ftm_assets.llm.prices import Price, PriceUnknown, read_prices
 from ftm_assets.llm.protocol import CHARS_PER_TOKEN
@@ -151,16 +151,12 @@ def estimate_cost(
         n_stored=found.n_stored,
         tokens_in=found.tokens_in,
         tokens_out=found.tokens_out,
-        dollars=dollars_of(found, price),
+        # As if the provider had nothing in its cache.
+        dollars=price.dollars(found.tokens_in, 0, found.tokens_out) if price else None,
         counted_by=describe_token_ratio(usage),
         training_cutoff=price.training_cutoff if price else None,
         price_checked=price.checked if price else None,
     )
-
-
-def dollars_of(found: TokenEstimate, price: Price | None) -> float | None:
-    """Dollars if nothing comes from the provider's cache; None if the price is unknown."""
-    return None if price is None else price.dollars(found.tokens_in, 0, found.tokens_out)
 
 
 def describe_token_ratio(usage: Mapping[str, PromptUsage]) -> str:

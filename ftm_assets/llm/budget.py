@@ -112,9 +112,9 @@ class Budget:
         self._threads.shutdown(wait=False)
 
     async def _settle_late(self) -> None:
-        """Mark rows as lost whose reply could not be written down, so that no process waits for them."""
+        """Mark rows as lost whose reply could not be recorded, so that no process waits for them."""
         late, self._unsettled = self._unsettled, []
-        reason = "what became of it could not be written down"
+        reason = "its reply could not be recorded"
         try:
             for entry in late:
                 await self.with_ledger(partial(Ledger.record_failure, entry=entry, state=CallState.lost, reason=reason))

@@ -38,7 +38,7 @@ class PendingRequest:
 
     slots:     one for each request at a time
     n_waiting: callers that wait for the result; without any, nothing more is sent
-    is_busy:   it must not be canceled: what is sent and what came has to be written down
+    is_busy:   it must not be canceled: what was sent and what came back has to be recorded
     """
 
     key: str
@@ -83,7 +83,7 @@ class PendingRequest:
             return CompletionFailure("unavailable", f"{self._n_failures} requests failed, the last: {error.reason}")
         except asyncio.CancelledError:
             state = CallState.lost if self._is_sent else CallState.failed
-            await self._close_entry(state, "nobody waited for it any more")
+            await self._close_entry(state, "no caller waited for it any more")
             raise
 
     async def _attempt(self) -> CompletionResult:
@@ -94,7 +94,7 @@ class PendingRequest:
             if isinstance(result, InFlightElsewhere):
                 if time.monotonic() - started > _LONGEST_ELSEWHERE_S:
                     return CompletionFailure(
-                        "unavailable", f"another process has asked it for {_LONGEST_ELSEWHERE_S:g} s"
+                        "unavailable", f"another process has been waiting for this reply for {_LONGEST_ELSEWHERE_S:g} s"
                     )
                 await asyncio.sleep(_POLL_ELSEWHERE_S)
             elif isinstance(result, Completion):
@@ -163,7 +163,7 @@ class PendingRequest:
         return reserved
 
     async def _exchange(self, entry: LedgerEntry, permit: Permit, reservation: Reservation) -> CompletionResult:
-        """Send the request and write down what comes. raises: RetryableError"""
+        """Send the request and record what comes back. raises: RetryableError"""
         self._n_attempts += 1
         self.stats.n_requests += 1
         self._is_sent = True
@@ -213,7 +213,7 @@ class PendingRequest:
     async def _record_unusable(
         self, entry: LedgerEntry, completion: Completion, unusable: UnusableReply
     ) -> CompletionFailure:
-        """Write down a paid reply that helps nobody. raises: RetryableError if a retry may help"""
+        """Record a paid reply that is unusable. raises: RetryableError if a retry may help"""
         failure = unusable.failure
         self._retry_cost += completion.total_cost
         self._n_unusable += 1

@@ -112,7 +112,7 @@ def _first_try(task: PromptTask[T], result: CompletionResult, results: TaskResul
 def _last_try(
     model: LanguageModel, second_try: _SecondTry[T], result: CompletionResult, results: TaskResults[T]
 ) -> None:
-    """Take what is good, and reject replies that helped nobody."""
+    """Take what is good, and reject replies without any use."""
     if isinstance(result, CompletionFailure):
         # The first reply, if there was one, is kept: the next run repairs the same.
         results.reasons |= dict.fromkeys(second_try.task.numbers, format_failure(result))

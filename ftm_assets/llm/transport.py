@@ -60,7 +60,7 @@ class ConfigurationError(TransportError):
 
 @dataclass
 class UnusableReply(TransportError):
-    """A reply that was paid and helps nobody. is_final: the model refuses, so that a retry would not help"""
+    """A reply that was paid and is of no use. is_final: the model refuses, so that a retry would not help"""
 
     completion: Completion
     failure: CompletionFailure

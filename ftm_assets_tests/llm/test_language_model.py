@@ -418,7 +418,7 @@ def test_mixed_faults_end_well_and_nothing_is_paid_twice(
         found = complete_all(client, [llm_request(n) for n in range(300)])
     assert all(isinstance(a, Completion) or a.kind in ("refused", "cut off") for a in found)
     billed = sum(result.total_cost.dollars for result in found)
-    assert billed == pytest.approx(summed(database)), "those who client know what it took"
+    assert billed == pytest.approx(summed(database)), "the callers know what it took"
     by_state = Counter(states(database))
     assert model.counts.n_whole == by_state["answered"] + by_state["rejected"] + by_state["refused"]
     assert by_state["lost"] == sum(model.counts.faults[fault] for fault in (Fault.cut, Fault.cut_body))

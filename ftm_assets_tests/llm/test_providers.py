@@ -246,7 +246,7 @@ def test_a_question_that_another_process_keeps_is_given_up(
         kept = threads.submit(complete_all, ours, [llm_request()])
         wait_for(lambda: model.counts.n_requests == 1)
         [given_up] = complete_all(theirs, [llm_request()])
-        assert given_up == CompletionFailure("unavailable", "another process has client it for 1 s")
+        assert given_up == CompletionFailure("unavailable", "another process has been waiting for this reply for 1 s")
         assert kinds(kept.result()) == [""]
 
 
