@@ -81,7 +81,8 @@ def drop_quarter(connection: Connection, quarter: str) -> int:
         set_lock_timeout(connection)
         # All at once and before all else: dropping the partition drops triggers of these tables too, and taking such
         # locks one by one ends in a deadlock.
-        names = ", ".join(table.__tablename__ for table in (t.FirmQuarter, *of_stages, t.Component, t.Theme))
+        tables: list[type[t.Base]] = [t.FirmQuarter, *of_stages, t.Component, t.Theme]
+        names = ", ".join(table.__tablename__ for table in tables)
         connection.execute(sa.text(f"LOCK TABLE {names}, ONLY sentences"))
     # Versions in other quarters that one of this quarter superseded: nothing else would be left of their event.
     kept, gone = t.Call.__table__.alias(), t.Call.__table__

@@ -255,7 +255,7 @@ def test_who_reads_and_does_not_end_holds_up_no_bulk_of_writes(
 
 def test_who_builds_is_not_robbed_of_the_index(published: Database) -> None:
     built(published)
-    with search_index._alone(published, QUARTER, lambda _: None):
+    with search_index._exclusive_session(published, QUARTER, lambda _: None):
         assert not drop_index_for_bulk_write(published, QUARTER, 2)
     assert is_ready(published)
 
