@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.content import content_hash
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.assets.metadata import Materialized
-from ftm_assets.partitions import firm_quarter_key, firm_quarters
+from ftm_assets.partitions import FIRM, firm_quarter_key, firm_quarters
 from ftm_assets.storage import stages
 from ftm_assets.storage.schema.views import firm_status
 from ftm_assets.storage.server.database import Database
@@ -126,7 +126,7 @@ def test_it_is_written_and_read_like_any_other(with_counts: Database) -> None:
     assert one(with_counts, "SELECT n_sentences FROM sentence_counts") == [len(TEXTS)]
 
 
-def test_an_asset_may_return_it_and_ask_for_it(with_counts: Database, instance: dg.DagsterInstance) -> None:
+def test_an_asset_may_return_it_and_ask_for_it(with_counts: Database) -> None:
     @dg.asset(partitions_def=firm_quarters)
     def report(sentence_counts: SentenceCounts) -> Materialized:
         return dg.MaterializeResult(metadata={"n": sentence_counts.rows[0].n_sentences})
@@ -135,8 +135,10 @@ def test_an_asset_may_return_it_and_ask_for_it(with_counts: Database, instance: 
     graph = [transcripts, firm_sentences, sentence_counts, report]
     key = firm_quarter_key("BOLT-CO-8", QUARTER)
 
-    made = materialize(with_counts, instance, key, sentence_counts, graph=graph)
-    read = materialize(with_counts, instance, key, report, graph=graph)
+    with dg.DagsterInstance.ephemeral() as instance:
+        instance.add_dynamic_partitions(FIRM, ["BOLT-CO-8"])
+        made = materialize(with_counts, instance, key, sentence_counts, graph=graph)
+        read = materialize(with_counts, instance, key, report, graph=graph)
 
     assert told(made) == {"sentence_counts": "replaced"}
     [event] = read.get_asset_materialization_events()

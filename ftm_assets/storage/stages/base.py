@@ -171,7 +171,7 @@ def columns_of(table: type[t.Base], row_type: type) -> list[sa.ColumnElement[Any
 
 
 def read_as(row_type: type[Row], rows: Iterable[Any]) -> tuple[Row, ...]:
-    """A dataclass of each row, filled by the names of its fields. Arrays become tuples."""
+    """A dataclass of each row of a query, filled by the names of its fields. Arrays become tuples."""
     names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
     mappings = (row._mapping for row in rows)
     return tuple(row_type(**{name: _frozen(mapping[name]) for name in names}) for mapping in mappings)

@@ -111,7 +111,7 @@ def test_an_index_goes_without_the_zeros_that_pad_the_vectors_of_a_narrow_encode
 def test_a_vector_that_is_wider_than_those_that_were_looked_at_is_not_cut(
     published: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(search_index, "_N_LOOKED_AT", 1)
+    monkeypatch.setattr(search_index, "_N_SAMPLED", 1)
     vectors = [[*range(1, 11), *[0] * 758], [*range(1, 12), *[0] * 757]]
     with published.transaction() as connection:
         for number, vector in enumerate(vectors, 1):
