@@ -106,7 +106,7 @@ class Dates:
         if stamp["sas"]:
             return datetime.strptime(stamp["sas"].replace("-", ""), "%d%b%Y").date()
         if self._month_first is None:
-            raise ValueError("no date of this file shows whether the month or the day comes first")
+            raise ValueError("its month cannot be told from its day in this file")
         return datetime.strptime(stamp["slashed"], "%m/%d/%Y" if self._month_first else "%d/%m/%Y").date()
 
     @cached_property

@@ -9,18 +9,18 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.engine import Connection
 
-from devtools.synthetic_quarters.regular import SENTENCES_A_TOPIC, RegularShape, fill_regular
 from ftm_assets.settings import Settings
 from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import ExactScan, NoVectors, SearchFilter, SearchResult
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer
+from ftm_assets_tests.storage.large_quarter import SENTENCES_A_TOPIC, Shape, fill, sentence_id
 from ftm_assets_tests.storage.plans import plans
 from ftm_assets_tests.storage.sql import one
 
-INDEXED = RegularShape("2021Q4", n_firms=200, topics_a_firm=20, n_themes=150)
-BARE = RegularShape("2022Q1", n_firms=20, topics_a_firm=4, n_themes=6, seed=8)
+INDEXED = Shape("2021Q4", n_firms=200, topics_a_firm=20, n_themes=150)
+BARE = Shape("2022Q1", n_firms=20, topics_a_firm=4, n_themes=6, seed=8)
 BIG_TABLES = "sentences_2021q4|topic_sentences|topics|topic_summaries|theme_topics"
 
 
@@ -38,7 +38,7 @@ def many(
     settings = Settings(home=tmp_path_factory.mktemp("many"), database_url=SecretStr(server.url("many")))
     database = Database(settings)
     for shape in (INDEXED, BARE):
-        vectors[shape.quarter] = fill_regular(database, shape)
+        vectors[shape.quarter] = fill(database, shape)
     build_search_index(database, INDEXED.quarter, SearchIndexSettings(ef_construction=32))
     yield database
     database.engine.dispose()
@@ -55,10 +55,10 @@ def search(
 def nearest(vectors: np.ndarray, to: np.ndarray, rows: np.ndarray, limit: int = 10) -> list[str]:
     """Ids of those of the rows that are nearest, by comparing all of them."""
     order = np.argsort(-(vectors[rows] @ to), kind="stable")
-    return [INDEXED.sentence_id(int(row)) for row in rows[order][:limit]]
+    return [sentence_id(INDEXED, int(row)) for row in rows[order][:limit]]
 
 
-def every_row(shape: RegularShape = INDEXED) -> np.ndarray:
+def every_row(shape: Shape = INDEXED) -> np.ndarray:
     return np.arange(shape.n_sentences)
 
 
@@ -88,7 +88,7 @@ def test_a_hit_tells_what_stands_above_it(many: Database, vectors: dict[str, np.
     found = search(many, vectors[INDEXED.quarter][61], limit=1).hits
     theme, topic, sentence = found
     assert [hit.level for hit in found] == list(Level)
-    assert (sentence.id, sentence.firm_key, sentence.person) == (INDEXED.sentence_id(61), "FIRM-101", "Executives 1")
+    assert (sentence.id, sentence.firm_key, sentence.person) == (sentence_id(INDEXED, 61), "FIRM-101", "Person 0")
     assert (sentence.topic_id, topic.id) == ("101_2021Q4_0", "101_2021Q4_0")
     assert sentence.theme_id == topic.theme_id == theme.id
     assert (topic.firm_name, theme.firm_key) == ("Firm 101", None)
@@ -127,7 +127,7 @@ def test_conditions_narrow_what_is_found_and_the_index_goes_on_until_enough_meet
 def test_topics_and_themes_meet_a_condition_by_one_of_their_sentences(
     many: Database, vectors: dict[str, np.ndarray]
 ) -> None:
-    vector, first = vectors[INDEXED.quarter][0], INDEXED.sentence_id(0)
+    vector, first = vectors[INDEXED.quarter][0], sentence_id(INDEXED, 0)
     asked = search(many, vector, Level.themes, Level.topics, where=SearchFilter(role="analyst"))
     assert [hit.id for hit in asked.hits] == [hit.id for hit in search(many, vector, Level.themes, Level.topics).hits]
     with many.transaction() as connection:
@@ -146,7 +146,7 @@ def test_where_too_few_candidates_meet_a_condition_all_rows_are_compared_and_tha
 ) -> None:
     known = vectors[INDEXED.quarter]
     # Analysts speak in Q&A only, but for five sentences far away, and the index may not look for them for long.
-    far = [INDEXED.sentence_id(int(i)) for i in every_row()[::3][np.argsort(known[::3] @ known[0])[:5]]]
+    far = [sentence_id(INDEXED, int(i)) for i in every_row()[::3][np.argsort(known[::3] @ known[0])[:5]]]
     with many.transaction() as connection:
         connection.execute(sa.text("SET LOCAL hnsw.max_scan_tuples = 1"))
         connection.execute(
@@ -166,7 +166,7 @@ def test_without_an_index_all_rows_are_compared_and_that_is_said(
     with many.transaction() as connection:
         found = queries.search(connection, {BARE.quarter: known[7]}, limit=1)
     assert found.exact == tuple(ExactScan(BARE.quarter, level, queries.NO_INDEX) for level in Level)
-    assert found.hits[-1].id == BARE.sentence_id(7)
+    assert found.hits[-1].id == sentence_id(BARE, 7)
 
 
 def test_quarters_are_searched_each_by_its_own_vector_and_merged_by_nearness(
@@ -176,7 +176,7 @@ def test_quarters_are_searched_each_by_its_own_vector_and_merged_by_nearness(
     with many.transaction() as connection:
         alone = [hit for q, v in asked.items() for hit in queries.search(connection, {q: v}, [Level.sentences]).hits]
         both = queries.search(connection, asked, [Level.sentences]).hits
-    assert {hit.id for hit in both[:2]} == {shape.sentence_id(7) for shape in (BARE, INDEXED)}
+    assert {hit.id for hit in both[:2]} == {sentence_id(shape, 7) for shape in (BARE, INDEXED)}
     assert list(both) == sorted(alone, key=lambda hit: (-hit.cosine, hit.quarter, hit.id))[:10]
 
 
@@ -258,7 +258,7 @@ def test_no_big_table_is_read_from_end_to_end(many: Database, vectors: dict[str,
         "topics of a firm": lambda c: queries.topics_of_firm(c, "2021Q4", 103),
         "sentences of a topic": lambda c: queries.sentences_of_topic(c, "2021Q4", 103, 4),
         "best sentences of a theme": lambda c: queries.sentences_of_theme(c, theme, 10),
-        "up from a sentence": lambda c: queries.sentences(c, [INDEXED.sentence_id(77)]),
+        "up from a sentence": lambda c: queries.sentences(c, [sentence_id(INDEXED, 77)]),
         "a firm over quarters": lambda c: queries.firm_profile(c, 103),
         "themes of a firm": lambda c: queries.firm_themes(c, 103),
         "search for topics": searched(Level.topics),
