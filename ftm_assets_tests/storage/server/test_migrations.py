@@ -151,7 +151,7 @@ def test_processes_may_migrate_at_once(database: Database) -> None:
     ]
     assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
     assert [process.returncode for process in processes] == [0, 0]
-    assert one(database, "SELECT version_num FROM alembic_version") == ["0009"]
+    assert one(database, "SELECT version_num FROM alembic_version") == ["0010"]
 
 
 def test_a_migration_that_fails_leaves_nothing_and_lets_the_next_one_try(database: Database) -> None:
