@@ -15,7 +15,7 @@ from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import ExactScan, NoVectors, SearchFilter, SearchResult
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer
-from ftm_assets_tests.storage.large_quarter import SENTENCES_A_TOPIC, Shape, fill, sentence_id
+from devtools.synthetic_quarters.uniform import SENTENCES_A_TOPIC, Shape, fill, sentence_id
 from ftm_assets_tests.storage.plans import plans
 from ftm_assets_tests.storage.sql import one
 
