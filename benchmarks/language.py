@@ -1,6 +1,6 @@
 """What the language model's client makes of a provider's limits, of its faults, and of memory.
 
-    python -m benchmarks language [--seconds 130] [--requests 400] [--many 5000]
+    python -m benchmarks language [--seconds 130] [--questions 400] [--many 5000]
 
 A simulated model in a process of its own, the real client, a real Postgres. First, a server with a second of latency
 and a limit of requests, and one with a limit of tokens, both at the same time: the share of the limit that was reached

@@ -10,7 +10,7 @@ import pytest
 from ftm_assets_tests.conftest import ROOT
 
 DECISIONS = ROOT / "docs" / "decisions.md"
-FOLDERS = ("ftm_assets", "ftm_assets_tests", "terraform", "scripts")
+FOLDERS = ("devtools", "benchmarks", "ftm_assets", "ftm_assets_tests", "terraform", "scripts")
 FILES = ("Makefile", "dagster.yaml", "docker-compose.yml", "pyproject.toml")
 THIS_FILE = Path(__file__).resolve()
 

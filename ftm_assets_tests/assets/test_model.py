@@ -156,7 +156,7 @@ def test_the_report_shows_titles_and_who_wrote_what(run: Run, database: Database
     page = render(report)
     [described] = {theme.row.title for theme in report.themes if theme.row.title}
     assert described in page and "fake-1-dated" in page and "Who wrote the texts" in page
-    assert any("summaries of topics are made of keywords" in warning for warning in warnings_of(report))
+    assert any("topic summaries are made of keywords" in warning for warning in warnings_of(report))
 
 
 def paid(database: Database, cutoff: str) -> None:

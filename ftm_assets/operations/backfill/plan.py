@@ -1,4 +1,4 @@
-"""What a backfill does: a pure function of what was asked for and what is there."""
+"""What a backfill does: a pure function of what was asked for and what is there. Decision 116."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -75,7 +75,7 @@ _CHECKS = (
         """
         SELECT count(*) FROM materializations AS made JOIN materializations AS input USING (quarter, company_id)
         WHERE quarter = :quarter AND input.content_hash = made.input_hash
-          AND (made.stage, input.stage) IN (SELECT * FROM unnest(:stages, :inputs))
+          AND (made.stage, input.stage) IN (SELECT * FROM unnest(CAST(:stages AS text[]), CAST(:inputs AS text[])))
         """,
     ),
     (

@@ -19,7 +19,7 @@ from ftm_assets.storage.stages.topics import TOPICS
 
 __all__ = ["SENTENCES", "STAGES", "SUMMARIES", "THEME_INPUT", "TOPICS", "derived_from", "find_stage"]
 
-# A stage comes after the one that it is built from.
+# A stage comes after the one that it is built from. Decision 114.
 STAGES: tuple[FirmStage[Any], ...] = (SENTENCES, TOPICS, SUMMARIES)
 # What themes are made from.
 THEME_INPUT = SUMMARIES

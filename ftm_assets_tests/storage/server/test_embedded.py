@@ -488,7 +488,7 @@ def test_a_common_user_starts_it_too_and_recovers_when_the_stale_pid_is_another_
 def test_roots_server_says_so_to_another_user(open_directory: Path, serve: Callable[[Path], EmbeddedServer]) -> None:
     server = serve(open_directory / ".ftm")
     server.start()
-    assert "lock: we may not write there; run as the user who may" in as_nobody("server.start()", server.home)
+    assert "lock: permission denied; run as the user that owns it" in as_nobody("server.start()", server.home)
     assert "password: it belongs to another user" in as_nobody("server.is_running()", server.home)
 
 
