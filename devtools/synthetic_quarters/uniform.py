@@ -32,10 +32,12 @@ class Shape:
 
     @property
     def n_topics(self) -> int:
+        """Topics of all firms."""
         return self.n_firms * self.topics_a_firm
 
     @property
     def n_sentences(self) -> int:
+        """Sentences of all topics."""
         return self.n_topics * SENTENCES_A_TOPIC
 
 

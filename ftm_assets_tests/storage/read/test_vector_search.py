@@ -9,13 +9,13 @@ import sqlalchemy as sa
 from pydantic import SecretStr
 from sqlalchemy.engine import Connection
 
+from devtools.synthetic_quarters.uniform import SENTENCES_A_TOPIC, Shape, fill, sentence_id
 from ftm_assets.settings import Settings
 from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import ExactScan, NoVectors, SearchFilter, SearchResult
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer
-from devtools.synthetic_quarters.uniform import SENTENCES_A_TOPIC, Shape, fill, sentence_id
 from ftm_assets_tests.storage.plans import plans
 from ftm_assets_tests.storage.sql import one
 
