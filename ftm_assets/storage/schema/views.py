@@ -62,9 +62,9 @@ _THEME = {
     "theme_label": ("themes.label", "label of the theme; null if it is in none"),
 }
 
-# Left joins, although a sentence always has its call, its turn and its firm: Postgres leaves out those that a query does
-# not ask for. Decision 115. The order matters, too: Postgres plans the first eight tables together, so those come first by
-# whose columns people choose rows.
+# Left joins, although a sentence always has its call, its turn and its firm: Postgres leaves out those that a query
+# does not ask for (decision 115). The order matters, too: Postgres plans the first eight tables together, so those come
+# first by whose columns people choose rows.
 SENTENCE_CONTEXT = View(
     name="sentence_context",
     comment="One row for each sentence, with its call, speaker, topic and theme.",
