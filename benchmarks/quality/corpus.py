@@ -10,7 +10,7 @@ import numpy as np
 
 from devtools.calls import firm_turns
 from ftm_assets.analysis.boilerplate.seeds import boilerplate_seeds
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.sentences import FirmTurns, Sentences, measure_boilerplate, split_turns
 from ftm_assets.analysis.words import all_terms
 from ftm_assets.encoder import Encoder, encode_once

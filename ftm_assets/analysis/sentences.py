@@ -16,7 +16,7 @@ from sentencex import get_sentence_boundaries  # type: ignore[import-untyped]
 from ftm_assets.analysis.boilerplate.baseline import is_baseline_phrase
 from ftm_assets.analysis.boilerplate.rules import boilerplate_reason, names_amount
 from ftm_assets.analysis.boilerplate.seeds import nearness
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.vectors import in_half_precision
 from ftm_assets.analysis.words import name_tokens
 

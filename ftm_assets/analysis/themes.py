@@ -14,7 +14,7 @@ from pydantic import Field
 from ftm_assets.analysis.bertopic_model import QUARTER, BERTopicModel
 from ftm_assets.analysis.clustering import MIN_DOCUMENTS, ClusterSettings, TopicModel, TopicModelResult, label
 from ftm_assets.analysis.communities import CommunityModel
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.topic_summaries import Source
 from ftm_assets.analysis.vectors import centroids, unit_rows
 from ftm_assets.analysis.words import baseline_shares, name_tokens, terms

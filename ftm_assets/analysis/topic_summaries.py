@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.topics import Topics
 

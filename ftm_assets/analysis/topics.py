@@ -11,7 +11,7 @@ from pydantic import Field
 from ftm_assets.analysis.bertopic_model import FIRM, BERTopicModel
 from ftm_assets.analysis.clustering import ClusterSettings, TopicModel, TopicModelResult
 from ftm_assets.analysis.communities import CommunityModel
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.analysis.vectors import centroids
 from ftm_assets.analysis.words import terms

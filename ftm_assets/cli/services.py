@@ -103,7 +103,7 @@ def down() -> None:
 
 
 def _keep_up(database: Database, services: "Services", started: str) -> None:
-    from ftm_assets.launcher.advisory_lock import AdvisoryLock
+    from ftm_assets.launcher.leader_lock import AdvisoryLock
     from ftm_assets.launcher.recovery import end_stuck_runs
     from ftm_assets.operations.instance import dagster_instance
     from ftm_assets.storage.server.advisory_locks import Lock

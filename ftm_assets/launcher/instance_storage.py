@@ -27,7 +27,7 @@ from dagster_postgres import (
 )
 from dagster_postgres.utils import pg_url_from_config, set_pg_statement_timeout
 
-from ftm_assets.launcher.advisory_lock import PATIENCE
+from ftm_assets.launcher.leader_lock import PATIENCE
 
 # Decision 47: a connection in use is not tried before each query.
 _SURE_S = 1.0

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from ftm_assets.errors import FtmError
-from ftm_assets.launcher.advisory_lock import PATIENCE, AdvisoryLock
+from ftm_assets.launcher.leader_lock import PATIENCE, AdvisoryLock
 from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction, is_free, owner_of
 
 # Decision 48.

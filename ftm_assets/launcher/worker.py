@@ -32,10 +32,10 @@ from dagster_postgres.utils import DagsterPostgresException
 import ftm_assets
 from ftm_assets.host import cores_and_memory
 from ftm_assets.launcher import queue as q
-from ftm_assets.launcher.advisory_lock import AlreadyHeld
 from ftm_assets.launcher.encoder_supervisor import EncoderProcess
 from ftm_assets.launcher.event_log_pruning import prune
-from ftm_assets.launcher.lanes import Lanes, RunReturned, fitting_lanes
+from ftm_assets.launcher.lane_pool import Lanes, RunReturned, fitting_lanes
+from ftm_assets.launcher.leader_lock import AlreadyHeld
 from ftm_assets.launcher.metrics import Report, serving
 from ftm_assets.launcher.single_gpu import SingleGpuRunLauncher
 from ftm_assets.llm.client_supervisor import ModelProcess

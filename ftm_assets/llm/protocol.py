@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, Protocol, TypeAlias
 
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 
 CHARS_PER_TOKEN = 4.0
 Role = Literal["system", "user", "assistant"]

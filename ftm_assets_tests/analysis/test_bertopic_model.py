@@ -11,7 +11,7 @@ import pytest
 from ftm_assets.analysis import bertopic_model
 from ftm_assets.analysis.bertopic_model import FIRM, QUARTER, BERTopicModel, BERTopicParameters, reduce
 from ftm_assets.analysis.clustering import TopicModelResult, label, nearest_neighbours
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.themes import ThemeSettings, find_themes
 from ftm_assets.analysis.topics import TopicSettings, fit_topics
 from ftm_assets.analysis.vectors import unit_rows
@@ -77,7 +77,7 @@ def test_another_seed_gives_another_reduction() -> None:
 @pytest.mark.slow
 def test_a_fresh_process_with_other_threads_gives_the_same_clusters() -> None:
     program = """
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets_tests.analysis.planted import planted
 from ftm_assets_tests.analysis.test_bertopic_model import fit
 found = fit(*planted(450, d=384, spread=1.5))

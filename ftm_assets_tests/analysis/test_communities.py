@@ -21,7 +21,7 @@ from ftm_assets.analysis.communities import (
     stability,
     warm_up,
 )
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.themes import ThemeSettings
 from ftm_assets.analysis.topics import TopicSettings
 from ftm_assets.analysis.vectors import unit_rows

@@ -92,7 +92,7 @@ def test_the_monitor_hands_a_started_run_of_a_gone_worker_to_nobody_twice(box: B
     box.wait_until_came(firm)
     box.kill("worker")
 
-    wait_for(lambda: "The GPU worker has gone" in box.events(run_id), 30, "resumption by the daemon")
+    wait_for(lambda: "The GPU worker ended" in box.events(run_id), 30, "resumption by the daemon")
     time.sleep(6)  # The monitor looks again.
     assert box.status(run_id) == "STARTED", "it waits as long as it takes"
     box.work()

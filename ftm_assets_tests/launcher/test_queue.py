@@ -7,7 +7,7 @@ import dagster as dg
 import psycopg
 import pytest
 
-from ftm_assets.launcher.advisory_lock import AlreadyHeld
+from ftm_assets.launcher.leader_lock import AlreadyHeld
 from ftm_assets.launcher.queue import SCHEMA, LaneReport, Launch, OtherVersion, RunQueue, Waiting, WorkerReport
 from ftm_assets.settings import Settings
 from ftm_assets.storage.server.database import Database

@@ -292,7 +292,7 @@ def test_a_model_that_obeys_a_sentence_leaks_nothing(obeyed: Reply) -> None:
 
 def test_the_prompt_of_a_version_never_changes() -> None:
     """What is paid is kept under the version. A changed prompt gets a new file and a new number."""
-    from ftm_assets.analysis.content import content_hash
+    from ftm_assets.analysis.content_hash import content_hash
     from ftm_assets.llm.prompts.theme_descriptions import PROMPT as THEMES
     from ftm_assets.llm.prompts.theme_descriptions import SCHEMA as THEME_SCHEMA
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy import orm
 from sqlalchemy.engine import Connection
 
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.assets.metadata import Materialized
 from ftm_assets.partitions import FIRM, firm_quarter_key, firm_quarters

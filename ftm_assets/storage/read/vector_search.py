@@ -27,7 +27,7 @@ from ftm_assets.storage.read.rows import rows_as
 
 _CANDIDATES_A_ROW, _MIN_CANDIDATES = 4, 40  # Decision 74.
 _WHOLE = f"vector({DIMENSIONS})"
-EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences (`python -m bench.queries`). Decision 74.
+EF_SEARCH = 450  # Finds .98 of the ten nearest among a million sentences (`python -m benchmarks queries`). Decision 74.
 NO_INDEX, TOO_FEW = "no index", "too few meet the conditions"
 
 

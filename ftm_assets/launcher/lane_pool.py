@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import cast
 
-from ftm_assets.launcher.lane import LaneExited, LaneReady, RunDone, warm_parent
+from ftm_assets.launcher.lane_process import LaneExited, LaneReady, RunDone, warm_parent
 from ftm_assets.launcher.queue import Launch
 from ftm_assets.processes.backoff import RestartBackoff
 from ftm_assets.processes.child import Waitable, ending, environment, receive

@@ -9,7 +9,7 @@ from types import MappingProxyType
 import numpy as np
 import pytest
 
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.sentences import Turn
 
 TURN = Turn(7, 0, "Answer", "Executives", "Ann Lee", "Freight costs rose.")
@@ -45,7 +45,7 @@ def test_equal_content_has_an_equal_hash_in_another_process(hash_seed: str) -> N
     program = f"""
 from datetime import date
 import numpy as np
-from ftm_assets.analysis.content import content_hash
+from ftm_assets.analysis.content_hash import content_hash
 from ftm_assets.analysis.sentences import Turn
 print({PARTS.strip()})
 """

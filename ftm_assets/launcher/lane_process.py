@@ -1,9 +1,9 @@
 """A lane: a process that executes one run after another, forked from a parent that has everything imported.
 
-    lanes.Lanes -- number -----> warm parent -- fork --> lane
-                <- LaneExited --'                         |
-                <- LaneReady, RunDone --------------------'
-                -- run id ------------------------------->
+    lane_pool.Lanes -- number -----> warm parent -- fork --> lane
+                    <- LaneExited --'                         |
+                    <- LaneReady, RunDone --------------------'
+                    -- run id ------------------------------->
 
 Parent and lanes end with the process that started them, because the kernel kills them when their parent dies: no lane
 goes on with a run that another worker may take up. Decision 42.

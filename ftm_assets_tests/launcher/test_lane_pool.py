@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster import DagsterRunStatus as Status
 
-from ftm_assets.launcher.lanes import Lanes, RunReturned, fitting_lanes
+from ftm_assets.launcher.lane_pool import Lanes, RunReturned, fitting_lanes
 from ftm_assets.launcher.queue import Launch
 from ftm_assets.operations.services import MARK, processes_of
 from ftm_assets_tests.launcher import jobs
