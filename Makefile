@@ -47,7 +47,7 @@ endif
 demo-simulated:
 	@echo "== What its summaries would take and cost, before anything is sent"
 	$(BIN)/ftm cost 2024Q1
-	@echo "== Summaries of keywords are written anew, SIMULATED; topics and themes stay as they are"
+	@echo "== Summaries of keywords are written again, SIMULATED; topics and themes stay as they are"
 	$(BIN)/ftm backfill 2024Q1 --upgrade-summaries
 	@echo "== Who wrote what, and what it took"
 	$(BIN)/ftm status 2024Q1
@@ -64,8 +64,8 @@ fast-tests: .venv/installed
 
 # Those that have a clock or a browser come first, with the machine for themselves.
 test-slow: .venv/installed
-	$(BIN)/pytest -m "slow and alone" --timeout=900 -vv
-	$(BIN)/pytest -m "slow and not alone" --timeout=900 -vv --numprocesses=3 --dist=loadscope
+	@$(BIN)/pytest -m "slow and alone" --timeout=900 -vv; alone=$$?; \
+	$(BIN)/pytest -m "slow and not alone" --timeout=900 -vv --numprocesses=3 --dist=loadscope && exit $$alone
 
 check: $(CHECKS)
 

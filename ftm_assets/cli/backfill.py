@@ -235,7 +235,7 @@ def _sources(state: queries.QuarterStatus) -> str:
     why = ", ".join(f"{count:,} ({reason})" for reason, count in reasons.items())
     return (
         f"{n - n_by_keywords:,} of {n:,} summaries are by a language model; by keywords: {why}; "
-        f"write these anew with: ftm backfill {state.quarter} --upgrade-summaries"
+        f"write these again with: ftm backfill {state.quarter} --upgrade-summaries"
     )
 
 

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ftm_assets.errors import FtmError
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -108,3 +110,11 @@ def _cell(field: str, value: Any) -> str:
     if isinstance(value, int) and field.startswith("n_"):
         return f"{value:,}"  # Identifiers stay as they are, so that you can paste them.
     return escape(str(_flat(value)))
+
+
+def parse_column_map(pairs: list[str]) -> dict[str, str]:
+    """The values of `--column` as a mapping of our names to theirs. raises: FtmError"""
+    found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if len(found) < len(pairs):
+        raise FtmError(f"--column takes ours=theirs, such as companyid=gvkey; got {pairs}")
+    return found

@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ftm_assets.cli import backfill, cost, report, search, services, simulate, unattended, verify, worker
 from ftm_assets.cli.backfill import open_instance, show_status
-from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
+from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, parse_column_map, show
 from ftm_assets.cli.progress import stoppable, tracked
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
@@ -87,7 +87,7 @@ def ingest(
     from ftm_assets.operations.ingest import QuarterIngest, ingest_quarters
     from ftm_assets.sources.transcript_source import open_source, quarters_of
 
-    columns = _column_map(column or [])
+    columns = parse_column_map(column or [])
     in_source = quarters_of(open_source(source, columns=columns))
     wanted = [parse_quarter(name) for name in quarter or in_source]
     for name in wanted:
@@ -335,10 +335,3 @@ def main() -> None:
 
 def _database() -> Database:
     return Database(read_settings())
-
-
-def _column_map(pairs: list[str]) -> dict[str, str]:
-    found = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
-    if len(found) < len(pairs):
-        raise FtmError(f"--column takes ours=theirs, such as companyid=gvkey; got {pairs}")
-    return found

@@ -137,15 +137,17 @@ class CircuitBreaker:
         get far. Therefore the last replies are kept in order of arrival.
         """
         if key not in self._replies:
-            return  # It came long ago, or counted before the breaker tripped.
+            return  # It came long ago.
         self._replies[key] = False
-        n = 0
-        for is_usable in self._replies.values():
+        # The row stays known after the breaker has tripped, so that after the pause one more such reply trips it again.
+        n, has_key = 0, False
+        for each, is_usable in self._replies.items():
+            if is_usable and has_key:
+                break
             n = 0 if is_usable else n + 1
-            if n >= UNUSABLE_IN_A_ROW:
-                self._replies.clear()
-                self.trip(f"{n} replies in a row are of no use, the last: {reason}")
-                return
+            has_key = has_key or each == key
+        if n >= UNUSABLE_IN_A_ROW:
+            self.trip(f"{n} replies in a row are of no use, the last: {reason}")
 
     def _may_send(self, now: float) -> bool:
         return self._blocked_until <= now and (self._is_closed or not self._is_probing)

@@ -104,6 +104,8 @@ class RemoteLanguageModel:
         for each in self._call(lambda: CompleteRequests(dict(missing))):
             del missing[each.index]
             yield each.index, each.result
+            if not missing:
+                return  # Nobody waits for a process that died after its last result.
 
     def reject(self, key: str, reason: str) -> None:
         """See `LanguageModel`. raises: SharedClientFailed, ProcessGone"""

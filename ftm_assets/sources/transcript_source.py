@@ -52,7 +52,7 @@ def open_source(
 
     spec:    path of a CSV, s3://bucket/prefix, or `package.module:attribute`: a TranscriptSource, or what returns one
              when called bare
-    columns, event_types: for CSVs; a source of one's own decides for itself
+    columns, event_types: for CSVs; a source of your own decides for itself
     raises:  NoSuchSource, BadAddress. A CSV is not opened before it is read.
     """
     if not spec.strip():

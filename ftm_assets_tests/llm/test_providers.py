@@ -129,6 +129,12 @@ def test_replies_of_no_use_end_by_themselves(
             for summary in summarize(topics(2, str(firm)), NameBlocklist(), client, "2021Q4").summaries
         )
         assert client.stats.n_requests <= 1 + 2 * circuit_breaker.UNUSABLE_IN_A_ROW
+        client._breaker._tripped_until = 0.0  # As five minutes later.
+        before = client.stats.n_requests
+        summarize(topics(20, "after the pause"), NameBlocklist(), client, "2021Q4")
+        assert client.stats.n_requests - before < circuit_breaker.UNUSABLE_IN_A_ROW, (
+            "what is known of the model is not paid for again"
+        )
         model.behaviour = Behaviour()
         client._breaker._tripped_until = 0.0  # As five minutes later.
         assert kinds(complete_all(client, [llm_request(1)])) == [""]

@@ -11,6 +11,7 @@ from ftm_assets.analysis.transcripts import Component, Reject
 from ftm_assets.storage.read.ingested import archived
 from ftm_assets.storage.stages import SENTENCES, STAGES
 from ftm_assets.storage.stages.base import find_firm_quarter
+from ftm_assets.text_safety import as_stored
 
 # What Python's `str.split` splits at: sentences are cut at it, and only it may lie between two of them.
 _WHITESPACE = r"[\s\u001c-\u001f\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]"
@@ -210,7 +211,7 @@ def compare_source(connection: Connection, quarter: str, rows: Iterable[Componen
     texts: dict[tuple[int, int], bytes] = {}
     for row in rows:
         if isinstance(row, Component):
-            texts.setdefault((row.transcript_id, row.component_order), _digest(row.text))
+            texts.setdefault((row.transcript_id, row.component_order), _digest(as_stored(row.text)))
     transcripts = sorted({transcript_id for transcript_id, _ in texts})
     calls = connection.execute(
         sa.text(

@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
@@ -22,6 +23,8 @@ from ftm_assets.storage.server.advisory_locks import Lock, acquire, release
 from ftm_assets.storage.server.embedded import EmbeddedServer
 
 _log = logging.getLogger(__name__)
+# How long a migration waits for a table that others use.
+LOCK_TIMEOUT_S = 60
 
 
 class DatabaseRefused(FtmError):
@@ -94,11 +97,15 @@ class Database:
 def migrate(connection: Connection) -> None:
     """Upgrade the database to the newest schema; does nothing if it has it.
 
-    raises: DatabaseRefused if pgvector is missing or older than 0.8.0, or a newer version of ours migrated further
+    raises: DatabaseRefused if pgvector is missing or older than 0.8.0, a newer version of ours migrated further, or
+            others use the tables for longer than LOCK_TIMEOUT_S
     """
     _check_server(connection)
     acquire(connection, Lock.MIGRATION)
     try:
+        # Who waits for a table makes everyone after it wait, too.
+        connection.execute(sa.text(f"SET lock_timeout = '{LOCK_TIMEOUT_S}s'"))
+        connection.commit()
         config = Config()
         config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
         config.attributes["connection"] = connection
@@ -106,8 +113,16 @@ def migrate(connection: Connection) -> None:
         connection.commit()
     except CommandError as error:
         raise DatabaseRefused(f"the schema is not one of ours ({error}); install the newest ftm_assets") from error
+    except sa.exc.OperationalError as error:
+        if isinstance(error.orig, psycopg.errors.LockNotAvailable):
+            raise DatabaseRefused(
+                "its schema is of an older version and others are using the tables; stop `ftm up`, workers and open "
+                "transactions, then repeat the command"
+            ) from error
+        raise
     finally:
         connection.rollback()
+        connection.execute(sa.text("RESET lock_timeout"))
         release(connection, Lock.MIGRATION)
         connection.commit()
 

@@ -15,7 +15,7 @@ from ftm_assets.storage.read.progress import quarter_progress
 from ftm_assets.storage.read.theme_state import theme_state
 from ftm_assets.storage.schema.tables import Base
 from ftm_assets.storage.server import database as storage
-from ftm_assets.storage.server.database import Database, migrate
+from ftm_assets.storage.server.database import Database, DatabaseRefused, migrate
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import component
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, at_once, derive, load, one, publish_theme
@@ -99,6 +99,24 @@ def test_down_to_nothing_and_up_again(database: Database) -> None:
         migrate(connection)
     assert tables(database) == before
     assert load(database, component()).counts.n_new == 1
+
+
+def test_a_migration_does_not_wait_forever_for_tables_in_use(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load(database, component())
+    alembic(database, "downgrade", "0008")
+    monkeypatch.setattr("ftm_assets.storage.server.database.LOCK_TIMEOUT_S", 1)
+    with database.engine.begin() as other:
+        other.execute(sa.text("SELECT count(*) FROM sentences"))
+        with database.engine.connect() as connection:
+            with pytest.raises(DatabaseRefused, match="others are using the tables; stop `ftm up`"):
+                migrate(connection)
+            assert connection.scalar(sa.text("SELECT version_num FROM alembic_version")) == "0008"
+            assert connection.scalar(sa.text("SHOW lock_timeout")) == "0"
+    with database.engine.connect() as connection:
+        migrate(connection)
+    alembic(database, "check")
 
 
 def test_a_quarter_of_the_first_schema_keeps_its_rows_and_learns_its_voices(database: Database) -> None:
