@@ -35,15 +35,10 @@ from benchmarks.statistics import nearness_recall, percentiles
 from devtools.synthetic_quarters.__main__ import HOME
 from devtools.synthetic_quarters.firms import Market, Shape
 from ftm_assets.settings import Settings
-from ftm_assets.storage.maintain.search_index import (
-    MODELLED,
-    Level,
-    SearchIndexSettings,
-    build_search_index,
-    index_states,
-)
+from ftm_assets.storage.maintain.search_index import build_search_index
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import SearchFilter
+from ftm_assets.storage.read.search_index import MODELLED, Level, SearchIndexSettings, index_states
 from ftm_assets.storage.schema.vectors import vectors_of
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.write.calls import partition_table

@@ -1,6 +1,6 @@
 """The root of the errors that a person can mend.
 
-Each names the value, the place and the next step; a specific one lives beside the code that raises it. What only a
+Each names the value, the place and the next step; a specific one lives next to the code that raises it. What only a
 programmer can mend, such as arrays of different lengths, stays a ValueError or TypeError.
 """
 

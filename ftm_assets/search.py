@@ -7,8 +7,8 @@ import numpy as np
 from ftm_assets.encoder import Encoder, EncoderMissing, EncoderTooWide, open_encoder, same_weights
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import Settings
-from ftm_assets.storage.maintain.search_index import Level
 from ftm_assets.storage.read.queries import NO_FILTER, QuarterEncoder, SearchFilter, SearchResult, encoders_of, search
+from ftm_assets.storage.read.search_index import Level
 from ftm_assets.storage.server.database import Database
 
 

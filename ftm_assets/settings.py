@@ -23,6 +23,34 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 MODEL_KEYS = ("FTM_LLM_API_KEY", "XAI_API_KEY")
 
 
+# What a worker reads once, at its start: the second only with a language model.
+_READ_BY_WORKER = (
+    "encoder",
+    "device",
+    "precision",
+    "lanes",
+    "lane_runs",
+    "lane_memory",
+    "grace",
+    "event_days",
+    "preload",
+    "quarters",
+    "llm_model",
+)
+_READ_BY_LLM_CLIENT = (
+    "llm_base_url",
+    "llm_concurrency",
+    "llm_rpm",
+    "llm_tpm",
+    "llm_timeout",
+    "llm_reasoning_effort",
+    "llm_patience",
+    "llm_run_cap",
+    "llm_quarter_cap",
+    "llm_prices",
+)
+
+
 class Settings(BaseSettings):
     """What differs from one machine to the next. Only `encoder` and `precision`, and the last digits of vectors on
     another `device`, change a result.
@@ -118,11 +146,8 @@ class Settings(BaseSettings):
 
     def of_worker(self) -> dict[str, str]:
         """By variable, what a GPU worker reads once, at its start; no secret is among it."""
-        names = "encoder device precision lanes lane_runs lane_memory grace event_days preload quarters"
-        model = "llm_model llm_base_url llm_concurrency llm_rpm llm_tpm llm_timeout"
-        more = "llm_reasoning_effort llm_patience llm_run_cap llm_quarter_cap llm_prices"
-        of_model = f"{model} {more}" if self.llm_model else "llm_model"
-        values = {name: getattr(self, name) for name in f"{names} {of_model}".split()}
+        names = _READ_BY_WORKER + (_READ_BY_LLM_CLIENT if self.llm_model else ())
+        values = {name: getattr(self, name) for name in names}
         return {f"FTM_{name.upper()}": "" if value is None else str(value) for name, value in values.items()}
 
     def quarter_keys(self) -> list[str]:

@@ -22,7 +22,36 @@ from ftm_assets.analysis.vectors import centroids, pad, unit_rows
 
 ENCODER = ("made-up", "1")
 SETTINGS = {"made": "up"}
-SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe qui ro su ta ve wi xo yu zan der mil ton fer gal hol ster".split()
+SYLLABLES = (
+    "ba",
+    "ce",
+    "di",
+    "fo",
+    "gu",
+    "ha",
+    "je",
+    "ki",
+    "lo",
+    "mu",
+    "na",
+    "pe",
+    "qui",
+    "ro",
+    "su",
+    "ta",
+    "ve",
+    "wi",
+    "xo",
+    "yu",
+    "zan",
+    "der",
+    "mil",
+    "ton",
+    "fer",
+    "gal",
+    "hol",
+    "ster",
+)
 N_WORDS, N_PASSAGE, LONGEST = 120, 6_000, 150  # Words of a subject, of a passage about it, of a sentence at most.
 N_PHRASES, N_COURTESIES = 400, 12
 FIRST_ID = 1_000_000

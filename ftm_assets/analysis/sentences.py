@@ -171,7 +171,7 @@ class Sentences:
     ) -> "Sentences":
         """The sentences of these turns, with their provenance; vectors as they will be stored, in half precision."""
         # Decision 4: an empty partition is a result, with its reason.
-        no_rows = "its calls hold no sentence beside the operator's" if turns.calls else "none of its calls is modelled"
+        no_rows = "its calls hold no sentence but the operator's" if turns.calls else "none of its calls is modelled"
         reason = turns.reason or (None if rows else no_rows)
         provenance = {
             "splitter": SPLITTER,

@@ -12,7 +12,7 @@ OUTLIERS = "outlier_share"
 MAX_OUTLIER_SHARE = 0.6
 
 
-# Decision 9: settings stay beside the function they steer.
+# Decision 9: settings stand next to the function they steer.
 class TopicConfig(TopicSettings, dg.Config):
     """Launchpad form of `TopicSettings`."""
 

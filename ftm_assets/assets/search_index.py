@@ -8,7 +8,8 @@ import dagster as dg
 from ftm_assets.assets.cross_firm_themes import cross_firm_themes
 from ftm_assets.assets.metadata import OWNERS, Materialized, Metadata, markdown_table
 from ftm_assets.partitions import quarters
-from ftm_assets.storage.maintain.search_index import BuildProgress, LevelIndex, SearchIndexSettings, build_search_index
+from ftm_assets.storage.maintain.search_index import BuildProgress, LevelIndex, build_search_index
+from ftm_assets.storage.read.search_index import SearchIndexSettings
 from ftm_assets.storage.server.database import Database
 
 LOG_EVERY_S = 10.0

@@ -10,7 +10,7 @@ from ftm_assets.assets.jobs import index_in_work, quarter_index, quarter_themes,
 from ftm_assets.assets.search_index import search_index
 from ftm_assets.partitions import quarters
 from ftm_assets.settings import Settings, read_settings
-from ftm_assets.storage.maintain.search_index import search_index_ready
+from ftm_assets.storage.read.search_index import search_index_ready
 from ftm_assets.storage.read.theme_state import current_summaries, theme_counts
 from ftm_assets.storage.server.database import Database
 

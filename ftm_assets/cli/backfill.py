@@ -10,11 +10,11 @@ from ftm_assets.analysis.topic_summaries import NO_MODEL
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, join_with_more, show
 from ftm_assets.cli.progress import bar, spinner, stoppable
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.maintain.search_index import IndexState
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.attrition import AttritionCounts
 from ftm_assets.storage.read.llm_spending import Spending
 from ftm_assets.storage.read.resolve import find_quarter
+from ftm_assets.storage.read.search_index import IndexState
 from ftm_assets.storage.read.text_sources import SummarySource
 from ftm_assets.storage.server.database import Database
 

@@ -10,9 +10,9 @@ from rich.markup import escape
 from ftm_assets.cli.display import Format, FormatOption, console, errors, headings, show
 from ftm_assets.errors import FtmError
 from ftm_assets.settings import read_settings
-from ftm_assets.storage.maintain.search_index import Level
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.resolve import find_firm, find_quarter
+from ftm_assets.storage.read.search_index import Level
 from ftm_assets.storage.server.database import Database
 
 

@@ -47,7 +47,7 @@ def up(
 
 
 def webserver(port: PortOption = 3000, host: HostOption = "127.0.0.1") -> None:
-    """Run only the Dagster UI; a container or systemd restarts it. Run `ftm daemon` beside it."""
+    """Run only the Dagster UI; a container or systemd restarts it. Run `ftm daemon` as well."""
     from ftm_assets.operations.instance import dagster_environment
     from ftm_assets.operations.services import become_webserver
 

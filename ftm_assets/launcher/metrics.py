@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import start_http_server
+from prometheus_client import CollectorRegistry, make_wsgi_app, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -34,16 +34,13 @@ class Report:
 
 @dataclass(frozen=True)
 class ReportCollector(Collector):
-    """The metrics of whatever is reported when somebody asks; none while nothing is."""
+    """The metrics of one report."""
 
-    report: Callable[[], Report | None]
+    report: Report
 
     def collect(self) -> Iterator[Metric]:
         """See `Collector`."""
-        report = self.report()
-        if report is None:
-            return
-        worker, waiting = report.worker, report.waiting
+        worker, waiting = self.report.worker, self.report.waiting
         now, error_at = worker.reported_at, worker.error_at
         yield _metric("worker_start_time_seconds", "when the worker began", worker.started_at.timestamp())
         yield _metric("worker_report_time_seconds", "when all of this was so", now.timestamp())
@@ -64,7 +61,7 @@ class ReportCollector(Collector):
             yield from _of_language_model(worker.model)
 
         def by_lane(name: str, description: str, value: Callable[[LaneReport], float]) -> Metric:
-            return _metric(name, description, {str(lane.number): value(lane) for lane in report.lanes})
+            return _metric(name, description, {str(lane.number): value(lane) for lane in self.report.lanes})
 
         yield by_lane("lane_busy", "1 if the lane has a run", lambda lane: lane.run_id is not None)
         yield by_lane(
@@ -109,10 +106,10 @@ def serving(port: int, report: Callable[[], Report | None]) -> Iterator[None]:
         yield
         return
     try:
-        server, thread = start_http_server(port, "127.0.0.1", ReportCollector(report))
+        server, thread = start_http_server(port, "127.0.0.1", CollectorRegistry())
     except OSError as error:
         raise PortTaken(port, error.strerror or str(error)) from error
-    server.set_app(_only_metrics(server.get_app(), report))  # type: ignore[arg-type]
+    server.set_app(_metrics_app(report))
     try:
         yield
     finally:
@@ -121,13 +118,13 @@ def serving(port: int, report: Callable[[], Report | None]) -> Iterator[None]:
         thread.join()
 
 
-def _only_metrics(metrics: "WSGIApplication", report: Callable[[], Report | None]) -> "WSGIApplication":
-    """The metrics, where they are asked for and there are any yet: a monitor is to see that the worker is not ready."""
+def _metrics_app(report: Callable[[], Report | None]) -> "WSGIApplication":
+    """Answers `/` and `/metrics`; 503 until there is a report, so that a monitor sees that the worker is not ready."""
 
     def answer(environ: "WSGIEnvironment", start_response: "StartResponse") -> Any:
         is_known = environ["PATH_INFO"] in ("/", "/metrics")
-        if is_known and report():
-            return metrics(environ, start_response)
+        if is_known and (now := report()):
+            return make_wsgi_app(ReportCollector(now))(environ, start_response)
         start_response("503 Service Unavailable" if is_known else "404 Not Found", [])
         return []
 

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-# A request counts for 61 s: the server may see it a little later than it was sent. Decision 57.
+# A request counts for 61 s: the server may see it a little later than it was sent.
 _WINDOW_SLACK = 1 / 60
 # What may go at once: servers dislike a minute's requests in one second, and people dislike to wait for a few.
 _BURST = 1 / 60
@@ -55,7 +55,6 @@ class RateLimiter:
 
     rpm: int
     tpm: int
-    # Decision 57.
     window_s: float = 60.0
     _reservations: deque[Reservation] = field(default_factory=deque, init=False)
     _tokens: int = field(default=0, init=False)

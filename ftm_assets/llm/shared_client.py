@@ -105,7 +105,7 @@ class RemoteLanguageModel:
             del missing[each.index]
             yield each.index, each.result
             if not missing:
-                return  # Nobody waits for a process that died after its last result.
+                return  # A process that died after its last result is not waited for.
 
     def reject(self, key: str, reason: str) -> None:
         """See `LanguageModel`. raises: SharedClientFailed, ProcessGone"""
@@ -160,14 +160,12 @@ class SharedOrOwnLanguageModel:
         return self.own
 
 
-# Decision 111: limits belong to one box, so one process holds them.
 def socket_of(home: Path) -> str | None:
     """Where a worker's client process listens; None if the path is too long for a socket."""
     path = str(home / "language_model")
     return path if len(path.encode()) <= _MAX_ADDRESS_BYTES else None
 
 
-# Decision 60.
 def find_language_model(settings: Settings, ledger: Ledger) -> LanguageModel | None:
     """The model in the settings, as this process has to reach it; None if they name none. raises: BadPrices"""
     if settings.llm_model and settings.llm_address:
@@ -178,6 +176,8 @@ def find_language_model(settings: Settings, ledger: Ledger) -> LanguageModel | N
 
 def model_process(worker: Connection, parent: int, address: str) -> None:
     """Main function of the client process: serve other processes until the worker ends, with a thread for each.
+
+    The limits belong to one machine, so one process holds them. Decision 111.
 
     Settings and API key are the worker's, from the environment.
 

@@ -19,7 +19,6 @@ _TOKENS_PER_TOPIC = 220
 _TOKENS_PER_REPLY = 80
 
 
-# Decision 63.
 class SummarySettings(BaseModel, frozen=True):
     """How topics are put into requests. Without a language model this has no effect."""
 
@@ -127,7 +126,6 @@ class TopicTask:
         )
 
 
-# Decision 64.
 def summarize(
     topics: Sequence[TopicEvidence],
     blocklist: NameBlocklist,
@@ -137,7 +135,6 @@ def summarize(
     before: Iterable[TopicSummary] = (),
     settings: SummarySettings = DEFAULTS,
     *,
-    # Decision 96.
     only_missing: bool = False,
 ) -> WrittenSummaries:
     """A summary for each topic: the model's if it is usable, else the one before, else keywords and the reason.

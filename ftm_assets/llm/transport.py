@@ -270,7 +270,7 @@ def _failure_of(completion: Completion, refusal: str, *, is_cut_off: bool) -> Co
 def _error_fields(body: object) -> tuple[str, str]:
     """Code and message of an error, both empty if there are none.
 
-    `error` is an object with `message` and `code` (OpenAI), or the message itself with `code` beside it (xAI). Others
+    `error` is an object with `message` and `code` (OpenAI), or the message itself with `code` next to it (xAI). Others
     have `message` or `detail` at the top.
     """
     if not isinstance(body, Mapping):

@@ -146,7 +146,7 @@ class Services:
         return f"http://{self.host}:{self.port}"
 
     def commands(self) -> dict[str, list[str]]:
-        """Name and command line of each process; a program without a folder is the one beside our Python."""
+        """Name and command line of each process; a program without a folder is the one next to our Python."""
         commands = {}
         if self.webserver:
             commands["webserver"] = webserver_command(self.environment, self.host, self.port)
@@ -239,7 +239,7 @@ class Services:
 
 
 def webserver_command(environment: Mapping[str, str], host: str, port: int) -> list[str]:
-    """The command line of Dagster's webserver; its program is the one beside our Python."""
+    """The command line of Dagster's webserver; its program is the one next to our Python."""
     return ["dagster-webserver", "-h", host, "-p", str(port), "-w", _workspace(environment)]
 
 

@@ -1,4 +1,4 @@
-"""Where transcripts come from: CSVs in Capital IQ's columns on this machine or in S3, or a source of one's own."""
+"""Where transcripts come from: CSVs in Capital IQ's columns on this machine or in S3, or a source of your own."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping

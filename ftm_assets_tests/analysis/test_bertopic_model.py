@@ -84,7 +84,7 @@ found = fit(*planted(450, d=384, spread=1.5))
 print(content_hash(found.assignments, found.probabilities, found.keywords))
 """
     threads = "1" if (os.cpu_count() or 1) > 1 else "2"
-    names = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMBA_NUM_THREADS".split()
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"]
     fresh = subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, **dict.fromkeys(names, threads)},

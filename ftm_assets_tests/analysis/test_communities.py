@@ -274,7 +274,7 @@ def hard() -> str:
 def test_a_fresh_process_with_other_threads_gives_the_same_clusters() -> None:
     program = "from ftm_assets_tests.analysis.test_communities import hard; print(hard())"
     threads = "1" if (os.cpu_count() or 1) > 1 else "2"
-    names = "OMP_NUM_THREADS OPENBLAS_NUM_THREADS MKL_NUM_THREADS NUMBA_NUM_THREADS".split()
+    names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"]
     fresh = subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, **dict.fromkeys(names, threads), "PYTHONHASHSEED": "7"},

@@ -420,7 +420,7 @@ def test_without_sentences_there_is_a_reason() -> None:
     nothing = np.zeros((0, 2), np.float32)
     assert Sentences.from_turns(firm_turns(reason="no call"), (), nothing, ("model", "1")).reason == "no call"
     silent = Sentences.from_turns(firm_turns(turn("Next.", speaker_type="Operator")), (), nothing, ("model", "1"))
-    assert silent.reason == "its calls hold no sentence beside the operator's"
+    assert silent.reason == "its calls hold no sentence but the operator's"
     assert silent.provenance["reason"] == silent.reason
     unknown = Sentences.from_turns(replace(firm_turns(), calls=()), (), nothing, ("model", "1"))
     assert unknown.reason == "none of its calls is modelled"

@@ -6,7 +6,8 @@ import pytest
 from ftm_assets.assets.search_index import throttled
 from ftm_assets.assets.sensors import published_quarters
 from ftm_assets.definitions import build_definitions
-from ftm_assets.storage.maintain.search_index import BuildProgress, Level, drop_search_index, search_index_ready
+from ftm_assets.storage.maintain.search_index import BuildProgress, drop_search_index
+from ftm_assets.storage.read.search_index import Level, search_index_ready
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.storage.builders import firms, put_themes, themes_of

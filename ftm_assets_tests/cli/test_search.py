@@ -6,8 +6,9 @@ import sqlalchemy as sa
 
 from ftm_assets.errors import FtmError
 from ftm_assets.search import EmptyQuery, EncoderUnavailable, NothingEncoded, search_text
-from ftm_assets.storage.maintain.search_index import SearchIndexSettings, build_search_index
+from ftm_assets.storage.maintain.search_index import build_search_index
 from ftm_assets.storage.read.queries import NoVectors
+from ftm_assets.storage.read.search_index import SearchIndexSettings
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import HashEncoder, component

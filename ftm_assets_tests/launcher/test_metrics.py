@@ -27,7 +27,7 @@ def report(**changes: object) -> Report:
 
 
 def exposition(said: Report) -> str:
-    return generate_latest(ReportCollector(lambda: said)).decode()
+    return generate_latest(ReportCollector(said)).decode()
 
 
 def parse(text: str) -> dict[str, float]:

@@ -15,7 +15,8 @@ from ftm_assets.analysis.sentences import Sentences
 from ftm_assets.assets.metadata import Materialized
 from ftm_assets.partitions import FIRM, firm_quarter_key, firm_quarters
 from ftm_assets.storage import stages
-from ftm_assets.storage.schema.views import firm_status
+from ftm_assets.storage.read.views import firm_status
+from ftm_assets.storage.schema.rows import rows_as
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.stages import SENTENCES, STAGES
 from ftm_assets.storage.stages.base import (
@@ -24,7 +25,6 @@ from ftm_assets.storage.stages.base import (
     TableRows,
     columns_of,
     of_firm_quarter,
-    read_as,
     read_provenance,
     rows_of,
 )
@@ -78,7 +78,7 @@ def _read(connection: Connection, where: FirmQuarter) -> SentenceCounts:
         sa.select(*columns_of(TABLE, Count)).where(*of_firm_quarter(TABLE, where.quarter, where.company_id))
     )
     provenance = read_provenance(connection, where, COUNTS.name)
-    return SentenceCounts(read_as(Count, found), provenance.input_hash or "")
+    return SentenceCounts(tuple(rows_as(Count, found)), provenance.input_hash or "")
 
 
 TABLE: Any = CountRow

@@ -1,4 +1,4 @@
-"""Prompts: one Markdown file for each prompt and version, beside the types of its replies.
+"""Prompts: one Markdown file for each prompt and version, next to the types of its replies.
 
 To change a prompt, add a file with the next number. The number is part of the assets' code version and of the key
 under which a reply is paid and kept.

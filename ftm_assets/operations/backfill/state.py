@@ -7,10 +7,10 @@ import dagster as dg
 from ftm_assets.operations.backfill.plan import FIRM_ASSETS, BackfillOptions, BackfillState
 from ftm_assets.operations.runs import check_quarter_in_window
 from ftm_assets.partitions import firm_quarter_key
-from ftm_assets.storage.maintain.search_index import search_index_ready
 from ftm_assets.storage.read.ingested import archived
 from ftm_assets.storage.read.queries import quarter_progress
 from ftm_assets.storage.read.resolve import find_firm_in, find_quarter
+from ftm_assets.storage.read.search_index import search_index_ready
 from ftm_assets.storage.read.text_sources import firms_by_keywords, themes_by_keywords
 from ftm_assets.storage.read.theme_state import theme_state
 from ftm_assets.storage.server.database import Database

@@ -52,7 +52,8 @@ class ObjectReplaced(SourceUnreadable):
 
     def __init__(self, address: str) -> None:
         super().__init__(
-            f"{address} was replaced while it was read; load it again once nobody writes it, nothing of it was used"
+            f"{address} was replaced while it was read; load it again once it is no longer being "
+            "written, nothing of it was used"
         )
 
 
@@ -100,7 +101,7 @@ def connect(address: str) -> Any:
 def find_objects(client: Any, bucket: str, key: str) -> list[S3Object]:
     """The object of this key, or the CSV objects below it as a prefix, in order of their keys.
 
-    A key that ends with .csv or .csv.gz is an object, and nobody needs the right to list for it. Another key is an
+    A key that ends with .csv or .csv.gz is an object, and reading it takes no right to list. Another key is an
     object if there is one, else a prefix that ends at a slash; objects below it with other endings are passed over.
 
     raises: SourceUnreadable

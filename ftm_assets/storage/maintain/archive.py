@@ -6,7 +6,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.errors import FtmError
-from ftm_assets.storage.maintain.search_index import Level, index_name
+from ftm_assets.storage.read.search_index import Level, index_name
 from ftm_assets.storage.read.theme_state import current_summaries, n_expected, theme_state
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.advisory_locks import Lock, try_acquire_for_transaction

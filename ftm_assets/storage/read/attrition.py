@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.sentences import UtteranceType
-from ftm_assets.storage.read.rows import rows_as
+from ftm_assets.storage.schema.rows import rows_as
 
 UTTERANCE_TYPES: tuple[UtteranceType, ...] = get_args(UtteranceType)
 WHOLE = "all"

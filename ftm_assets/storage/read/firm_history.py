@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ftm_assets.storage.read.rows import rows_as
+from ftm_assets.storage.schema.rows import rows_as
 
 
 @dataclass(frozen=True)

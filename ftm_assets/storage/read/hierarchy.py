@@ -9,8 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ftm_assets.storage.read.rows import rows_as
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
 
 _SENTENCE_ID = re.compile(r"[0-9]+_([0-9]{1,18})_[0-9]+")
 
@@ -114,7 +114,7 @@ def themes_of_quarter(connection: Connection, quarter: str) -> list[ThemeRow]:
         ),
         {"quarter": quarter},
     )
-    return [ThemeRow(**{**row._mapping, "keywords": tuple(row.keywords)}) for row in rows]
+    return rows_as(ThemeRow, rows)
 
 
 def topics_of_theme(connection: Connection, theme_id: str, limit: int | None = None) -> list[TopicRow]:

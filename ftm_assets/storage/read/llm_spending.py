@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
 
 _KEYS_PER_QUERY = 10_000
 
@@ -82,7 +83,7 @@ def spending(connection: Connection, quarter: str) -> list[Spending]:
         ),
         {"quarter": quarter},
     )
-    return [Spending(**row._mapping) for row in rows]
+    return rows_as(Spending, rows)
 
 
 def keys_in_state(connection: Connection, keys: Sequence[str], *states: str) -> set[str]:
@@ -118,7 +119,7 @@ def usage_by_prompt(connection: Connection, model: str, prompts: Collection[str]
         ),
         {"model": model, "prompts": list(prompts)},
     )
-    return {row.prompt: PromptUsage(**row._mapping) for row in rows}
+    return {usage.prompt: usage for usage in rows_as(PromptUsage, rows)}
 
 
 def look_ahead(connection: Connection, quarter: str) -> list[LookAhead]:
@@ -128,9 +129,8 @@ def look_ahead(connection: Connection, quarter: str) -> list[LookAhead]:
             """
             WITH used AS (
                 SELECT model FROM topic_summaries WHERE quarter = :quarter AND model IS NOT NULL
-                UNION SELECT description_model FROM themes
+                UNION SELECT description_model FROM current_themes
                 WHERE quarter = :quarter AND description_model IS NOT NULL
-                  AND run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = :quarter)
             ), calls AS (
                 SELECT min(call_date) AS first_call FROM calls WHERE quarter = :quarter AND superseded_by IS NULL
             )
@@ -142,7 +142,7 @@ def look_ahead(connection: Connection, quarter: str) -> list[LookAhead]:
         ),
         {"quarter": quarter},
     )
-    return [LookAhead(**row._mapping) for row in rows]
+    return rows_as(LookAhead, rows)
 
 
 def look_ahead_of(connection: Connection, keys: Collection[str], first_call: date | None) -> list[LookAhead]:

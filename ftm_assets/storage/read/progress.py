@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.themes import input_hash
-from ftm_assets.storage.maintain.search_index import IndexState, index_states, search_index_ready
 from ftm_assets.storage.read.attrition import Attrition, count_attrition
 from ftm_assets.storage.read.llm_spending import LookAhead, Spending, look_ahead, spending
+from ftm_assets.storage.read.search_index import IndexState, index_states, search_index_ready
 from ftm_assets.storage.read.text_sources import SummarySource, summary_sources
 from ftm_assets.storage.read.theme_state import ThemeState, current_summaries, theme_state
 from ftm_assets.storage.schema import tables as t
@@ -67,7 +67,7 @@ class QuarterProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class QuarterStatus(QuarterProgress):
-    """How far a quarter is, and how much is in it; every count has its denominator beside it.
+    """How far a quarter is, and how much is in it; every count comes with its denominator.
 
     n_configurations: most different versions and settings behind one stage; 1 if all firms were made in the same way
     sources:          who wrote summaries of topics and descriptions of themes

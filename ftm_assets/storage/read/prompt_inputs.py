@@ -53,9 +53,7 @@ def published_themes(
     themes = connection.execute(
         sa.text(
             """
-            SELECT theme_number, keywords FROM themes WHERE quarter = :quarter
-              AND run_number = (SELECT max(run_number) FROM theme_runs WHERE quarter = :quarter)
-            ORDER BY theme_number
+            SELECT theme_number, keywords FROM current_themes WHERE quarter = :quarter ORDER BY theme_number
             """
         ),
         {"quarter": quarter},

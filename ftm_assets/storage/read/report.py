@@ -15,9 +15,9 @@ from ftm_assets.errors import FtmError
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.attrition import Attrition
 from ftm_assets.storage.read.queries import FirmRow, QuarterDetail, SentenceRow, ThemeRow, TopicRow
-from ftm_assets.storage.read.rows import rows_as
 from ftm_assets.storage.read.theme_state import current_run, theme_coverage
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
 from ftm_assets.storage.schema.vectors import binary, vectors_of
 
 N_EXAMPLES = 3

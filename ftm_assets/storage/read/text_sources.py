@@ -5,6 +5,9 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ftm_assets.storage.schema.rows import rows_as
+from ftm_assets.storage.stages import SUMMARIES
+
 
 @dataclass(frozen=True)
 class SummarySource:
@@ -36,15 +39,13 @@ def summary_sources(connection: Connection, quarter: str) -> list[SummarySource]
             FROM topic_summaries WHERE quarter = :quarter GROUP BY 2, 3, 4
             UNION ALL
             SELECT 'themes', coalesce(description_source, 'keywords'), description_model, NULL, count(*)
-            FROM themes WHERE quarter = :quarter AND run_number = (
-                SELECT max(run_number) FROM theme_runs WHERE quarter = :quarter
-            ) GROUP BY 2, 3
+            FROM current_themes WHERE quarter = :quarter GROUP BY 2, 3
             ORDER BY 1 DESC, n DESC, 2, 3, 4
             """
         ),
         {"quarter": quarter},
     )
-    return [SummarySource(**row._mapping) for row in rows]
+    return rows_as(SummarySource, rows)
 
 
 def firms_by_keywords(connection: Connection, quarter: str) -> list[str]:
@@ -53,19 +54,16 @@ def firms_by_keywords(connection: Connection, quarter: str) -> list[str]:
         connection.scalars(
             sa.text(
                 """
-                SELECT partition_key FROM firms
-                JOIN materializations AS topics USING (company_id)
-                JOIN materializations AS summaries USING (quarter, company_id)
-                WHERE quarter = :quarter AND topics.stage = 'firm_topics' AND summaries.stage = 'topic_summaries'
-                  AND summaries.input_hash = topics.content_hash
+                SELECT firm_key FROM firm_status AS f
+                WHERE quarter = :quarter AND stage = :stage AND status = 'current'
                   AND EXISTS (
                       SELECT FROM topic_summaries AS s
-                      WHERE (s.quarter, s.company_id, s.source) = (topics.quarter, topics.company_id, 'keywords')
+                      WHERE (s.quarter, s.company_id, s.source) = (f.quarter, f.company_id, 'keywords')
                   )
-                ORDER BY partition_key
+                ORDER BY firm_key
                 """
             ),
-            {"quarter": quarter},
+            {"quarter": quarter, "stage": SUMMARIES.name},
         )
     )
 

@@ -8,14 +8,15 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.themes import ThemeSettings
-from ftm_assets.storage.read.rows import rows_as
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
+from ftm_assets.storage.stages import THEME_INPUT
 
 # Firms whose stages all rest on one another, with the hash of their summaries.
-_COMPLETE = """
-    SELECT quarter, company_id, max(content_hash) FILTER (WHERE stage = 'topic_summaries') AS content_hash
+_COMPLETE = f"""
+    SELECT quarter, company_id, max(content_hash) FILTER (WHERE stage = '{THEME_INPUT.name}') AS content_hash
     FROM firm_status GROUP BY quarter, company_id HAVING bool_and(status = 'current')
-"""
+"""  # noqa: S608  (a name of ours)
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 from ftm_assets.errors import FtmError
-from ftm_assets.storage.maintain.search_index import MODELLED, Level, indexed, ready_levels
 from ftm_assets.storage.read.ingested import archived
-from ftm_assets.storage.read.rows import rows_as
+from ftm_assets.storage.read.search_index import MODELLED, Level, indexed, ready_levels
+from ftm_assets.storage.schema.rows import rows_as
 
 _CANDIDATES_A_ROW, _MIN_CANDIDATES = 4, 40  # Decision 74.
 _WHOLE = f"vector({DIMENSIONS})"

@@ -30,8 +30,10 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from ftm_assets.analysis.vectors import DIMENSIONS
 
+# Search indexes belong to a quarter, and no migration creates them. Decision 72.
+SEARCH_INDEX_PREFIX = "hnsw_"
 
-# Decision 10.
+
 class Base(DeclarativeBase):
     """All tables of the `ftm` database."""
 

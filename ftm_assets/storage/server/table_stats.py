@@ -12,5 +12,4 @@ def analyze(connection: Connection, *tables: type[DeclarativeBase]) -> None:
     topic. Autovacuum runs only if a tenth of the table is new, which the eleventh quarter is not. A table that is being
     analyzed already, or gets an index, is skipped, because the wait could be long.
     """
-    # Decision 108.
     connection.execute(sa.text(f"ANALYZE (SKIP_LOCKED) {', '.join(table.__tablename__ for table in tables)}"))

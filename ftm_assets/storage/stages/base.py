@@ -94,7 +94,6 @@ class TableRows:
 
 
 Value = TypeVar("Value", bound=StageValue)
-Row = TypeVar("Row")
 
 
 @dataclass(frozen=True)
@@ -168,14 +167,3 @@ def same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[b
 def columns_of(table: type[t.Base], row_type: type) -> list[sa.ColumnElement[Any]]:
     """The columns of a table with the names of a dataclass's fields."""
     return [table.__table__.c[field.name] for field in fields(row_type)]
-
-
-def read_as(row_type: type[Row], rows: Iterable[Any]) -> tuple[Row, ...]:
-    """A dataclass of each row of a query, filled by the names of its fields. Arrays become tuples."""
-    names = [field.name for field in fields(row_type)]  # type: ignore[arg-type]
-    mappings = (row._mapping for row in rows)
-    return tuple(row_type(**{name: _frozen(mapping[name]) for name in names}) for mapping in mappings)
-
-
-def _frozen(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value

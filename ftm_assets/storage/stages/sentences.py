@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.analysis.sentences import Sentence, Sentences
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
 from ftm_assets.storage.schema.vectors import binary, vectors_of
 from ftm_assets.storage.stages.base import (
     CALL_ORDER,
@@ -17,7 +18,6 @@ from ftm_assets.storage.stages.base import (
     TableRows,
     columns_of,
     of_firm_quarter,
-    read_as,
     read_provenance,
     rows_of,
     same_call,
@@ -52,7 +52,7 @@ def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
     if any(row.vector is None for row in found):
         raise VectorsArchived(where.quarter)
     return Sentences(
-        rows=read_as(Sentence, found),
+        rows=tuple(rows_as(Sentence, found)),
         embeddings=vectors_of([row.vector for row in found]),
         names=turns.names,
         encoder=(name, revision),

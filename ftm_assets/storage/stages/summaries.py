@@ -8,6 +8,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.topic_summaries import Summaries, TopicSummary
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
 from ftm_assets.storage.schema.vectors import binary, vectors_of
 from ftm_assets.storage.stages.base import (
     FirmQuarter,
@@ -15,7 +16,6 @@ from ftm_assets.storage.stages.base import (
     TableRows,
     columns_of,
     of_firm_quarter,
-    read_as,
     read_provenance,
     rows_of,
     with_vectors,
@@ -36,7 +36,7 @@ def read_firm_summaries(connection: Connection, where: FirmQuarter) -> Summaries
         .order_by(t.TopicSummary.topic_number)
     ).all()
     return Summaries(
-        summaries=read_as(TopicSummary, found),
+        summaries=tuple(rows_as(TopicSummary, found)),
         embeddings=vectors_of([row.vector for row in found]),
         input_hash=provenance.input_hash or "",
         encoder=(name, revision),
@@ -61,7 +61,7 @@ def read_summaries(connection: Connection, quarter: str, firm_key: str, input_ha
         )
         .order_by(t.TopicSummary.topic_number)
     )
-    return read_as(TopicSummary, found)
+    return tuple(rows_as(TopicSummary, found))
 
 
 def _rows(where: FirmQuarter, value: Summaries) -> Iterator[TableRows]:

@@ -7,6 +7,7 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.topics import Topic, Topics, TopicSentence
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
 from ftm_assets.storage.schema.vectors import binary, vectors_of
 from ftm_assets.storage.stages.base import (
     CALL_ORDER,
@@ -15,7 +16,6 @@ from ftm_assets.storage.stages.base import (
     TableRows,
     columns_of,
     of_firm_quarter,
-    read_as,
     read_provenance,
     rows_of,
     same_call,
@@ -46,8 +46,8 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
         .order_by(*CALL_ORDER, t.Sentence.position)
     )
     return Topics(
-        topics=read_as(Topic, topics),
-        members=read_as(TopicSentence, members),
+        topics=tuple(rows_as(Topic, topics)),
+        members=tuple(rows_as(TopicSentence, members)),
         centroids=vectors_of([row.vector for row in topics]),
         input_hash=provenance.input_hash or "",
         reason=provenance.details["reason"],

@@ -5,12 +5,12 @@ from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.sentences import CallDay, FirmTurns, Turn
 from ftm_assets.storage.schema import tables as t
+from ftm_assets.storage.schema.rows import rows_as
 from ftm_assets.storage.stages.base import (
     CALL_ORDER,
     FirmQuarter,
     columns_of,
     of_firm_quarter,
-    read_as,
     read_provenance,
     same_call,
 )
@@ -30,7 +30,7 @@ def read_turns(connection: Connection, where: FirmQuarter) -> FirmTurns:
         .where(*of_firm_quarter(t.Call, where.quarter, where.company_id), t.Call.superseded_by.is_(None))
         .order_by(*CALL_ORDER)
     )
-    calls = read_as(CallDay, found)
+    calls = tuple(rows_as(CallDay, found))
     turns = connection.execute(
         sa.select(*columns_of(t.Component, Turn))
         .join(t.Call, same_call(t.Component))
@@ -44,7 +44,7 @@ def read_turns(connection: Connection, where: FirmQuarter) -> FirmTurns:
         company_id=where.company_id,
         company_name=name,
         calls=calls,
-        turns=read_as(Turn, turns),
+        turns=tuple(rows_as(Turn, turns)),
         input_hash=read_provenance(connection, where, TRANSCRIPTS).content_hash,
         reason=None if calls else f"no call of {where.firm_key} in {where.quarter} is the version to model",
     )

@@ -8,9 +8,10 @@ import sqlalchemy as sa
 
 from ftm_assets.storage.maintain import archive as module
 from ftm_assets.storage.maintain.archive import NotFinished, archive
-from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index, search_index_ready
+from ftm_assets.storage.maintain.search_index import build_search_index
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.quarter_topics import read_quarter_topics
+from ftm_assets.storage.read.search_index import Level, SearchIndexSettings, search_index_ready
 from ftm_assets.storage.server.advisory_locks import Lock, acquire
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.stages.base import find_firm_quarter
@@ -22,7 +23,7 @@ from ftm_assets_tests.storage.builders import TEXTS, firm, firms, put_themes, th
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, one
 
 VECTORS = "SELECT count(embedding) FROM sentences"
-PROSE = tuple(f"Freight {word} " * 40 for word in "rose fell stood held".split())
+PROSE = tuple(f"Freight {word} " * 40 for word in ["rose", "fell", "stood", "held"])
 
 
 @pytest.fixture

@@ -12,12 +12,14 @@ from ftm_assets.storage.maintain import search_index
 from ftm_assets.storage.maintain.deletion import drop_quarter
 from ftm_assets.storage.maintain.search_index import (
     BuildProgress,
-    Level,
     NoQuarter,
-    SearchIndexSettings,
-    State,
     build_search_index,
     drop_index_for_bulk_write,
+)
+from ftm_assets.storage.read.search_index import (
+    Level,
+    SearchIndexSettings,
+    State,
     index_states,
     ready_levels,
     search_index_ready,

@@ -11,9 +11,10 @@ from sqlalchemy.engine import Connection
 
 from devtools.synthetic_quarters.uniform import SENTENCES_A_TOPIC, Shape, fill, sentence_id
 from ftm_assets.settings import Settings
-from ftm_assets.storage.maintain.search_index import Level, SearchIndexSettings, build_search_index
+from ftm_assets.storage.maintain.search_index import build_search_index
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.queries import ExactScan, NoVectors, SearchFilter, SearchResult
+from ftm_assets.storage.read.search_index import Level, SearchIndexSettings
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.server.embedded import EmbeddedServer
 from ftm_assets_tests.storage.plans import plans

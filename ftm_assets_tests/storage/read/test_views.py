@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.storage.read import queries
-from ftm_assets.storage.schema.views import VIEWS, firm_status
+from ftm_assets.storage.read.views import VIEWS, firm_status
 from ftm_assets.storage.server.database import Database
 from ftm_assets.storage.stages import STAGES, SUMMARIES
 from ftm_assets_tests.storage.builders import TEXTS, derive, firm, firms, put, put_themes, themes_of

@@ -53,7 +53,15 @@ def test_what_themes_are_made_from_and_they_themselves_are_known_at_once(databas
     with database.transaction() as connection:
         analyze_topic_tables(connection)
     put_themes(database, themes_of(database))
-    tables = "materializations topics topic_summaries topic_sentences themes theme_topics theme_inputs".split()
+    tables = [
+        "materializations",
+        "topics",
+        "topic_summaries",
+        "topic_sentences",
+        "themes",
+        "theme_topics",
+        "theme_inputs",
+    ]
     known = "SELECT relname, reltuples::int FROM pg_class WHERE relkind = 'r'"
     there = " UNION ALL ".join(f"SELECT '{table}', count(*) FROM {table}" for table in tables)
     assert set(ask(database, there)) <= set(ask(database, known))

@@ -87,8 +87,8 @@ def test_a_firm_that_said_nothing_has_an_empty_partition_that_says_why(database:
     sentences, topics, summaries = derive(database, where)
 
     assert (len(sentences), len(topics.topics), len(summaries.summaries)) == (0, 0, 0)
-    assert read_sentences(database, where).reason == "its calls hold no sentence beside the operator's"
-    assert read_topics(database, where).reason == "its calls hold no sentence beside the operator's"
+    assert read_sentences(database, where).reason == "its calls hold no sentence but the operator's"
+    assert read_topics(database, where).reason == "its calls hold no sentence but the operator's"
     assert read_sentences(database, where).content_hash == sentences.content_hash
     assert read_topics(database, where).content_hash == topics.content_hash
 

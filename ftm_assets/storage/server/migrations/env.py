@@ -4,13 +4,12 @@ from typing import Any
 
 from alembic import context
 
-from ftm_assets.storage.maintain.search_index import PREFIX
-from ftm_assets.storage.schema.tables import Base
+from ftm_assets.storage.schema.tables import SEARCH_INDEX_PREFIX, Base
 
 
 def include_name(name: str | None, kind: str, parents: object) -> bool:
     """Ignore the partitions of `sentences` and the search indexes, which belong to the quarters, not to the schema."""
-    of_quarters = {"table": "sentences_", "index": PREFIX}
+    of_quarters = {"table": "sentences_", "index": SEARCH_INDEX_PREFIX}
     return not (name is not None and kind in of_quarters and name.startswith(of_quarters[kind]))
 
 

@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    # A stored column is computed for the rows that are there, so the leaf of each quarter is written anew.
+    # A stored column is computed for the rows that are there, so the leaf of each quarter is written again.
     op.add_column(
         "sentences",
         sa.Column(

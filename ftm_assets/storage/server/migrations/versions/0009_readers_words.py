@@ -7,7 +7,7 @@ down_revision = "0008"
 branch_labels = None
 depends_on = None
 
-# Table, column of before, column of now.
+# Table, old column, new column.
 COLUMNS = (
     ("materializations", "built_from", "input_hash"),
     ("materializations", "versions", "provenance"),

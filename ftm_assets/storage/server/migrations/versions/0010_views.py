@@ -1,4 +1,4 @@
-"""Views for people and programs, so that nobody joins a sentence to its theme by hand."""
+"""Views for people and programs, which join a sentence to its theme."""
 
 from alembic import op
 

@@ -1,7 +1,7 @@
 """Every view: what people and most of the code read instead of joining the tables themselves.
 
 They are a promise: a column is added, but neither renamed nor removed without an entry in the changelog. A migration
-creates them with a copy of its own; whoever changes something here adds the next one. Name, meaning and source of a
+creates them with a copy of its own; if you change something here, add the next one. Name, meaning and source of a
 column are written once, in one line, and the meaning is the column's comment in the database.
 """
 
