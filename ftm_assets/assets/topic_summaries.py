@@ -26,7 +26,7 @@ from ftm_assets.partitions import firm_quarters
 from ftm_assets.storage.read.llm_spending import look_ahead_of
 from ftm_assets.storage.schema import tables
 from ftm_assets.storage.server.database import Database
-from ftm_assets.storage.stages.summaries import read_summaries
+from ftm_assets.storage.stages.summaries import find_reusable_summaries
 
 SUMMARIZED = "every_topic_summarized"
 
@@ -67,7 +67,7 @@ def topic_summaries(
     """
     key = PartitionKey.parse(context.partition_key)
     with database.transaction() as connection:
-        before = read_summaries(connection, key.quarter, key.firm, firm_topics.content_hash)
+        before = find_reusable_summaries(connection, key.quarter, key.firm, firm_topics.content_hash)
     written = summarize(
         topics=evidence_of(firm_topics, firm_sentences),
         blocklist=NameBlocklist.for_firm(firm_sentences),

@@ -48,7 +48,12 @@ def backfill(
     from ftm_assets.operations.backfill.state import resolve
 
     asked = BackfillOptions(
-        quarter=quarter, firms=tuple(firm or ()), every=every, themes=themes, reencode=reencode, upgrade=upgrade
+        quarter=quarter,
+        firms=tuple(firm or ()),
+        all_firms=every,
+        allow_incomplete=themes,
+        reencode=reencode,
+        upgrade=upgrade,
     )
     database = Database(read_settings())
     options = resolve(database, asked)

@@ -104,7 +104,7 @@ def test_the_same_backfill_again_leaves_identical_tables(
     run_all(real_defs, instance, database)
     before = tables_of(database)
 
-    every = plan_backfill(BackfillOptions(quarter=QUARTER, every=True), read_state(instance, database, QUARTER))
+    every = plan_backfill(BackfillOptions(quarter=QUARTER, all_firms=True), read_state(instance, database, QUARTER))
     again = list(run_firms(real_defs, instance, QUARTER, every.firms))
     run_themes(real_defs, instance, QUARTER)
 

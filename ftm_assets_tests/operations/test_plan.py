@@ -17,9 +17,12 @@ from ftm_assets.operations.backfill.plan import (
 
 # Three firms, of which one is up to date.
 STATE = BackfillState(
-    expected=("A-1", "B-2", "C-3"), behind=frozenset({"B-2"}), failed=frozenset({"C-3"}), by_keywords=("A-1", "C-3")
+    expected=("A-1", "B-2", "C-3"),
+    missing_or_stale=frozenset({"B-2"}),
+    failed=frozenset({"C-3"}),
+    by_keywords=("A-1", "C-3"),
 )
-DONE = replace(STATE, behind=frozenset(), failed=frozenset(), themes_current=True, index_ready=True)
+DONE = replace(STATE, missing_or_stale=frozenset(), failed=frozenset(), themes_current=True, index_ready=True)
 
 
 def plan(state: BackfillState = STATE, /, **options: object) -> BackfillPlan:
@@ -35,7 +38,7 @@ def running(*firms: str, whole: tuple[str, ...] | None = None) -> BackfillState:
 
 
 def test_firms_that_are_behind_failed_or_unrecorded_are_run_and_the_themes_wait_for_them() -> None:
-    found = plan(replace(STATE, unknown=frozenset({"A-1"})))
+    found = plan(replace(STATE, unrecorded=frozenset({"A-1"})))
     assert found.firms == found.waiting_for == ("A-1", "B-2", "C-3")
     assert (found.work, found.drop_index, found.joins) == (WHOLE_FIRMS, True, None)
     assert (found.make_themes, found.make_index) == (False, False)
@@ -51,9 +54,9 @@ def test_a_quarter_that_is_up_to_date_has_nothing_to_do() -> None:
     ("options", "firms"),
     [
         ({}, ("B-2", "C-3")),
-        ({"every": True}, ("A-1", "B-2", "C-3")),
+        ({"all_firms": True}, ("A-1", "B-2", "C-3")),
         ({"firms": ("A-1", "B-2")}, ("B-2",)),
-        ({"firms": ("A-1", "B-2"), "every": True}, ("A-1", "B-2")),
+        ({"firms": ("A-1", "B-2"), "all_firms": True}, ("A-1", "B-2")),
         ({"upgrade": True}, ("A-1", "C-3")),
         ({"upgrade": True, "firms": ("A-1",)}, ("A-1",)),
     ],
@@ -74,10 +77,10 @@ def test_an_upgrade_makes_summaries_alone_and_leaves_the_index() -> None:
     [
         ({}, {}, False),
         ({}, {"themes_current": False}, True),
-        ({"every": True}, {}, True),
-        ({"themes": True}, {}, True),
-        ({"themes": True}, {"themes_made": True}, False),
-        ({"every": True}, {"themes_made": True, "themes_current": False}, True),
+        ({"all_firms": True}, {}, True),
+        ({"allow_incomplete": True}, {}, True),
+        ({"allow_incomplete": True}, {"themes_just_made": True}, False),
+        ({"all_firms": True}, {"themes_just_made": True, "themes_current": False}, True),
         ({"upgrade": True}, {}, False),
         ({"upgrade": True}, {"themes_by_keywords": True}, True),
     ],
@@ -89,7 +92,7 @@ def test_themes_are_made_when_they_are_stale_or_asked_for_and_not_just_made(
 
 
 def test_themes_that_are_asked_for_do_not_wait_for_firms() -> None:
-    found = plan(themes=True)
+    found = plan(allow_incomplete=True)
     assert (found.waiting_for, found.make_themes, found.make_index) == ((), True, True)
 
 
@@ -101,7 +104,9 @@ def test_an_index_that_is_missing_is_built_after_the_last_firm() -> None:
 def test_the_backfill_under_way_is_joined_if_it_makes_what_is_asked_for() -> None:
     found = plan(running("B-2", "C-3"))
     assert (found.joins, found.drop_index) == ("abc", False)
-    assert plan(replace(running("B-2"), behind=frozenset(), failed=frozenset())).has_runs, "it is followed to its end"
+    assert plan(replace(running("B-2"), missing_or_stale=frozenset(), failed=frozenset())).has_runs, (
+        "it is followed to its end"
+    )
 
 
 @pytest.mark.parametrize(
@@ -133,7 +138,7 @@ def test_a_quarter_without_calls_is_refused_with_the_next_step() -> None:
     ("options", "message"),
     [
         ({"reencode": True, "firms": ("A-1",)}, "leave out --firm"),
-        ({"upgrade": True, "every": True}, "leave out --all and --reencode"),
+        ({"upgrade": True, "all_firms": True}, "leave out --all and --reencode"),
         ({"upgrade": True, "reencode": True}, "leave out --all and --reencode"),
     ],
 )
@@ -144,7 +149,12 @@ def test_options_that_contradict_each_other_are_refused(options: dict[str, objec
 
 @pytest.mark.parametrize(
     ("options", "needs"),
-    [({}, False), ({"every": True}, True), ({"every": True, "reencode": True}, False), ({"upgrade": True}, True)],
+    [
+        ({}, False),
+        ({"all_firms": True}, True),
+        ({"all_firms": True, "reencode": True}, False),
+        ({"upgrade": True}, True),
+    ],
 )
 def test_what_needs_vectors_cannot_be_done_in_an_archived_quarter(options: dict[str, object], needs: bool) -> None:
     assert BackfillOptions(quarter="2021Q4", **options).needs_vectors == needs  # type: ignore[arg-type]

@@ -111,8 +111,8 @@ class BackfillExecutor(ABC):
 
     def make_themes(self, options: BackfillOptions, state: BackfillState) -> None:
         """Wait for a run of the themes that is under way, the sensor's for instance, then make those still needed."""
-        themes_made = wait_for_themes(self.instance, options.quarter)
-        state = replace(self._refreshed(options, state), themes_made=themes_made)
+        themes_just_made = wait_for_themes(self.instance, options.quarter)
+        state = replace(self._refreshed(options, state), themes_just_made=themes_just_made)
         if plan_backfill(options, state).make_themes:
             run_themes(self.defs, self.instance, options.quarter)
 

@@ -35,31 +35,31 @@ class OtherBackfill(FtmError):
 class BackfillOptions:
     """What a backfill is asked for.
 
-    firms:    only these; empty: all that have a call
-    every:    also firms that are up to date
-    themes:   make themes even while firms are missing
-    reencode: drop the quarter's vectors first, so that new ones are made
-    upgrade:  only summaries that are made of keywords, by the language model
-    raises:   FtmError if options contradict each other
+    firms:            only these; empty: all that have a call
+    all_firms:        also firms that are up to date
+    allow_incomplete: make themes even while firms are missing
+    reencode:         drop the quarter's vectors first, so that new ones are made
+    upgrade:          only summaries that are made of keywords, by the language model
+    raises:           FtmError if options contradict each other
     """
 
     quarter: str
     firms: tuple[str, ...] = ()
-    every: bool = False
-    themes: bool = False
+    all_firms: bool = False
+    allow_incomplete: bool = False
     reencode: bool = False
     upgrade: bool = False
 
     def __post_init__(self) -> None:
         if self.reencode and self.firms:
             raise FtmError("--reencode makes all vectors of a quarter again; leave out --firm")
-        if self.upgrade and (self.every or self.reencode):
+        if self.upgrade and (self.all_firms or self.reencode):
             raise FtmError("--upgrade-summaries makes summaries alone; leave out --all and --reencode")
 
     @property
     def needs_vectors(self) -> bool:
-        """Whether it cannot be done while the quarter is archived."""
-        return (self.every or self.themes or self.upgrade) and not self.reencode
+        """Whether it reads the vectors of sentences, which an archived quarter no longer has."""
+        return (self.all_firms or self.allow_incomplete or self.upgrade) and not self.reencode
 
 
 @dataclass(frozen=True)
@@ -92,30 +92,32 @@ class RunningBackfill:
 class BackfillState:
     """What is there of a quarter at one moment.
 
-    expected:    keys of the firms with a call, in order
-    behind:      those whose rows are missing or stale
-    failed:      those whose last run failed or did not end
-    unknown:     those with rows that Dagster has no record of
-    by_keywords: those with a summary made of keywords, in order
-    themes_made: a run of the themes has just ended
-    running:     the backfill that Dagster carries out; None if this process executes the runs
+    expected:           keys of the firms with a call, in order
+    missing_or_stale:   those with a stage that is not there, or was made from rows that have changed
+    failed:             those whose last run failed or did not end
+    unrecorded:         those with rows that Dagster has no record of
+    by_keywords:        those with a summary made of keywords, in order
+    themes_current:     the published themes rest on exactly the summaries that are there
+    themes_by_keywords: a current theme has a description made of keywords
+    themes_just_made:   a run of the themes has just ended
+    running:            the backfill that Dagster carries out; None if this process executes the runs
     """
 
     expected: tuple[str, ...]
-    behind: frozenset[str] = frozenset()
+    missing_or_stale: frozenset[str] = frozenset()
     failed: frozenset[str] = frozenset()
-    unknown: frozenset[str] = frozenset()
+    unrecorded: frozenset[str] = frozenset()
     by_keywords: tuple[str, ...] = ()
     themes_current: bool = False
     themes_by_keywords: bool = False
-    themes_made: bool = False
+    themes_just_made: bool = False
     index_ready: bool = False
     running: RunningBackfill | None = None
 
     @property
     def to_do(self) -> tuple[str, ...]:
         """Keys of the firms that are not up to date."""
-        return tuple(key for key in self.expected if key in self.behind | self.failed | self.unknown)
+        return tuple(key for key in self.expected if key in self.missing_or_stale | self.failed | self.unrecorded)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +157,7 @@ def plan_backfill(options: BackfillOptions, state: BackfillState) -> BackfillPla
     firms = _firms(options, state)
     if state.running is not None:
         _check_joinable(options, firms, state.running)
-    waiting_for = () if options.themes else state.to_do
+    waiting_for = () if options.allow_incomplete else state.to_do
     return BackfillPlan(
         quarter=options.quarter,
         reencode=options.reencode,
@@ -173,7 +175,7 @@ def plan_backfill(options: BackfillOptions, state: BackfillState) -> BackfillPla
 def _firms(options: BackfillOptions, state: BackfillState) -> tuple[str, ...]:
     if options.upgrade:
         candidates = state.by_keywords
-    elif options.every:
+    elif options.all_firms:
         candidates = state.expected
     else:
         candidates = state.to_do
@@ -196,5 +198,5 @@ def _needs_themes(options: BackfillOptions, state: BackfillState) -> bool:
     """Whether themes are missing or stale, or asked for although they are not."""
     if not state.themes_current:
         return True
-    asked_for = options.themes or options.every or (options.upgrade and state.themes_by_keywords)
-    return asked_for and not state.themes_made
+    asked_for = options.allow_incomplete or options.all_firms or (options.upgrade and state.themes_by_keywords)
+    return asked_for and not state.themes_just_made

@@ -33,7 +33,7 @@ def resolve(database: Database, options: BackfillOptions) -> BackfillOptions:
 
 
 def read_state(instance: dg.DagsterInstance, database: Database, quarter: str) -> BackfillState:
-    """What is there of the quarter now; `running` and `themes_made` are left to the caller, who follows the daemon."""
+    """What is there of the quarter now; the caller, who follows the daemon, adds `running` and `themes_just_made`."""
     with database.transaction() as connection:
         expected = firm_keys(connection, quarter)
         behind = quarter_progress(connection, quarter).firms_to_do
@@ -44,9 +44,9 @@ def read_state(instance: dg.DagsterInstance, database: Database, quarter: str) -
     partitions = {key: firm_quarter_key(key, quarter) for key in expected}
     firms = BackfillState(
         expected=tuple(expected),
-        behind=frozenset(behind),
+        missing_or_stale=frozenset(behind),
         failed=frozenset(key for key, partition in partitions.items() if partition in attempted),
-        unknown=frozenset(key for key, partition in partitions.items() if partition not in recorded),
+        unrecorded=frozenset(key for key, partition in partitions.items() if partition not in recorded),
         by_keywords=tuple(by_keywords),
     )
     return read_themes_and_index(instance, database, quarter, firms)

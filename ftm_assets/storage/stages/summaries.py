@@ -24,7 +24,7 @@ from ftm_assets.storage.stages.topics import TOPICS
 from ftm_assets.storage.stages.transcripts import no_call
 
 
-def read_firm_summaries(connection: Connection, where: FirmQuarter) -> Summaries:
+def read_summaries(connection: Connection, where: FirmQuarter) -> Summaries:
     """A firm-quarter's summaries with their vectors, in topic order. raises: StageNotMaterialized"""
     if not where.has_call:
         return Summaries((), vectors_of([]), "", ("", ""), no_call(where))
@@ -44,7 +44,9 @@ def read_firm_summaries(connection: Connection, where: FirmQuarter) -> Summaries
     )
 
 
-def read_summaries(connection: Connection, quarter: str, firm_key: str, input_hash: str) -> tuple[TopicSummary, ...]:
+def find_reusable_summaries(
+    connection: Connection, quarter: str, firm_key: str, input_hash: str
+) -> tuple[TopicSummary, ...]:
     """A firm-quarter's summaries of the topics with this content hash, in topic order; none if they are of others."""
     found = connection.execute(
         sa.select(*columns_of(t.TopicSummary, TopicSummary))
@@ -74,6 +76,6 @@ SUMMARIES = FirmStage(
     built_from=TOPICS.name,
     tables=(t.TopicSummary,),
     rows=_rows,
-    read=read_firm_summaries,
+    read=read_summaries,
     encoder=attrgetter("encoder"),
 )
