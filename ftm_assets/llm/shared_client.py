@@ -99,35 +99,35 @@ class RemoteLanguageModel:
         raises: SharedClientFailed, ProcessGone
         """
         missing = dict(enumerate(requests))
-        if not missing:
-            return
-        for each in self._call(lambda: CompleteRequests(dict(missing))):
+        for each in self._call(lambda: CompleteRequests(dict(missing)) if missing else None):
             del missing[each.index]
             yield each.index, each.result
-            if not missing:
-                return  # A process that died after its last result is not waited for.
 
     def reject(self, key: str, reason: str) -> None:
         """See `LanguageModel`. raises: SharedClientFailed, ProcessGone"""
         list(self._call(lambda: RejectReply(key, reason)))
 
-    def _call(self, message: Callable[[], object]) -> Iterator[IndexedResult]:
-        """Send the message and yield its results; after a lost connection send what the message is then."""
+    def _call(self, message: Callable[[], CompleteRequests | RejectReply | None]) -> Iterator[IndexedResult]:
+        """Send the message and yield its results; after a lost connection send what the message is then, None: nothing.
+
+        raises: SharedClientFailed, ProcessGone
+        """
         n_losses = 0
-        while True:
+        while (to_send := message()) is not None:
             try:
                 with self._ipc.connection() as connection:
-                    connection.send(message())
+                    connection.send(to_send)
                     while isinstance(answer := connection.recv(), IndexedResult):
                         n_losses = 0
                         yield answer
-                break
             except (OSError, EOFError) as error:
                 n_losses += 1
                 if n_losses >= _MAX_LOSSES:
                     raise SharedClientFailed(f"the language model's client process died {n_losses} times") from error
-        if isinstance(answer, Failed):
-            raise SharedClientFailed(answer.reason)
+            else:
+                if isinstance(answer, Failed):
+                    raise SharedClientFailed(answer.reason)
+                return
 
 
 @dataclass

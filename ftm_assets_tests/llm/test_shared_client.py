@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Listener
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ftm_assets.llm.client_supervisor import ModelProcess
 from ftm_assets.llm.ledger import Ledger
 from ftm_assets.llm.protocol import Completion, CompletionFailure, LanguageModel
 from ftm_assets.llm.shared_client import (
+    IndexedResult,
     RemoteLanguageModel,
     SharedClientFailed,
     SharedOrOwnLanguageModel,
@@ -174,6 +176,19 @@ def test_a_database_that_is_away_is_told_to_who_asks(
 def test_a_process_that_never_comes_is_given_up(address: str) -> None:
     with pytest.raises(ProcessGone, match=r"no language model's client process for 1 s; .* ftm worker status"):
         complete_all(RemoteLanguageModel(MODEL, address, patience_s=1.0), [llm_request()])
+
+
+def test_a_process_that_dies_after_its_last_result_is_not_waited_for(address: str) -> None:
+    def answer_once() -> None:
+        with listener.accept() as connection:
+            connection.recv()
+            connection.send(IndexedResult(0, result))
+
+    result = CompletionFailure("refused", "for once")
+    with Listener(address) as listener, ThreadPoolExecutor(1) as thread:
+        thread.submit(answer_once)
+        model = RemoteLanguageModel(MODEL, address, patience_s=0.0)
+        assert complete_all(model, [llm_request()]) == [result]
 
 
 def nearest(database: Database, model: FakeOpenAI, home: Path, name: str = MODEL) -> LanguageModel:
