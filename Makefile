@@ -34,14 +34,14 @@ demo: .venv/installed
 	@echo "  $(BIN)/ftm sentences theme_2024Q1_001    down from a theme to its sentences"
 	@echo '  $(BIN)/ftm search "delays at the port"   by meaning'
 	@echo "  $(BIN)/ftm up                            the Dagster UI on http://127.0.0.1:3000"
-	@echo "  $(BIN)/ftm ingest YOUR_CALLS.csv         columns as in README.md"
+	@echo "  $(BIN)/ftm ingest YOUR_CALLS.csv         columns as in docs/transcripts.md"
 	@echo '  psql "$$($(BIN)/ftm db)"                  SQL on the same tables'
 ifeq ($(LLM),simulated)
 	@echo "== SIMULATED from here on: a fake language model makes its replies of the words in the request"
 	@$(BIN)/python -m devtools.fake_openai --port $(SIMULATED_PORT) --latency 0 >/dev/null & server=$$!; \
 	trap "kill $$server" EXIT; env $(SIMULATED) $(MAKE) --no-print-directory demo-simulated
 else ifneq ($(LLM),)
-	$(error LLM=$(LLM) is not known; LLM=simulated is, and a real one is named by FTM_LLM_MODEL, as README.md says)
+	$(error LLM=$(LLM) is not known; LLM=simulated is, and a real one is named by FTM_LLM_MODEL, as docs/language-model.md says)
 endif
 
 demo-simulated:

@@ -292,11 +292,6 @@ def table_of(ours: Measured, stock: Measured, n_firms: int, n_sentences: int) ->
     return table
 
 
-def _clustering(way: Measured) -> np.ndarray:
-    found: np.ndarray = np.sum([way.cpu_s[stage] for stage in CLUSTERING if way.cpu_s.get(stage)], axis=0)
-    return found
-
-
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = argparse.ArgumentParser(description="CPU seconds of a firm, stage by stage, beside a BERTopic script.")

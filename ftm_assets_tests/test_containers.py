@@ -98,13 +98,13 @@ def test_every_service_is_watched_and_comes_back(compose: dict[str, Any]) -> Non
     assert mounted == compose["volumes"].keys()
 
 
-def test_the_database_is_the_one_that_the_readme_names(compose: dict[str, Any]) -> None:
+def test_the_database_is_the_one_that_the_settings_page_names(compose: dict[str, Any]) -> None:
     postgres = compose["services"]["postgres"]
     address, port, _ = postgres["ports"][0].split(":")
     given = postgres["environment"]
     password = given["POSTGRES_PASSWORD"].removeprefix("${POSTGRES_PASSWORD:-").removesuffix("}")
     url = with_database(f"postgresql://{given['POSTGRES_USER']}:{password}@{address}:{port}", given["POSTGRES_DB"])
-    assert f"FTM_DATABASE_URL={url}\n" in (ROOT / "README.md").read_text()
+    assert f"FTM_DATABASE_URL={url}\n" in (ROOT / "docs" / "settings.md").read_text()
 
 
 def test_the_database_has_shared_memory_for_parallel_index_builds(compose: dict[str, Any]) -> None:

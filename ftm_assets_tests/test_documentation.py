@@ -41,7 +41,8 @@ from ftm_assets_tests.fakes import HashEncoder
 from ftm_assets_tests.six_firms import calls_of
 
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = ROOT / "docs"
+PAGES = [README, *sorted(DOCS.glob("*.md"))]
 QUARTER = "2024Q1"
 # Enough for a theme, and the firms that the examples name.
 COMPANIES = {"810960", "811097", "811234", "811782", "812330"}
@@ -239,12 +240,14 @@ def test_the_example_source_can_be_loaded(database: Database, tmp_path: Path, mo
     assert (ingested.firm_keys, ingested.counts.n_components) == (("ACME-INC-7",), 2)
 
 
-def test_the_readme_lists_every_column_setting_and_command() -> None:
-    assert names(README, "required column") == list(REQUIRED_COLUMNS)
-    assert names(README, "optional column") == list(OPTIONAL_COLUMNS)
-    assert sorted(names(README, "variable")) == sorted(f"FTM_{name.upper()}" for name in Settings.model_fields)
+def test_the_pages_list_every_column_setting_and_command() -> None:
+    assert names(DOCS / "transcripts.md", "required column") == list(REQUIRED_COLUMNS)
+    assert names(DOCS / "transcripts.md", "optional column") == list(OPTIONAL_COLUMNS)
+    assert sorted(names(DOCS / "settings.md", "variable")) == sorted(
+        f"FTM_{name.upper()}" for name in Settings.model_fields
+    )
     ours = {name: each for name, each in typer.main.get_group(app).commands.items() if not each.hidden}
-    documented = {row[0].strip("`"): row[-1] for row in table(README, "command")}
+    documented = {row[0].strip("`"): row[-1] for row in table(DOCS / "commands.md", "command")}
     assert {command.split()[1] for command in documented} == ours.keys()
     for command, text in documented.items():
         _, name, *rest = command.split()
@@ -257,7 +260,7 @@ def test_the_readme_lists_every_column_setting_and_command() -> None:
 
 def test_the_settings_are_documented_with_their_defaults() -> None:
     fields = Settings.model_fields
-    for variable, default, _ in table(README, "variable"):
+    for variable, default, _ in table(DOCS / "settings.md", "variable"):
         value = fields[variable.strip("`").removeprefix("FTM_").lower()].default
         assert default.strip("`") == ("empty" if value is None else str(value))
 
@@ -265,11 +268,11 @@ def test_the_settings_are_documented_with_their_defaults() -> None:
 def test_every_check_is_explained() -> None:
     defs = build_definitions(Database(Settings()), HashEncoder())
     checks = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
-    assert set(names(ROOT / "docs" / "architecture.md", "check")) == checks
+    assert set(names(DOCS / "architecture.md", "check")) == checks
 
 
 def test_the_diagrams_show_every_column_with_its_keys() -> None:
-    text = (ROOT / "docs" / "data-flow.md").read_text()
+    text = (DOCS / "data-flow.md").read_text()
     drawn = {
         name: dict(re.findall(r"^ +\S+ (\w+) ?(.*)$", body, re.MULTILINE))
         for name, body in re.findall(r"^    (\w+) \{\n(.*?)^    \}", text, re.MULTILINE | re.DOTALL)

@@ -172,7 +172,7 @@ def test_themes_current_warns_of_firms_that_changed(database: Database) -> None:
     assert look(database, themes_current) == (False, WARN, {"run": 1, "firms changed": ["BOLT-CO-8"]})
 
 
-def test_theme_rules_count_firms_anew(database: Database) -> None:
+def test_theme_rules_count_firms_again(database: Database) -> None:
     firms(database, 7, 8)
     put_themes(database, themes_of(database))
     assert look(database, theme_rules) == (True, ERROR, {"breaking the rules": []})

@@ -244,7 +244,7 @@ def test_a_box_without_work_ends_after_some_minutes(box: Box, state: str, said: 
     assert "systemctl poweroff" in second
 
 
-def test_a_click_of_a_person_keeps_the_box_and_the_minutes_count_anew(box: Box) -> None:
+def test_a_click_of_a_person_keeps_the_box_and_the_minutes_count_again(box: Box) -> None:
     box.program("ftm-say")
     box.program("systemctl", UNITS_ARE.format(state="active"))
     for idle, ends in ((0, False), (1, False), (0, False), (0, True)):

@@ -229,7 +229,7 @@ def test_a_request_that_fails_harms_no_other(serve: Callable[[str], Connection],
     assert EncoderFailure(why) in list(iter(lambda: receive(worker), None))
 
 
-def test_who_is_interrupted_while_he_waits_asks_anew_and_the_process_forgets_what_he_asked(
+def test_who_is_interrupted_while_he_waits_asks_again_and_the_process_forgets_what_he_asked(
     serve: Callable[[str], Connection], address: str, recorded: Path
 ) -> None:
     class TimeIsUp(Exception):
@@ -403,7 +403,7 @@ def test_a_lane_that_stands_still_in_the_middle_of_a_request_does_not_keep_other
         started = time.monotonic()
         assert served.encode(TEXTS).shape == (100, 768)
         assert time.monotonic() - started < 9
-        assert still.recv(1) == b"", "it may ask anew"
+        assert still.recv(1) == b"", "it may ask again"
 
 
 def test_the_process_ends_with_the_worker_however_that_ends(address: str) -> None:

@@ -349,7 +349,7 @@ def test_tables_of_the_version_before_are_renamed_and_keep_their_rows(
     assert "interactive DESC" in orders[0]
 
 
-def test_tables_of_another_version_are_made_anew(new_queue: QueueFactory, database: Database) -> None:
+def test_tables_of_another_version_are_made_again(new_queue: QueueFactory, database: Database) -> None:
     put(new_queue(), "of the old version")
     assert new_queue().find("of the old version"), "those of the same version stay"
     with psycopg.connect(database.url()) as connection:

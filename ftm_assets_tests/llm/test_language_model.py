@@ -372,7 +372,7 @@ def test_a_rejected_reply_is_not_given_again_and_stays_paid(database: Database, 
     assert float(str(spent(database)["quarter", "2021Q4"])) == pytest.approx(summed(database))
 
 
-def test_what_a_killed_process_had_sent_stays_put_aside_and_is_asked_anew(
+def test_what_a_killed_process_had_sent_stays_put_aside_and_is_asked_again(
     database: Database, model: FakeOpenAI
 ) -> None:
     killed = Ledger(database)

@@ -103,7 +103,7 @@ def test_limits_hold_for_all_lanes_together(kept: Kept, model: FakeOpenAI, addre
     assert model.counts.n_requests == 40 and 1 < model.counts.most_at_once <= 4
 
 
-def test_a_rejected_reply_is_asked_anew(kept: Kept, model: FakeOpenAI, address: str, database: Database) -> None:
+def test_a_rejected_reply_is_asked_again(kept: Kept, model: FakeOpenAI, address: str, database: Database) -> None:
     served = served_at(address)
     [result] = complete_all(served, [llm_request()])
     assert isinstance(result, Completion)

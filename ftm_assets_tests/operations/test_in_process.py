@@ -248,7 +248,7 @@ def test_a_quarter_without_calls_is_refused_with_the_next_step(
         plan_backfill(BackfillOptions(quarter="2019Q1"), state)
 
 
-def test_another_encoder_is_refused_until_the_quarter_is_encoded_anew(
+def test_another_encoder_is_refused_until_the_quarter_is_encoded_again(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
     list(run_firms(defs, loaded, QUARTER, ["ACME-7"]))
@@ -267,7 +267,7 @@ def test_another_encoder_is_refused_until_the_quarter_is_encoded_anew(
     assert to_do(loaded, database) == [key for key in KEYS if key != "NA-8"]
 
 
-def test_encoding_anew_with_the_same_encoder_drops_nothing(
+def test_encoding_again_with_the_same_encoder_drops_nothing(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database
 ) -> None:
     list(run_firms(defs, loaded, QUARTER, KEYS))
@@ -276,7 +276,7 @@ def test_encoding_anew_with_the_same_encoder_drops_nothing(
     assert tables_of(database) == before
 
 
-def test_who_is_in_the_way_of_encoding_anew_is_told_of_and_nothing_is_dropped(
+def test_who_is_in_the_way_of_encoding_again_is_told_of_and_nothing_is_dropped(
     defs: dg.Definitions, loaded: dg.DagsterInstance, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     list(run_firms(defs, loaded, QUARTER, KEYS[:1]))

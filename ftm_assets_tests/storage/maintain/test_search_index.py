@@ -129,7 +129,7 @@ def test_what_is_ready_is_left_alone_also_after_rows_have_changed(published: Dat
     assert built(published) == []
 
 
-def test_an_index_with_other_settings_is_built_anew(published: Database) -> None:
+def test_an_index_with_other_settings_is_built_again(published: Database) -> None:
     built(published)
     finer = SearchIndexSettings(m=24, ef_construction=100)
     assert states(published, finer) == [State.other] * 3
@@ -138,7 +138,7 @@ def test_an_index_with_other_settings_is_built_anew(published: Database) -> None
     assert states(published, finer) == [State.ready] * 3
 
 
-def test_an_index_of_the_former_form_is_searched_until_it_is_built_anew(published: Database) -> None:
+def test_an_index_of_the_former_form_is_searched_until_it_is_built_again(published: Database) -> None:
     built(published)
     with published.transaction() as connection:
         connection.execute(sa.text(f"DROP INDEX {SENTENCES}"))
