@@ -4,6 +4,7 @@ import asyncio
 import email.utils
 import json
 import math
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,12 @@ _MAX_ERROR_CHARS = 300
 _NOT_SENT = {"ConnectError", "ConnectTimeout", "PoolTimeout", "UnsupportedProtocol", "LocalProtocolError"}
 # A gateway may send these after the model has done its work.
 _MAYBE_PAID = {408, 504, 524}
+# What httpx takes from the environment.
+_OF_CONNECTIONS = [
+    name
+    for upper in ("ALL_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+    for name in (upper, upper.lower())
+]
 _WRONG_KEY = {"invalid_api_key", "unauthorized", "account_deactivated"}
 _NO_MODEL = {"model_not_found", "model_not_available", "deprecated_model"}
 _NO_CREDIT = {"insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "credit_limit_reached"}
@@ -167,13 +174,20 @@ class OpenAITransport:
 
             host = urlsplit(self.base_url).hostname or ""
             is_here = host in ("localhost", "::1") or host.startswith("127.")
+            try:
+                # A server on this machine is not behind a proxy.
+                http_client = openai.DefaultAsyncHttpxClient(trust_env=not is_here)
+            except (ImportError, OSError, ValueError) as error:
+                found = ", ".join(name for name in _OF_CONNECTIONS if os.environ.get(name))
+                raise ConfigurationError(
+                    self.printable(f"no connection can be made with {found or 'these settings'}: {error}")
+                ) from None
             self._client = openai.AsyncOpenAI(
                 api_key=self.key.get_secret_value() if self.key else "none",
                 base_url=self.base_url,
                 max_retries=0,
                 timeout=self.timeout_s,
-                # A server on this machine is not behind a proxy.
-                http_client=openai.DefaultAsyncHttpxClient(trust_env=not is_here),
+                http_client=http_client,
             )
         return self._client
 

@@ -1,5 +1,6 @@
 """Dagster's instance: the environment that it reads, what waits and runs in it, whether its daemon is running."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+import yaml
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 
 import ftm_assets
@@ -15,6 +17,7 @@ from ftm_assets.errors import FtmError
 from ftm_assets.partitions import FIRM
 from ftm_assets.storage.server.database import Database
 
+_log = logging.getLogger(__name__)
 # The daemon writes a heartbeat every 30 s.
 DAEMON_TIMEOUT_S = 75.0
 POLL_S = 1.0
@@ -22,11 +25,11 @@ _CHUNK = "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"
 
 
 class ProjectNotFound(FtmError):
-    """The folder with `dagster.yaml` is not where it should be."""
+    """The folder with `dagster.yaml` and `workspace.yaml` is not where it should be."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, missing: Path) -> None:
         super().__init__(
-            f"no dagster.yaml in {folder}; run from a clone of the project, or set DAGSTER_HOME to its folder"
+            f"no {missing.name} in {missing.parent}; run from a clone of the project, or set DAGSTER_HOME to its folder"
         )
 
 
@@ -47,11 +50,12 @@ class PendingWork:
 def dagster_environment(database: Database) -> dict[str, str]:
     """What `dagster.yaml` reads from the environment; holds a password, so it is never shown.
 
-    raises: ProjectNotFound if there is no `dagster.yaml`
+    raises: ProjectNotFound if `dagster.yaml` or `workspace.yaml` is missing
     """
-    home = Path(os.environ.get("DAGSTER_HOME") or Path(ftm_assets.__file__).parents[1]).absolute()
-    if not (home / "dagster.yaml").exists():
-        raise ProjectNotFound(home)
+    home = _dagster_home()
+    for file in (home / "dagster.yaml", home / "workspace.yaml"):
+        if not file.exists():
+            raise ProjectNotFound(file)
     return {
         "DAGSTER_HOME": str(home),
         "FTM_HOME": str(database.settings.home),
@@ -61,6 +65,34 @@ def dagster_environment(database: Database) -> dict[str, str]:
         # canceled. With Dagster's own 25, saving is a third of what it costs to create thousands of runs. Decision 109.
         _CHUNK: os.environ.get(_CHUNK) or "100",
     }
+
+
+def _dagster_home() -> Path:
+    """The folder that DAGSTER_HOME names if its `dagster.yaml` stores runs in our database, else the project's own.
+
+    A shell may have the variable of another project, whose instance must not get our runs.
+    """
+    project = Path(ftm_assets.__file__).absolute().parents[1]
+    if not os.environ.get("DAGSTER_HOME"):
+        return project
+    named = Path(os.environ["DAGSTER_HOME"]).absolute()
+    if _stores_runs_with_us(named / "dagster.yaml"):
+        return named
+    _log.warning(
+        "DAGSTER_HOME=%s is of another project and does not count: the storage in its dagster.yaml is not "
+        "FTM_DAGSTER_URL. Used instead: %s",
+        named,
+        project,
+    )
+    return project
+
+
+def _stores_runs_with_us(file: Path) -> bool:
+    try:
+        instance = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return isinstance(instance, dict) and "FTM_DAGSTER_URL" in yaml.safe_dump(instance.get("storage"))
 
 
 @contextmanager

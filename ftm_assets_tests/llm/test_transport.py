@@ -1,3 +1,4 @@
+import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
@@ -143,3 +144,14 @@ def test_an_error_counts_before_choices_whatever_they_are() -> None:
 def test_a_wait_without_end_is_none(asked: str) -> None:
     assert _retry_after_s({"retry-after": asked}) is None
     assert _retry_after_s({"retry-after-ms": asked}) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "socks5://127.0.0.1:1080"), ("https_proxy", "nonsense://127.0.0.1"), ("SSL_CERT_FILE", "/gone.pem")],
+)
+def test_what_no_connection_can_be_made_with_is_named(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(name, value)
+    elsewhere = OpenAITransport("https://models.invalid/v1", "model", None, timeout_s=5.0)
+    with pytest.raises(ConfigurationError, match=f"no connection can be made with .*{name}.*: "):
+        asyncio.run(elsewhere.send("key", REQUEST))

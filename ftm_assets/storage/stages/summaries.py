@@ -34,10 +34,10 @@ def read_summaries(connection: Connection, where: FirmQuarter) -> Summaries:
         sa.select(*columns_of(t.TopicSummary, TopicSummary), binary(t.TopicSummary.embedding).label("vector"))
         .where(*of_firm_quarter(t.TopicSummary, where.quarter, where.company_id))
         .order_by(t.TopicSummary.topic_number)
-    ).all()
+    ).freeze()
     return Summaries(
-        summaries=tuple(rows_as(TopicSummary, found)),
-        embeddings=vectors_of([row.vector for row in found]),
+        summaries=tuple(rows_as(TopicSummary, found())),
+        embeddings=vectors_of([row.vector for row in found()]),
         input_hash=provenance.input_hash or "",
         encoder=(name, revision),
         reason=provenance.details["reason"],

@@ -34,7 +34,7 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
         sa.select(*columns_of(t.Topic, Topic), binary(t.Topic.centroid).label("vector"))
         .where(*of_firm_quarter(t.Topic, where.quarter, where.company_id))
         .order_by(t.Topic.topic_number)
-    ).all()
+    ).freeze()
     same_sentence = (t.Sentence.quarter == t.TopicSentence.quarter) & (
         t.Sentence.sentence_id == t.TopicSentence.sentence_id
     )
@@ -46,9 +46,9 @@ def read_topics(connection: Connection, where: FirmQuarter) -> Topics:
         .order_by(*CALL_ORDER, t.Sentence.position)
     )
     return Topics(
-        topics=tuple(rows_as(Topic, topics)),
+        topics=tuple(rows_as(Topic, topics())),
         members=tuple(rows_as(TopicSentence, members)),
-        centroids=vectors_of([row.vector for row in topics]),
+        centroids=vectors_of([row.vector for row in topics()]),
         input_hash=provenance.input_hash or "",
         reason=provenance.details["reason"],
     )

@@ -11,10 +11,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import psycopg
+import psycopg2
 import pytest
 
 from ftm_assets.storage.server import embedded
@@ -321,6 +322,33 @@ def test_an_interrupted_first_start_is_begun_again(tmp_path: Path, serve: Callab
     (tmp_path / "password.new").write_text("half")
     server.start()
     assert server.is_running()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PGSSLMODE", "require"),
+        ("PGSERVICE", "wrds"),
+        ("PGOPTIONS", "-c search_path=elsewhere"),
+        ("PGHOSTADDR", "192.0.2.1"),
+        ("PGREQUIREAUTH", "none"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGTARGETSESSIONATTRS", "standby"),
+        ("PGTZ", "Asia/Tokyo"),
+    ],
+)
+def test_libpqs_variables_are_for_another_server(
+    server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    assert server.is_running()
+    monkeypatch.setenv(name, value)
+    url = server.url("postgres")
+    for connect in (psycopg.connect, psycopg2.connect):  # Ours, and Dagster's.
+        with closing(connect(url)) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT current_setting('search_path'), current_setting('TimeZone')")
+            assert cursor.fetchone() == ('"$user", public', "UTC")
+    assert name not in os.environ, "children have it neither"
 
 
 @pytest.mark.slow
