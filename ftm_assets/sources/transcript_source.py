@@ -50,14 +50,14 @@ def open_source(
 ) -> TranscriptSource:
     """The transcript source that a word names.
 
-    spec:    path of a CSV, s3://bucket/prefix, or `package.module:attribute`: a TranscriptSource, or what returns one
+    spec:    path of a file, s3://bucket/prefix, or `package.module:attribute`: a TranscriptSource, or what returns one
              when called bare
     columns, event_types: for CSVs; a source of your own decides for itself
     raises:  NoSuchSource, BadAddress. A CSV is not opened before it is read.
     """
     if not spec.strip():
         raise NoSuchSource(
-            "no transcript source is named; give the path of a CSV, s3://bucket/prefix, or package.module:attribute"
+            "no transcript source is named; give the path of a file, s3://bucket/prefix, or package.module:attribute"
         )
     if spec.startswith("s3://"):
         return S3Source(spec, columns or {}, event_types)

@@ -1,6 +1,6 @@
 import pytest
 
-from ftm_assets.sources.csv.columns import REQUIRED_COLUMNS, BadColumns, column_positions
+from ftm_assets.sources.csv.columns import REQUIRED_COLUMNS, BadColumns, column_positions, doubled_columns
 
 FILE = "calls.csv"
 
@@ -60,7 +60,9 @@ def test_a_column_map_that_does_not_fit_is_an_error(columns: dict[str, str], mes
         column_positions(FILE, [*REQUIRED_COLUMNS, "symbol"], columns)
 
 
-def test_a_column_that_stands_twice_in_the_header_is_an_error_if_it_is_one_of_ours() -> None:
-    assert column_positions(FILE, [*REQUIRED_COLUMNS, "x", "x"], {})
-    with pytest.raises(BadColumns, match="2 columns 'componenttext'"):
-        column_positions(FILE, [*REQUIRED_COLUMNS, "ComponentText"], {})
+def test_of_columns_of_one_name_the_first_counts_and_the_others_are_told() -> None:
+    header = [*REQUIRED_COLUMNS, "x", "x", " ComponentText"]
+    positions = column_positions(FILE, header, {})
+    text = REQUIRED_COLUMNS.index("componenttext")
+    assert positions["componenttext"] == text
+    assert doubled_columns(header, positions) == [(text, len(header) - 1)]

@@ -123,7 +123,17 @@ def test_a_date_against_the_order_of_its_file_cannot_be_read() -> None:
 
 
 @pytest.mark.parametrize(
-    "cell", ["21:00:00", "21:00", " 9:00 PM", "17:00-04:00", "2021-10-28 21:00:00", "1960-01-01T21:00:00.0"]
+    "cell",
+    [
+        "21:00:00",
+        "21:00",
+        " 9:00 PM",
+        "17:00-04:00",
+        "21:00:00+00",
+        "17:00:00-04",
+        "2021-10-28 21:00:00",
+        "1960-01-01T21:00:00.0",
+    ],
 )
 def test_a_time_is_that_of_the_day_in_utc(cell: str) -> None:
     assert time_of_day(cell) == time(21)

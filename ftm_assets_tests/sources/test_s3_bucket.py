@@ -85,9 +85,9 @@ def test_more_objects_than_a_page_of_the_list_holds_are_all_found(
 
 def test_a_prefix_without_csv_objects_tells_what_is_there(bucket: Bucket) -> None:
     bucket.put("calls_2021/notes.txt", "x")
-    with pytest.raises(NoSuchObject, match=r"/calls/ holds no CSV objects; there are 'calls_2021/notes.txt'; give a"):
+    with pytest.raises(NoSuchObject, match=r"/calls/ holds no tables; there are 'calls_2021/notes.txt'; give a"):
         found(bucket, "calls")
-    with pytest.raises(NoSuchObject, match=r"/none/ holds no CSV objects; give a prefix .*\.csv or \.csv\.gz"):
+    with pytest.raises(NoSuchObject, match=r"/none/ holds no tables; give a prefix .*\.csv, .* \.gz, .* \.dta"):
         found(bucket, "none/")
 
 

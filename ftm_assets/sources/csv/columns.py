@@ -41,6 +41,8 @@ class BadColumns(FtmError):
 def column_positions(file: str, header: Sequence[str], columns: Mapping[str, str]) -> dict[str, int]:
     """Our column name -> its place in the header, for all required columns and the optional ones that are there.
 
+    Of several columns of one name it is the first.
+
     file:    what messages call it
     columns: our name -> the header's, where they differ; case and outer blanks never matter
     raises:  BadColumns
@@ -60,10 +62,18 @@ def column_positions(file: str, header: Sequence[str], columns: Mapping[str, str
             f"{shown(', '.join(header), 1000)}. Separate fields by commas; rename a column that has another name, or "
             f"give a column map, such as {{{REQUIRED_COLUMNS[0]!r}: 'its name in this file'}}"
         )
-    for ours, name in names.items():
-        if there.count(name) > 1:
-            raise BadColumns(f"{file} has {there.count(name)} columns {name!r}; keep one, or map {ours!r} to another")
     return {ours: there.index(name) for ours, name in names.items() if name in there}
+
+
+def doubled_columns(header: Sequence[str], positions: Mapping[str, int]) -> list[tuple[int, int]]:
+    """The columns that we read, each with every other one of its name: a join often leaves two that are equal."""
+    there = [_folded(name) for name in header]
+    return [
+        (first, other)
+        for first in positions.values()
+        for other, name in enumerate(there)
+        if other != first and name == there[first]
+    ]
 
 
 def _folded(name: str) -> str:

@@ -1,7 +1,7 @@
-"""Transcripts of a CSV in Capital IQ's columns, one row per component."""
+"""Transcripts of a file in Capital IQ's columns, one row per component: CSV, Parquet, Stata or JSON lines."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from itertools import groupby
@@ -18,8 +18,8 @@ from ftm_assets.analysis.transcripts import (
     is_earnings_call,
     quarter_dates,
 )
-from ftm_assets.sources.csv.columns import column_positions
-from ftm_assets.sources.csv.file import Record, open_csv
+from ftm_assets.sources.csv.columns import column_positions, doubled_columns
+from ftm_assets.sources.csv.file import Record, open_table
 from ftm_assets.sources.csv.values import Dates, integer, is_nothing, repaired, shown, small_integer, time_of_day
 
 _MAX_EVENTS_NAMED = 5
@@ -72,7 +72,7 @@ def _source_firm(company_id: int, days: list[date], calls: Mapping[date, tuple[s
 
 @dataclass(frozen=True)
 class CsvSource:
-    """A CSV with a header and one row per component, plain or gzip (told by content), UTF-8, RFC 4180 quotes.
+    """A file with one row per component, of a kind that `open_table` reads; of a CSV with RFC 4180 quotes.
 
     Each method is one pass over the file and holds no more than the calls' dates; nothing is read before, and errors
     of the whole file are raised on the way (from `read`, while its rows are taken).
@@ -109,13 +109,13 @@ class CsvSource:
 
     def survey(self) -> Survey:
         """Whose calls of which days and quarters there are."""
-        with open_csv(self.path, self.copy_of) as (header, records):
+        with open_table(self.path, self.copy_of) as (header, records):
             return self._table(header).survey(records)
 
     def why_no_calls(self) -> str:
         """What there is instead of calls: how many rows, of which events, and why the first bad row is unusable."""
         n_rows, events, reject = 0, Counter[str](), None
-        with open_csv(self.path, self.copy_of) as (header, records):
+        with open_table(self.path, self.copy_of) as (header, records):
             table = self._table(header)
             for number, row in records:
                 n_rows += 1
@@ -135,7 +135,7 @@ class CsvSource:
     def read(self, quarter: str, firms: Collection[int] | None = None) -> Iterator[Component | Reject]:
         """See `TranscriptSource`. In the file's order; rejects whose firm cannot be told come whatever `firms` says."""
         first, last = quarter_dates(quarter)
-        with open_csv(self.path, self.copy_of) as (header, records):
+        with open_table(self.path, self.copy_of) as (header, records):
             table = self._table(header)
             for number, row in records:
                 if isinstance(row, Reject):
@@ -149,10 +149,11 @@ class CsvSource:
     def _table(self, header: list[str]) -> "_Table":
         positions = column_positions(self.copy_of or str(self.path), header, self.columns)
         dates = Dates(lambda: self._cells(positions["mostimportantdateutc"]))
-        return _Table(header, positions, dates, self.event_types, self.copy_of)
+        doubled = doubled_columns(header, positions)
+        return _Table(header, positions, doubled, dates, self.event_types, self.copy_of)
 
     def _cells(self, position: int) -> Iterator[str]:
-        with open_csv(self.path, self.copy_of) as (_, records):
+        with open_table(self.path, self.copy_of) as (_, records):
             yield from (row[position] for _, row in records if not isinstance(row, Reject) and len(row) > position)
 
 
@@ -162,6 +163,7 @@ class _Table:
 
     header: list[str]
     positions: Mapping[str, int]
+    doubled: Sequence[tuple[int, int]]
     dates: Dates
     event_types: Collection[str]
     source: str
@@ -211,6 +213,12 @@ class _Table:
             reason = f"{fields}; quote each field that has a comma or quote in it"
             yield Reject(number, "", shown(",".join(row)), reason, source=self.source)
             return
+        for one, other in self.doubled:
+            if row[one].strip() != row[other].strip():
+                value = shown(f"{row[one]} | {row[other]}")
+                reason = "two columns of this name that differ; keep the right one"
+                yield Reject(number, self.header[one].strip(), value, reason, source=self.source)
+                return
         values = _Values({name: row[i] for name, i in self.positions.items()})
         if not self._is_call(values):
             return

@@ -25,7 +25,7 @@ _STAMP = re.compile(
 )
 _CLOCK = re.compile(
     r"""(?P<hour>[01]?\d|2[0-3]) : (?P<minute>[0-5]\d) (?: :(?P<second>[0-5]\d) (?:\.\d*)? )?
-        \s* (?P<half>AM|PM)? \s* (?: Z|UTC|GMT | (?P<offset>[+-][01]\d:?[0-5]\d) )?""",
+        \s* (?P<half>AM|PM)? \s* (?: Z|UTC|GMT | (?P<offset>[+-][01]\d(?: :?[0-5]\d )?) )?""",
     re.VERBOSE | re.IGNORECASE | re.ASCII,
 )
 

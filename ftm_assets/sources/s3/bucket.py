@@ -18,7 +18,8 @@ from ftm_assets.sources.csv.file import SourceUnreadable
 # again by itself, and S3 sends no checksum of a part.
 _PART_BYTES = 64 * 2**20
 _N_ATTEMPTS = 10
-_ENDINGS = (".csv", ".csv.gz")
+_TABLES = (".csv", ".tsv", ".jsonl")
+_ENDINGS = (*_TABLES, *(f"{table}.{packed}" for table in _TABLES for packed in ("gz", "bz2", "xz")), ".parquet", ".dta")
 _MAX_NAMED = 5
 _CREDENTIALS = (
     "give the machine a role that may read the bucket, or set AWS_PROFILE, or AWS_ACCESS_KEY_ID and its secret"
@@ -99,10 +100,11 @@ def connect(address: str) -> Any:
 
 
 def find_objects(client: Any, bucket: str, key: str) -> list[S3Object]:
-    """The object of this key, or the CSV objects below it as a prefix, in order of their keys.
+    """The object of this key, or the tables below it as a prefix, in order of their keys.
 
-    A key that ends with .csv or .csv.gz is an object, and reading it takes no right to list. Another key is an
-    object if there is one, else a prefix that ends at a slash; objects below it with other endings are passed over.
+    A key that ends as the name of a table does (.csv, .csv.gz, .parquet, ...) is an object, and reading it takes no
+    right to list. Another key is an object if there is one, else a prefix that ends at a slash; objects below it with
+    other endings are passed over.
 
     raises: SourceUnreadable
     """
@@ -121,8 +123,8 @@ def find_objects(client: Any, bucket: str, key: str) -> list[S3Object]:
     if not found:
         instead = f"; there are {', '.join(map(repr, others))}" if others else ""
         raise NoSuchObject(
-            f"{_address(bucket, prefix)} holds no CSV objects{instead}; give a prefix above objects that end with "
-            f"{' or '.join(_ENDINGS)}, or the whole key of one"
+            f"{_address(bucket, prefix)} holds no tables{instead}; give a prefix above objects that end with "
+            f"{', '.join(_TABLES)} (also packed: .gz, .bz2, .xz), .parquet or .dta, or the whole key of one"
         )
     return found
 
