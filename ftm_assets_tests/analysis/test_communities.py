@@ -234,7 +234,7 @@ def test_too_few_words_are_no_reason_to_fail(words: list[tuple[str, ...]]) -> No
 
 
 @pytest.mark.parametrize("settings", [TopicSettings(), ThemeSettings()])
-@pytest.mark.parametrize("n", range(4, 21))
+@pytest.mark.parametrize("n", [4, 5, 6, 7, 9, 12, 16, 20])
 def test_few_documents_do_not_crash(n: int, settings: ClusterSettings) -> None:
     found = fit(n, settings=settings, min_size=2, groups=[i // 2 for i in range(n)], n_refits=3)
     assert found.assignments.shape == found.probabilities.shape == (n,)

@@ -113,6 +113,7 @@ def test_the_database_is_not_stopped_under_a_box_unless_the_box_is_to_end_too(cl
     assert not cloud.boxes("pending", "running")
 
 
+@pytest.mark.slow
 def test_a_database_that_runs_for_nothing_is_an_error(cloud: Cloud) -> None:
     assert "database ftm-dev: stopped" in cloud.script("status")
     cloud.client("rds").start_db_instance(DBInstanceIdentifier="ftm-dev")

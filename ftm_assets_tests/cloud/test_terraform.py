@@ -91,6 +91,7 @@ def on_loopback(terraform: Terraform, endpoint: str) -> Terraform:
     return terraform
 
 
+@pytest.mark.slow
 def test_the_code_is_formatted_and_valid(terraform: Terraform) -> None:
     terraform("fmt", "-check", "-recursive", "-diff")
     terraform("validate")
