@@ -116,6 +116,10 @@ def ingest(
     show(done, columns_shown, form)
     if any(each.n_rejected or each.n_repaired for each in done):
         errors.print("some rows were left out or repaired; list them with: ftm rejects")
+    if n_joint := sum(each.n_joint_calls for each in done):
+        errors.print(
+            f"{n_joint} joint calls (one transcript, several firms) are loaded for each firm; list them: ftm rejects"
+        )
 
 
 app.command()(backfill.backfill)

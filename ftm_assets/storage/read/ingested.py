@@ -71,16 +71,18 @@ def calls(connection: Connection, quarter: str, company_id: int | None = None) -
             SELECT c.quarter, firms.partition_key AS firm_key, c.transcript_id, c.call_date, c.call_at, c.headline,
                    c.superseded_by,
                    (SELECT count(*) FROM components AS k
-                    WHERE (k.quarter, k.transcript_id) = (c.quarter, c.transcript_id)) AS n_components,
+                    WHERE (k.quarter, k.transcript_id, k.company_id) = (c.quarter, c.transcript_id, c.company_id)
+                   ) AS n_components,
                    count(s.sentence_id) AS n_sentences,
                    count(s.sentence_id) FILTER (WHERE s.boilerplate IS NULL) AS n_modelled,
                    count(a.topic_number) AS n_in_topics
             FROM calls AS c
             JOIN firms USING (company_id)
-            LEFT JOIN sentences AS s ON (s.quarter, s.transcript_id) = (c.quarter, c.transcript_id)
+            LEFT JOIN sentences AS s ON (s.quarter, s.transcript_id, s.company_id)
+                                      = (c.quarter, c.transcript_id, c.company_id)
             LEFT JOIN topic_sentences AS a ON (a.quarter, a.sentence_id) = (s.quarter, s.sentence_id)
             WHERE c.quarter = :quarter AND (CAST(:company AS bigint) IS NULL OR c.company_id = :company)
-            GROUP BY c.quarter, firms.partition_key, c.transcript_id
+            GROUP BY c.quarter, firms.partition_key, c.transcript_id, c.company_id
             ORDER BY firm_key, c.call_date, c.transcript_id
             """
         ),

@@ -35,21 +35,22 @@ def test_every_row_and_every_call_is_counted_once(database: Database) -> None:
         Reject(7, "componenttext", "T\\x00hree.", "NUL removed", 70, kept=True),
         replace(old[2], row_number=7),
         newer,
-        *call(70, "Not ours.", company_id=8),
+        *call(70, "Theirs too.", company_id=8),
         *call(80, "Demand for bolts was strong.", company_id=8),
     )
     assert found.counts == IngestCounts(
         n_rows=9,
-        n_components=2,
+        n_components=3,
         n_superseded_components=3,
         n_duplicates=1,
-        n_rejected=3,
+        n_rejected=2,
         n_repaired=1,
-        n_calls=3,
-        n_new=3,
+        n_calls=4,
+        n_new=4,
         n_superseded=1,
+        n_joint_calls=1,
     )
-    assert 9 == 2 + 3 + 1 + 3
+    assert 9 == 3 + 3 + 1 + 2
 
 
 def test_a_call_is_new_changed_or_unchanged(database: Database) -> None:
@@ -290,27 +291,6 @@ def test_a_row_of_another_quarter_is_rejected(database: Database) -> None:
 @pytest.mark.parametrize("day", [date(2021, 10, 1), date(2021, 12, 31)])
 def test_both_ends_of_the_quarter_belong_to_it(database: Database, day: date) -> None:
     assert load(database, component(call_date=day)).counts.n_components == 1
-
-
-# Transcripts that two firms claim
-
-
-def test_a_transcript_belongs_to_the_firm_whose_row_came_first(database: Database) -> None:
-    ours, theirs = component(row_number=2), component("Ours.", row_number=3, company_id=8, component_order=1)
-    found = load(database, theirs, ours)
-    assert found.firm_keys == ("ACME-7",)
-    assert found.rejects == (Reject(3, "companyid", "8", "transcript 70 already belongs to firm 7", 70),)
-
-
-@pytest.mark.parametrize("quarter", [QUARTER, NEXT_QUARTER])
-def test_a_stored_transcript_stays_with_its_firm(database: Database, quarter: str) -> None:
-    load(database, component())
-    before = all_rows(database)["calls"]
-    day = date(2021, 12, 1) if quarter == QUARTER else date(2022, 1, 1)
-    found = load(database, component(company_id=6, call_date=day, row_number=-5), quarter=quarter)
-    assert [reject.reason for reject in found.rejects] == ["transcript 70 already belongs to firm 7"]
-    assert "FIRM-6" not in found.firm_keys
-    assert all_rows(database)["calls"] == before
 
 
 # Texts
