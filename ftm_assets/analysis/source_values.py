@@ -48,9 +48,11 @@ def is_missing(value: object) -> bool:
     """Whether a value of a data frame says that there is none: None, NaN, NaT, pd.NA, numpy's masked."""
     if value is None or value is np.ma.masked:
         return True
+    if isinstance(value, Decimal):
+        return value.is_nan()
     try:
         return bool(value != value)  # noqa: PLR0124  (only NaN and NaT differ from themselves)
-    except (ArithmeticError, TypeError, ValueError):
+    except (TypeError, ValueError):
         # Not imported: pandas takes a third of a second, and its NA refuses to be true or false.
         return type(value).__name__ == "NAType"
 
@@ -70,7 +72,7 @@ def checked_rows(rows: Iterable[object]) -> Iterator[Component | Reject]:
 
     rejected: rows with a required id or date that is missing or cannot be read; the Reject names row and field
     kept:     rows with an optional value that cannot be read, which is left empty; a Reject, then the Component
-    times:    of UTC where they have no time zone
+    times:    in UTC where they have no time zone; the day of a call is that in UTC
     raises:   NotARow
     """
     for number, row in enumerate(rows, start=1):
@@ -157,10 +159,6 @@ def _mended(row: Component, number: int) -> Iterator[Component | Reject]:
 
 
 def _plain_reject(row: Reject, number: int) -> Reject:
-    if type(row.row_number) is int and all(type(x) is str for x in (row.column, row.value, row.reason, row.source)):
-        if row.transcript_id is None or type(row.transcript_id) is int:
-            return row
-
     def text(value: object) -> str:
         return "" if is_missing(value) else value if type(value) is str else _shown(value)
 
@@ -183,7 +181,11 @@ def _or_else(read: Callable[[object], int], value: object, otherwise: Any) -> An
 
 
 def _shown(value: object) -> str:
-    return _repr.repr(value.item() if isinstance(value, np.generic) else value)
+    try:
+        return _repr.repr(_unboxed(value))
+    except ValueError:
+        # Python writes no integer of more than 4,300 digits.
+        return f"a {type(value).__name__}"
 
 
 # --- one value
@@ -207,7 +209,7 @@ def _id(value: object, largest: int = BIGINT) -> int:
         raise ValueError(f"a {type(value).__name__}, not an integer")
     if isinstance(value, float) and abs(value) >= _EXACT_FLOAT:
         raise ValueError("a float that has lost digits of the integer; give an integer")
-    if value != int(value) or abs(value) > largest:
+    if abs(value) > largest or value != int(value):
         raise ValueError(f"not an integer up to {largest}")
     return int(value)
 
@@ -243,7 +245,7 @@ def _day(value: object) -> date:
     if is_missing(value) or (isinstance(value, str) and is_nothing(value)):
         raise ValueError("missing; give a date")
     moment = _moment(value)
-    return moment.date() if isinstance(moment, datetime) else moment
+    return moment.astimezone(UTC).date() if isinstance(moment, datetime) else moment
 
 
 def _call_at(value: object) -> datetime | None:
@@ -276,9 +278,7 @@ def _moment(value: object) -> date:
     # Field by field: pandas' Timestamp has nanoseconds, which datetime has not.
     clock = (value.hour, value.minute, value.second, value.microsecond)
     moment = datetime(value.year, value.month, value.day, *clock, tzinfo=value.tzinfo, fold=value.fold)
-    if moment.utcoffset() is None:
-        return moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC)
+    return moment.replace(tzinfo=UTC) if moment.utcoffset() is None else moment
 
 
 def _of_iso(text: str) -> date:
