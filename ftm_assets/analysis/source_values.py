@@ -12,7 +12,7 @@ from decimal import Decimal
 from functools import lru_cache
 from operator import attrgetter
 from reprlib import Repr
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -199,13 +199,17 @@ def _unboxed(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
 
 
+def _is_number(value: object) -> TypeGuard[int | float | Decimal]:
+    return isinstance(value, int | float | Decimal) and not isinstance(value, bool)
+
+
 def _id(value: object, largest: int = BIGINT) -> int:
     value = _unboxed(value)
     if is_missing(value) or (isinstance(value, str) and is_nothing(value)):
         raise ValueError("missing; give an integer")
     if isinstance(value, str):
         return integer(value, largest)
-    if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
+    if not _is_number(value):
         raise ValueError(f"a {type(value).__name__}, not an integer")
     if isinstance(value, float) and abs(value) >= _EXACT_FLOAT:
         raise ValueError("a float that has lost digits of the integer; give an integer")
@@ -235,7 +239,7 @@ def _text(value: object) -> str | None:
             raise ValueError("bytes that are not UTF-8; decode them in the source") from error
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+    if _is_number(value):
         return str(value)
     raise ValueError(f"a {type(value).__name__}, not text")
 

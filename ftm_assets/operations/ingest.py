@@ -18,6 +18,7 @@ class QuarterIngest(IngestCounts):
     quarter: str
     n_firms: int
     n_firms_changed: int
+    warnings: tuple[str, ...]
 
 
 def ingest_quarters(
@@ -40,5 +41,6 @@ def ingest_quarters(
         with exclusive(instance, database, command):
             result = execute(defs, instance, "ingest_quarter", quarter, command, run_config)
         metadata = result.asset_materializations_for_node("transcripts")[0].metadata
-        counts = {f.name: cast(int, metadata[f.name].value) for f in fields(QuarterIngest) if f.name != "quarter"}
-        yield QuarterIngest(quarter=quarter, **counts)
+        counts = {f.name: cast(int, metadata[f.name].value) for f in fields(QuarterIngest) if f.name.startswith("n_")}
+        warnings = tuple(cast(list[str], metadata["warnings"].value))
+        yield QuarterIngest(quarter=quarter, warnings=warnings, **counts)

@@ -22,7 +22,7 @@ NAMES = [repr(nothing) + type(nothing).__name__ for nothing in NOTHING]
 MOMENT = datetime(2021, 11, 1, 21, 30, tzinfo=UTC)
 
 
-def read(**changes: object) -> list[Component | Reject]:
+def read(**changes: Any) -> list[Component | Reject]:
     return list(checked_rows([component(**changes)]))
 
 

@@ -25,6 +25,7 @@ from ftm_assets.analysis.transcripts import (
     superseded_versions,
 )
 from ftm_assets.errors import FtmError
+from ftm_assets.storage.read.ingested import unknown_types
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction
 from ftm_assets.storage.server.table_stats import analyze
@@ -35,6 +36,7 @@ from ftm_assets.storage.write.copy import copy_rows
 from ftm_assets.storage.write.stages import clear, record_provenance
 from ftm_assets.storage.write.staging import (
     Rejects,
+    cut_texts,
     deduplicate,
     drop_staging,
     iter_firms,
@@ -54,6 +56,7 @@ class Ingested:
     changed_firms: those whose sentences must be made again
     content_hash:  of all calls that the quarter now holds
     rejects:       rows that were left out or repaired, by row number; of repairs the first MAX_REJECTS
+    warnings:      what the user should look at although every row was loaded, a sentence each
     """
 
     firm_keys: tuple[str, ...]
@@ -61,6 +64,7 @@ class Ingested:
     content_hash: str
     counts: IngestCounts
     rejects: tuple[Reject, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def create_quarter(connection: Connection, quarter: str) -> None:
@@ -133,6 +137,7 @@ def ingest(
     # Sources are read in parallel, but written one after another: they may share firms, transcripts and rejects.
     acquire_for_transaction(connection, Lock.INGEST)
     n_duplicates, n_joint_calls = deduplicate(connection, rejects)
+    cut = cut_texts(connection)
     for company_id, calls in iter_firms(connection):
         plans = _plan_firm(connection, quarter, company_id, calls, as_of)
         key = _register(connection, quarter, company_id, plans)
@@ -156,6 +161,7 @@ def ingest(
             n_joint_calls=n_joint_calls,
         ),
         rejects=tuple(rejects.noted),
+        warnings=(*cut, *unknown_types(connection, quarter)),
     )
 
 

@@ -19,6 +19,7 @@ from ftm_assets.storage.write.copy import copy_rows
 
 MAX_REJECTS = 10_000
 _ROWS_AT_A_TIME = 500
+_N_CUT, _SHORTEST_CUT = 5, 100
 
 _staging = sa.Table(
     "staging",
@@ -59,30 +60,36 @@ class TooManyRejects(FtmError):
 
     def __init__(self, source: str, last: Reject) -> None:
         super().__init__(
-            f"{last.source or source}: more than {MAX_REJECTS:,} rows cannot be used, one is row {last.row_number} "
-            f"({last.column} {last.value!r}: {last.reason}); nothing was loaded. Check what its columns hold."
+            f"{last.source or source}: more than {MAX_REJECTS:,} rows cannot be used, sound ones such as repeats and "
+            f"joint calls not counted; one is row {last.row_number} ({last.column} {last.value!r}: {last.reason}); "
+            "nothing was loaded. Check what its columns hold."
         )
 
 
 @dataclass
 class Rejects:
-    """The rejects of a source as they come. All are counted; of repairs only the first are kept."""
+    """The rejects of a source as they come. All are counted; of repairs and sound rows only the first are kept."""
 
     source: str
     noted: list[Reject] = field(default_factory=list)
     n_rejected: int = 0
     n_repaired: int = 0
+    n_sound: int = 0
 
-    def add(self, reject: Reject) -> None:
-        """Note a reject. raises: TooManyRejects"""
+    def add(self, reject: Reject, is_sound: bool = False) -> None:
+        """Note a reject; a sound row, which another load takes, does not make a source unusable.
+
+        raises: TooManyRejects
+        """
         if reject.kept:
             self.n_repaired += 1
         else:
             self.n_rejected += 1
-        if self.n_rejected > MAX_REJECTS:
+            self.n_sound += is_sound
+        if self.n_rejected - self.n_sound > MAX_REJECTS:
             raise TooManyRejects(self.source, reject)
         # A file in another encoding is repaired in every row, and usable all the same. Decision 166.
-        if not reject.kept or self.n_repaired <= MAX_REJECTS:
+        if (self.n_repaired if reject.kept else self.n_sound) <= MAX_REJECTS:
             self.noted.append(reject)
 
     def note(self, remark: Reject) -> None:
@@ -111,6 +118,27 @@ def deduplicate(connection: Connection, rejects: Rejects) -> tuple[int, int]:
     return _drop_duplicates(connection, rejects), _note_joint_calls(connection, rejects)
 
 
+def cut_texts(connection: Connection) -> list[str]:
+    """What is to be said if the texts are cut: at least _N_CUT different ones end at the length of the longest.
+
+    Texts below _SHORTEST_CUT characters are not looked at: short ones are equally long by chance.
+    """
+    found = connection.execute(
+        sa.text(
+            """
+            SELECT length(text) AS n_chars, count(DISTINCT text) AS n_texts FROM staging
+            WHERE length(text) = (SELECT max(length(text)) FROM staging) GROUP BY 1
+            """
+        )
+    ).first()
+    if found is None or found.n_chars < _SHORTEST_CUT or found.n_texts < _N_CUT:
+        return []
+    return [
+        f"{found.n_texts:,} different texts end at {found.n_chars:,} characters, and none is longer: they are probably "
+        "cut, as in a preview or by a spreadsheet; load the whole texts"
+    ]
+
+
 def drop_staging(connection: Connection) -> None:
     """Drop the staging table."""
     connection.execute(sa.schema.DropTable(_staging))
@@ -127,9 +155,8 @@ def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) 
         else:
             reason = f"not a day of {quarter}; a source yields rows of the quarter it is asked for"
             day = str(row.call_date)
-            rejects.add(
-                Reject(row.row_number, "mostimportantdateutc", day, reason, row.transcript_id, source=row.source)
-            )
+            reject = Reject(row.row_number, "mostimportantdateutc", day, reason, row.transcript_id, source=row.source)
+            rejects.add(reject, is_sound=True)
 
 
 def _delete_old_rejects(connection: Connection, rejects: Rejects) -> None:
