@@ -213,7 +213,7 @@ def _id(value: object, largest: int = BIGINT) -> int:
         raise ValueError(f"a {type(value).__name__}, not an integer")
     if isinstance(value, float) and abs(value) >= _EXACT_FLOAT:
         raise ValueError("a float that has lost digits of the integer; give an integer")
-    if abs(value) > largest or value != int(value):
+    if not -largest <= value <= largest or value != int(value):
         raise ValueError(f"not an integer up to {largest}")
     return int(value)
 
