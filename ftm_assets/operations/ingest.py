@@ -35,7 +35,11 @@ def ingest_quarters(
     """
     for quarter in quarters:
         check_quarter_in_window(quarter)
-    run_config = {"ops": {"transcripts": {"config": dict(config)}}}
+    run_config = {
+        "ops": {"transcripts": {"config": dict(config)}},
+        # What the asset raises comes out of here. Dagster's console would print it before, with its own stack.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
     for quarter in quarters:
         command = f"ingest -q {quarter}"
         with exclusive(instance, database, command):

@@ -137,7 +137,7 @@ def ingest(
     # Sources are read in parallel, but written one after another: they may share firms, transcripts and rejects.
     acquire_for_transaction(connection, Lock.INGEST)
     n_duplicates, n_joint_calls = deduplicate(connection, rejects)
-    cut = cut_texts(connection)
+    cut = cut_texts(connection, quarter)
     for company_id, calls in iter_firms(connection):
         plans = _plan_firm(connection, quarter, company_id, calls, as_of)
         key = _register(connection, quarter, company_id, plans)

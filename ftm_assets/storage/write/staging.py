@@ -118,7 +118,7 @@ def deduplicate(connection: Connection, rejects: Rejects) -> tuple[int, int]:
     return _drop_duplicates(connection, rejects), _note_joint_calls(connection, rejects)
 
 
-def cut_texts(connection: Connection) -> list[str]:
+def cut_texts(connection: Connection, quarter: str) -> list[str]:
     """What is to be said if the texts are cut: at least _N_CUT different ones end at the length of the longest.
 
     Texts below _SHORTEST_CUT characters are not looked at: short ones are equally long by chance.
@@ -134,8 +134,8 @@ def cut_texts(connection: Connection) -> list[str]:
     if found is None or found.n_chars < _SHORTEST_CUT or found.n_texts < _N_CUT:
         return []
     return [
-        f"{found.n_texts:,} different texts end at {found.n_chars:,} characters, and none is longer: they are probably "
-        "cut, as in a preview or by a spreadsheet; load the whole texts"
+        f"{quarter}: {found.n_texts:,} different texts end at {found.n_chars:,} characters, and none is longer: they "
+        "are probably cut, as in a preview or by a spreadsheet; load the whole texts"
     ]
 
 

@@ -331,7 +331,7 @@ def test_a_column_without_a_name_that_is_known_is_said(database: Database) -> No
 def test_texts_that_all_end_at_one_length_are_said(database: Database) -> None:
     cut = [component(f"{n}" * 120, component_order=n) for n in range(5)]
     [said] = load(database, *cut).warnings
-    assert said.startswith("5 different texts end at 120 characters, and none is longer: they are probably cut")
+    assert said.startswith("2021Q4: 5 different texts end at 120 characters, and none is longer: they are probably cut")
     longer, same = replace(cut[0], component_order=9, text="x" * 121), [replace(row, text="x" * 120) for row in cut]
     assert load(database, *cut, longer).warnings == load(database, *same).warnings == ()
 
