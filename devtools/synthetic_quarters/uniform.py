@@ -85,9 +85,9 @@ def fill(database: Database, shape: Shape) -> np.ndarray:
         )
         copy(
             t.Component,
-            "quarter transcript_id component_order type_name speaker_type person text",
+            "quarter transcript_id company_id component_order type_name speaker_type person text",
             (
-                (quarter, _call(quarter, firm), order, "Answer", "Executives", f"Person {order}", "said")
+                (quarter, _call(quarter, firm), firm, order, "Answer", "Executives", f"Person {order}", "said")
                 for firm in firms
                 for order in range(2)
             ),

@@ -320,6 +320,16 @@ def _answers(turn: Turn) -> bool:
     return role == "executive" or (role == "unknown" and turn.type_name.strip().casefold() == "answer")
 
 
+def is_known_speaker(speaker_type: str) -> bool:
+    """Whether the type tells executives, analysts and operators apart."""
+    return _role(speaker_type) != "unknown" or speaker_type.strip().casefold() == "operator"
+
+
+def is_known_component(type_name: str) -> bool:
+    """Whether the type tells prepared remarks from questions and answers."""
+    return _section(type_name) != "unknown"
+
+
 def _role(speaker_type: str) -> Role:
     match speaker_type.strip().casefold():
         case "executives" | "executive":

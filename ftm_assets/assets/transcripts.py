@@ -70,6 +70,7 @@ def transcripts(
             "n_firms": len(ingested.firm_keys),
             "n_firms_changed": len(ingested.changed_firms),
             **asdict(ingested.counts),
+            "warnings": dg.MetadataValue.json(list(ingested.warnings)),
             "rejects": markdown_table(
                 ["row", "column", "value", "reason", "kept"],
                 [(r.row_number, r.column, r.value, r.reason, r.kept) for r in ingested.rejects[:N_REJECTS_SHOWN]],

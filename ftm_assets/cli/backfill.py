@@ -155,9 +155,12 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
     """Print how far a quarter is and what became of its sentences; in a table also its firms to do."""
     with database.transaction() as connection:
         detail = queries.quarter_detail(connection, quarter)
+        unknown_types = queries.unknown_types(connection, quarter)
     _show([detail], form)
     if form is not Format.table:
         return
+    for said in unknown_types:
+        console.print(said)
     columns = headings(
         AttritionCounts,
         "utterance_type",

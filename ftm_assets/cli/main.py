@@ -114,8 +114,14 @@ def ingest(
         "n_rejected",
     )
     show(done, columns_shown, form)
+    for warning in dict.fromkeys(warning for each in done for warning in each.warnings):
+        errors.print(f"warning: {warning}")
     if any(each.n_rejected or each.n_repaired for each in done):
         errors.print("some rows were left out or repaired; list them with: ftm rejects")
+    if n_joint := sum(each.n_joint_calls for each in done):
+        errors.print(
+            f"{n_joint} joint calls (one transcript, several firms) are loaded for each firm; list them: ftm rejects"
+        )
 
 
 app.command()(backfill.backfill)

@@ -18,6 +18,7 @@ class QuarterIngest(IngestCounts):
     quarter: str
     n_firms: int
     n_firms_changed: int
+    warnings: tuple[str, ...]
 
 
 def ingest_quarters(
@@ -34,11 +35,16 @@ def ingest_quarters(
     """
     for quarter in quarters:
         check_quarter_in_window(quarter)
-    run_config = {"ops": {"transcripts": {"config": dict(config)}}}
+    run_config = {
+        "ops": {"transcripts": {"config": dict(config)}},
+        # What the asset raises comes out of here. Dagster's console would print it before, with its own stack.
+        "loggers": {"console": {"config": {"log_level": "CRITICAL"}}},
+    }
     for quarter in quarters:
         command = f"ingest -q {quarter}"
         with exclusive(instance, database, command):
             result = execute(defs, instance, "ingest_quarter", quarter, command, run_config)
         metadata = result.asset_materializations_for_node("transcripts")[0].metadata
-        counts = {f.name: cast(int, metadata[f.name].value) for f in fields(QuarterIngest) if f.name != "quarter"}
-        yield QuarterIngest(quarter=quarter, **counts)
+        counts = {f.name: cast(int, metadata[f.name].value) for f in fields(QuarterIngest) if f.name.startswith("n_")}
+        warnings = tuple(cast(list[str], metadata["warnings"].value))
+        yield QuarterIngest(quarter=quarter, warnings=warnings, **counts)

@@ -43,6 +43,33 @@ def calls(tmp_path: Path) -> Path:
     return six_firms(tmp_path / "calls.csv")
 
 
+OWN_SOURCE = """
+from datetime import date
+from ftm_assets.analysis.transcripts import SourceFirm
+
+class Broken:
+    name = "broken"
+    def firms(self, start, end):
+        return [SourceFirm(7, "Acme Inc.", None, (date(2021, 11, 1),))]
+    def read(self, quarter, firms=None):
+        raise KeyError("text")
+"""
+
+
+@pytest.mark.usefixtures("instance")
+def test_a_load_that_fails_says_so_once_and_without_a_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken_calls.py").write_text(OWN_SOURCE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    result = CliRunner().invoke(app, ["ingest", "broken_calls:Broken"])
+    assert isinstance(result.exception, FtmError)
+    assert "broken_calls.py, line 10" in str(result.exception)
+    printed = "".join([result.output, *capfd.readouterr()])
+    assert "Stack Trace" not in printed
+    assert "Traceback" not in printed
+
+
 def test_from_a_file_to_themes_by_two_commands(defs: dg.Definitions, instance: dg.DagsterInstance, calls: Path) -> None:
     loaded = json.loads(ftm("ingest", calls, "--format", "json"))
     assert [(row["quarter"], row["n_firms"], row["n_components"]) for row in loaded] == [("2021Q4", 6, 180)]

@@ -66,3 +66,17 @@ def test_of_columns_of_one_name_the_first_counts_and_the_others_are_told() -> No
     text = REQUIRED_COLUMNS.index("componenttext")
     assert positions["componenttext"] == text
     assert doubled_columns(header, positions) == [(text, len(header) - 1)]
+
+
+def test_a_preview_is_never_taken_for_the_text() -> None:
+    header = [*REQUIRED_COLUMNS[:-1], "ComponentTextPreview"]
+    with pytest.raises(
+        BadColumns, match=r"no column 'componenttext'; .*'ComponentTextPreview' holds only the beginning"
+    ):
+        column_positions(FILE, header, {})
+    with pytest.raises(
+        BadColumns, match="'componenttextpreview' holds only the beginning of each text and is not read"
+    ):
+        column_positions(FILE, header, {"componenttext": "ComponentTextPreview"})
+    text = column_positions(FILE, [*header, "componenttext"], {})["componenttext"]
+    assert text == len(header), "beside the text it does not matter"

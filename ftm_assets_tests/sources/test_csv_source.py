@@ -10,7 +10,7 @@ from ftm_assets.sources.csv.columns import OPTIONAL_COLUMNS, REQUIRED_COLUMNS
 from ftm_assets.sources.csv.file import SourceUnreadable
 from ftm_assets.sources.csv.source import CsvSource
 from ftm_assets.sources.transcript_source import NoCallsFound, quarters_of
-from ftm_assets_tests.sources.small_csv import csv_text, one, rejected, repaired, rows_of, source, source_of
+from ftm_assets_tests.sources.small_csv import ROW, csv_text, one, rejected, repaired, rows_of, source, source_of
 
 _ROOT = Path(__file__).parents[2]
 _DATA = next((d for d in (_ROOT.parent / "shared/data", _ROOT / "shared/data") if d.is_dir()), None)
@@ -418,3 +418,10 @@ def test_the_dev_file_comes_whole_quarter_by_quarter_without_rejects() -> None:
     kinds = Counter(type(row).__name__ for quarter in found for row in calls.read(quarter))
     assert kinds == {"Component": 18_232}
     assert len(calls.firms(date.min, date.max)) == 60
+
+
+def test_rows_of_nothing_but_separators_are_blank(tmp_path: Path) -> None:
+    blank = ", ".join([""] * len(ROW)) + "\n"
+    calls = source(tmp_path, blank + csv_text({}) + blank * 3)
+    assert one(calls).row_number == 3
+    assert quarters_of(calls) == {"2021Q4": 1}

@@ -2,11 +2,10 @@ from datetime import UTC, date, datetime, time
 
 import pytest
 
+from ftm_assets.analysis.source_values import integer, is_nothing
 from ftm_assets.sources.csv.values import (
     Dates,
     Moment,
-    integer,
-    is_nothing,
     repaired,
     shown,
     small_integer,

@@ -1,11 +1,16 @@
+from datetime import date
 from pathlib import Path
 
 import pytest
 
-from ftm_assets.sources.transcript_source import NoCallsFound, NoSuchSource, open_source, quarters_of
-from ftm_assets_tests.sources.small_csv import one, source_of
+from ftm_assets.analysis.transcripts import SourceFirm
+from ftm_assets.sources.transcript_source import NoCallsFound, NoSuchSource, SourceFailed, open_source, quarters_of
+from ftm_assets_tests.sources.small_csv import one, rows_of, source_of
 
 OWN = """
+from datetime import datetime
+from ftm_assets.analysis.transcripts import SourceFirm
+
 class Own:
     def __init__(self, name="own"):
         self.name = name
@@ -22,6 +27,17 @@ class Shy:
     name = "shy"
     def read(self, quarter, firms=None):
         return iter(())
+
+class Broken(Own):
+    def firms(self, start, end):
+        raise KeyError("ticker")
+    def read(self, quarter, firms=None):
+        yield {}["text"]
+
+class Frame(Own):
+    def firms(self, start, end):
+        days = (datetime(2021, 11, 1, 9), float("nan"))
+        return [SourceFirm(7.0, "Acme Inc.", float("nan"), days)]
 
 instance = Own("instance")
 shy = Shy()
@@ -91,6 +107,20 @@ def test_a_source_of_ones_own_without_calls_is_named(own: str) -> None:
 def test_a_source_of_ones_own_may_say_why_it_has_no_calls(own: str) -> None:
     with pytest.raises(NoCallsFound, match="own holds no call that can be loaded: it is closed on Mondays"):
         quarters_of(open_source(f"{own}:Explaining"))
+
+
+def test_an_error_in_a_source_of_ones_own_says_where_it_arises(own: str) -> None:
+    source = open_source(f"{own}:Broken")
+    with pytest.raises(SourceFailed, match=r"`firms` \(.*own_transcripts.py, line \d+: raise .*KeyError: 'ticker'"):
+        quarters_of(source)
+    with pytest.raises(SourceFailed, match=r"`read` \(.*own_transcripts.py, line \d+: yield .*KeyError: 'text'"):
+        rows_of(source)
+
+
+def test_the_firms_of_a_data_frame_are_firms(own: str) -> None:
+    source = open_source(f"{own}:Frame")
+    assert source.firms(date.min, date.max) == [SourceFirm(7, "Acme Inc.", None, (date(2021, 11, 1),))]
+    assert quarters_of(source) == {"2021Q4": 1}
 
 
 def test_a_column_map_for_a_source_of_ones_own_is_refused(own: str) -> None:

@@ -34,6 +34,9 @@ OPTIONAL_COLUMNS = (
 )
 
 
+_PREVIEW = "preview"
+
+
 class BadColumns(FtmError):
     """The header lacks a column, or the column map does not fit the header."""
 
@@ -54,13 +57,17 @@ def column_positions(file: str, header: Sequence[str], columns: Mapping[str, str
         if ours not in known:
             raise BadColumns(f"the column map names {ours!r}{_nearest(ours, known)}; it can name: {', '.join(known)}")
     names = {ours: mapped.get(ours, ours) for ours in known}
+    if _PREVIEW in names["componenttext"]:
+        raise BadColumns(f"the column map gives no text: {_only_a_preview(names['componenttext'])}")
     missing = [names[ours] for ours in dict.fromkeys([*REQUIRED_COLUMNS, *mapped]) if names[ours] not in there]
     if missing:
-        spare = [name for name in there if name not in names.values()]
+        spare = [name for name in there if name not in names.values() and _PREVIEW not in name]
+        previews = [name.strip() for name in header if _PREVIEW in _folded(name)]
+        only_a_preview = f". {_only_a_preview(previews[0])}" if previews and names["componenttext"] in missing else ""
         raise BadColumns(
             f"{file} has no column {', '.join(f'{name!r}{_nearest(name, spare)}' for name in missing)}; it has: "
             f"{shown(', '.join(header), 1000)}. Separate fields by commas; rename a column that has another name, or "
-            f"give a column map, such as {{{REQUIRED_COLUMNS[0]!r}: 'its name in this file'}}"
+            f"give a column map, such as {{{REQUIRED_COLUMNS[0]!r}: 'its name in this file'}}{only_a_preview}"
         )
     return {ours: there.index(name) for ours, name in names.items() if name in there}
 
@@ -74,6 +81,13 @@ def doubled_columns(header: Sequence[str], positions: Mapping[str, int]) -> list
         for other, name in enumerate(there)
         if other != first and name == there[first]
     ]
+
+
+def _only_a_preview(name: str) -> str:
+    return (
+        f"{name!r} holds only the beginning of each text and is not read: export the whole text, which Capital IQ "
+        "calls 'componenttext' (rename the column if it holds whole texts)"
+    )
 
 
 def _folded(name: str) -> str:

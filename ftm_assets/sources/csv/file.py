@@ -73,8 +73,8 @@ def open_table(path: Path, name: str = "") -> Iterator[tuple[list[str], Iterator
     The content tells what it is, not the name: CSV (fields separated by comma, tab, semicolon or |; UTF-8, or UTF-16
     with its mark), JSON lines, each also packed by gzip, bzip2 or xz; Parquet; Stata.
 
-    Records of a CSV are numbered from 1, the header and blank ones included; blank ones are left out. Those of other
-    files are numbered from 1.
+    Records of a CSV are numbered from 1, the header and blank ones included. Those of other files are numbered from 1.
+    Blank ones, without a character in any field, are left out.
 
     name:   what messages call the file; without, its path
     raises: SourceUnreadable, also while records are taken, and after the last where the file has none or breaks off
@@ -170,7 +170,8 @@ def _typed(name: str, read: Callable[[], tuple[list[str], Iterator[Record]]]) ->
         number = 0
         try:
             for number, row in records:
-                yield number, row
+                if not _is_blank(row):
+                    yield number, row
         except DAMAGE as error:
             raise _broken_off(name, number, error) from error
 
@@ -193,6 +194,11 @@ def _broken_off(name: str, number: int, error: Exception) -> SourceUnreadable:
 
 def _without_rows(name: str) -> SourceUnreadable:
     return SourceUnreadable(f"{name} has no rows; export the transcripts again, header and rows")
+
+
+def _is_blank(row: list[str] | Reject) -> bool:
+    # A spreadsheet writes rows of nothing but separators for cells that were emptied.
+    return isinstance(row, list) and not any(map(str.strip, row))
 
 
 def _records(name: str, text: TextIO, delimiter: str) -> Iterator[Record]:
@@ -218,7 +224,7 @@ def _records(name: str, text: TextIO, delimiter: str) -> Iterator[Record]:
             row = Reject(number, "", "", reason)
         except _BROKEN_OFF as error:
             raise _broken_off(name, number - 1, error) from error
-        if row:
+        if not _is_blank(row):
             n_filled += 1
             yield number, row
     if n_filled < 2:

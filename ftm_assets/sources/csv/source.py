@@ -9,6 +9,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TypeVar
 
+from ftm_assets.analysis.source_values import integer, is_nothing
 from ftm_assets.analysis.transcripts import (
     EARNINGS_CALLS,
     Component,
@@ -20,7 +21,7 @@ from ftm_assets.analysis.transcripts import (
 )
 from ftm_assets.sources.csv.columns import column_positions, doubled_columns
 from ftm_assets.sources.csv.file import Record, open_table
-from ftm_assets.sources.csv.values import Dates, integer, is_nothing, repaired, shown, small_integer, time_of_day
+from ftm_assets.sources.csv.values import Dates, repaired, shown, small_integer, time_of_day
 
 _MAX_EVENTS_NAMED = 5
 _SURVEYED_COLUMNS = (

@@ -9,9 +9,8 @@ from datetime import UTC, date, datetime, time
 from functools import cached_property, lru_cache
 from typing import NamedTuple
 
-BIGINT, INT = 2**63 - 1, 2**31 - 1
-# How pandas, SAS and SQL write "nothing". For numbers and dates only: a ticker or a name may well be NA.
-_NOTHING = frozenset({"", ".", "na", "<na>", "nan", "nat", "none", "null", "\\n"})
+from ftm_assets.analysis.source_values import INT, integer
+
 _N_SHOWN = 200
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 _DAMAGE = re.compile("[\0\udc80-\udcff]")
@@ -39,21 +38,6 @@ class Moment(NamedTuple):
     def with_time(self, clock: time | None) -> datetime | None:
         """The instant of the day at this time of UTC; without one, the instant that is known."""
         return self.at if clock is None else datetime.combine(self.day, clock, UTC)
-
-
-def is_nothing(cell: str) -> bool:
-    """Whether a cell that should hold a number or a date says that there is none."""
-    return cell.strip().lower() in _NOTHING
-
-
-def integer(cell: str, largest: int = BIGINT) -> int:
-    """An integer, also as pandas writes it (`123.0`). raises: ValueError"""
-    match = re.fullmatch(r"([+-]?\d{1,19})(?:\.0*)?", cell.strip(), re.ASCII)
-    if match is None or abs(int(match[1])) > largest:
-        raise ValueError(
-            f"not an integer up to {largest}; write plain digits (a spreadsheet makes 1.2E+08 of long numbers)"
-        )
-    return int(match[1])
 
 
 def small_integer(cell: str) -> int:

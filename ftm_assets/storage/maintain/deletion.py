@@ -38,7 +38,9 @@ def calls_to_delete(
     ]
     if not wanted:
         return []
-    chosen = sa.select(t.Call.transcript_id).where(*wanted)
+    # By firm and transcript: a joint call is a call of each of its firms.
+    chosen = sa.select(t.Call.company_id, t.Call.transcript_id).where(*wanted)
+    call, winner = (sa.tuple_(t.Call.company_id, id_) for id_ in (t.Call.transcript_id, t.Call.superseded_by))
     found = connection.execute(
         sa.select(
             t.Call.quarter,
@@ -48,7 +50,7 @@ def calls_to_delete(
             t.Call.headline,
         )
         .join(t.Firm, t.Firm.company_id == t.Call.company_id)
-        .where(sa.or_(t.Call.transcript_id.in_(chosen), t.Call.superseded_by.in_(chosen)))
+        .where(sa.or_(call.in_(chosen), winner.in_(chosen)))
         .order_by(t.Call.quarter, t.Firm.partition_key, t.Call.transcript_id)
     )
     return [CallToDelete(**row) for row in found.mappings()]
@@ -90,7 +92,7 @@ def drop_quarter(connection: Connection, quarter: str) -> int:
     kept, gone = t.Call.__table__.alias(), t.Call.__table__
     left_behind = connection.execute(
         sa.select(kept.c.company_id, kept.c.transcript_id)
-        .join(gone, gone.c.transcript_id == kept.c.superseded_by)
+        .join(gone, (gone.c.company_id == kept.c.company_id) & (gone.c.transcript_id == kept.c.superseded_by))
         .where(gone.c.quarter == quarter, kept.c.quarter != quarter)
     ).all()
     for company_id, transcript_id in left_behind:

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.schema.rows import rows_as
 
-_SENTENCE_ID = re.compile(r"[0-9]+_([0-9]{1,18})_[0-9]+")
+_SENTENCE_ID = re.compile(r"([0-9]{1,18})_([0-9]{1,18})_[0-9]+")
 
 
 @dataclass(frozen=True)
@@ -248,16 +248,21 @@ def sentences_of_theme(connection: Connection, theme_id: str, limit: int | None 
 
 def sentences(connection: Connection, sentence_ids: Sequence[str]) -> list[SentenceRow]:
     """Up from sentences: each with its call, topic and theme, in order of the ids; unknown ids are left out."""
-    call_of = {match[0]: int(match[1]) for match in map(_SENTENCE_ID.fullmatch, sentence_ids) if match}
+    found = [match for match in map(_SENTENCE_ID.fullmatch, dict.fromkeys(sentence_ids)) if match]
     return _sentences(
         connection,
         # The call gives the quarter, and so the only partition to look into.
         """
         SELECT quarter, sentence_id, sentence_id AS place
-        FROM unnest(CAST(:ids AS text[]), CAST(:calls AS bigint[])) AS given (sentence_id, transcript_id)
-        JOIN calls USING (transcript_id)
+        FROM unnest(CAST(:ids AS text[]), CAST(:firms AS bigint[]), CAST(:calls AS bigint[]))
+            AS given (sentence_id, company_id, transcript_id)
+        JOIN calls USING (company_id, transcript_id)
         """,
-        {"ids": list(call_of), "calls": list(call_of.values())},
+        {
+            "ids": [match[0] for match in found],
+            "firms": [int(match[1]) for match in found],
+            "calls": [int(match[2]) for match in found],
+        },
         None,
     )
 
@@ -288,7 +293,7 @@ def _sentences(connection: Connection, chosen: str, values: dict[str, Any], limi
                 FROM chosen
                 JOIN sentences AS s USING (quarter, sentence_id)
                 JOIN calls AS c USING (quarter, company_id, transcript_id)
-                JOIN components AS k USING (quarter, transcript_id, component_order)
+                JOIN components AS k USING (quarter, transcript_id, company_id, component_order)
             ), named AS MATERIALIZED (
                 SELECT spoken.*, partition_key AS firm_key, name AS firm_name
                 FROM spoken JOIN firms USING (company_id) JOIN firm_quarters USING (quarter, company_id)

@@ -25,6 +25,7 @@ from ftm_assets.storage.read.theme_state import current_run, current_summaries, 
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.schema.vectors import binary, vectors_of
 from ftm_assets.storage.server.table_stats import analyze
+from ftm_assets.storage.stages.base import same_call
 from ftm_assets.storage.stages.sentences import VectorsArchived
 
 
@@ -143,9 +144,7 @@ def _speakers(connection: Connection, quarter: str, firms: Collection[int]) -> d
             t.FirmQuarter.name.label("company_name"),
             sa.func.array_agg(t.Component.person.distinct()).label("persons"),
         )
-        .join(
-            t.Component, (t.Component.quarter == t.Call.quarter) & (t.Component.transcript_id == t.Call.transcript_id)
-        )
+        .join(t.Component, same_call(t.Component))
         .join(
             t.FirmQuarter,
             (t.FirmQuarter.quarter == t.Call.quarter) & (t.FirmQuarter.company_id == t.Call.company_id),

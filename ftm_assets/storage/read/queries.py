@@ -19,7 +19,7 @@ from ftm_assets.storage.read.hierarchy import (
     topics_of_theme,
     topics_without_theme,
 )
-from ftm_assets.storage.read.ingested import CallRow, FirmRow, RejectRow, calls, firms, rejects
+from ftm_assets.storage.read.ingested import CallRow, FirmRow, RejectRow, calls, firms, rejects, unknown_types
 from ftm_assets.storage.read.progress import (
     FirmProgress,
     QuarterDetail,
@@ -87,4 +87,5 @@ __all__ = [
     "topics_of_firm",
     "topics_of_theme",
     "topics_without_theme",
+    "unknown_types",
 ]

@@ -356,7 +356,7 @@ def _load_sentence_hits(connection: Connection, near: Sequence[_Near]) -> list[H
                     WITH ORDINALITY AS near (quarter, sentence_id, place)
                 JOIN sentences AS s USING (quarter, sentence_id)
                 JOIN calls USING (quarter, company_id, transcript_id)
-                JOIN components USING (quarter, transcript_id, component_order)
+                JOIN components USING (quarter, transcript_id, company_id, component_order)
             ), named AS MATERIALIZED (
                 SELECT spoken.*, partition_key, name
                 FROM spoken JOIN firms USING (company_id) JOIN firm_quarters USING (quarter, company_id)

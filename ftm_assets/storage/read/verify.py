@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ftm_assets.analysis.source_values import checked_rows
 from ftm_assets.analysis.transcripts import Component, Reject
 from ftm_assets.storage.read.ingested import archived
 from ftm_assets.storage.stages import SENTENCES, STAGES
@@ -21,7 +22,8 @@ _CHECKS = (
         "sentences are where they say in their turn",
         "SELECT count(*) FROM sentences WHERE quarter = :quarter",
         """
-        SELECT count(*) FROM sentences AS s JOIN components AS c USING (quarter, transcript_id, component_order)
+        SELECT count(*) FROM sentences AS s
+        JOIN components AS c USING (quarter, transcript_id, company_id, component_order)
         WHERE quarter = :quarter AND substr(c.text, s.start_char + 1, s.end_char - s.start_char) = s.text
         """,
     ),
@@ -32,8 +34,8 @@ _CHECKS = (
         SELECT count(*) FROM (
             SELECT position = row_number() OVER call - 1 AND start_char >= coalesce(lag(end_char) OVER turn, 0) AS fine
             FROM sentences WHERE quarter = :quarter
-            WINDOW call AS (PARTITION BY transcript_id ORDER BY position),
-                   turn AS (PARTITION BY transcript_id, component_order ORDER BY position)
+            WINDOW call AS (PARTITION BY company_id, transcript_id ORDER BY position),
+                   turn AS (PARTITION BY company_id, transcript_id, component_order ORDER BY position)
         ) AS s WHERE fine
         """,
     ),
@@ -41,8 +43,7 @@ _CHECKS = (
         "characters of turns, operators' aside, are in sentences",
         """
         SELECT coalesce(sum(length(regexp_replace(c.text, :whitespace, '', 'g'))), 0)
-        FROM components AS c JOIN calls USING (quarter, transcript_id)
-        JOIN materializations AS m USING (quarter, company_id)
+        FROM components AS c JOIN materializations AS m USING (quarter, company_id)
         WHERE quarter = :quarter AND m.stage = 'firm_sentences'
           AND lower(btrim(c.speaker_type)) <> 'operator'
           AND NOT (lower(btrim(c.speaker_type)) IN ('', 'unknown') AND c.type_name ILIKE '%operator message%')
@@ -208,34 +209,46 @@ def compare_source(connection: Connection, quarter: str, rows: Iterable[Componen
 
     Versions of a call that are not modelled have no text in the database, and are left out.
     """
-    texts: dict[tuple[int, int], bytes] = {}
-    for row in rows:
+    texts: dict[tuple[int, int, int], bytes] = {}
+    for row in checked_rows(rows):
         if isinstance(row, Component):
-            texts.setdefault((row.transcript_id, row.component_order), _digest(as_stored(row.text)))
-    transcripts = sorted({transcript_id for transcript_id, _ in texts})
+            texts.setdefault((row.company_id, row.transcript_id, row.component_order), _digest(as_stored(row.text)))
+    in_source = {(company_id, transcript_id) for company_id, transcript_id, _ in texts}
+    wanted = {
+        "quarter": quarter,
+        "companies": [company_id for company_id, _ in in_source],
+        "transcripts": [transcript_id for _, transcript_id in in_source],
+    }
     calls = connection.execute(
         sa.text(
             """
-            SELECT transcript_id, superseded_by IS NOT NULL AS is_superseded FROM calls
-            WHERE quarter = :quarter AND transcript_id = ANY(:transcripts)
+            SELECT company_id, transcript_id, superseded_by IS NOT NULL AS is_superseded FROM calls
+            WHERE quarter = :quarter AND (company_id, transcript_id) IN (
+                SELECT * FROM unnest(CAST(:companies AS bigint[]), CAST(:transcripts AS bigint[]))
+            )
             """
         ),
-        {"quarter": quarter, "transcripts": transcripts},
+        wanted,
     ).all()
-    yield Comparison("calls of the source are there", len(transcripts), len(calls))
-    superseded = {call.transcript_id for call in calls if call.is_superseded}
-    expected = {place: digest for place, digest in texts.items() if place[0] not in superseded}
+    yield Comparison("calls of the source are there", len(in_source), len(calls))
+    superseded = {(call.company_id, call.transcript_id) for call in calls if call.is_superseded}
+    expected = {place: digest for place, digest in texts.items() if place[:2] not in superseded}
     turns = connection.execute(
         sa.text(
             """
-            SELECT transcript_id, component_order, text FROM components
-            WHERE quarter = :quarter AND transcript_id = ANY(:transcripts)
+            SELECT company_id, transcript_id, component_order, text FROM components
+            WHERE quarter = :quarter AND (company_id, transcript_id) IN (
+                SELECT * FROM unnest(CAST(:companies AS bigint[]), CAST(:transcripts AS bigint[]))
+            )
             """
         ),
-        {"quarter": quarter, "transcripts": transcripts},
+        wanted,
         execution_options={"yield_per": 1000},
     )
-    n_same = sum(expected.get((turn.transcript_id, turn.component_order)) == _digest(turn.text) for turn in turns)
+    n_same = sum(
+        expected.get((turn.company_id, turn.transcript_id, turn.component_order)) == _digest(turn.text)
+        for turn in turns
+    )
     yield Comparison("turns of the source are there, with the same text", len(expected), n_same)
 
 

@@ -104,9 +104,11 @@ LEFT JOIN theme_topics AS m ON (m.quarter, m.company_id, m.live_topic_number)
 LEFT JOIN themes ON (themes.quarter, themes.theme_number) = (m.quarter, m.theme_number)
 LEFT JOIN firms ON firms.company_id = s.company_id
 LEFT JOIN firm_quarters AS f ON (f.quarter, f.company_id) = (s.quarter, s.company_id)
-LEFT JOIN calls ON (calls.quarter, calls.transcript_id) = (s.quarter, s.transcript_id)
-LEFT JOIN components ON (components.quarter, components.transcript_id, components.component_order)
-                      = (s.quarter, s.transcript_id, s.component_order)
+LEFT JOIN calls ON (calls.quarter, calls.transcript_id, calls.company_id)
+                 = (s.quarter, s.transcript_id, s.company_id)
+LEFT JOIN components ON (components.quarter, components.transcript_id, components.company_id,
+                         components.component_order)
+                      = (s.quarter, s.transcript_id, s.company_id, s.component_order)
 """,
 )
 

@@ -123,13 +123,14 @@ class Call(Base):
     __tablename__ = "calls"
     __table_args__ = (
         ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
-        UniqueConstraint("transcript_id"),
+        # Decision 165: a joint call is a call of each of its firms, under one transcript id.
+        UniqueConstraint("transcript_id", "company_id"),
         Index(None, "quarter", "company_id"),
     )
 
     quarter: Mapped[str] = mapped_column(primary_key=True)
     transcript_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
-    company_id: Mapped[int] = mapped_column(BigInteger)
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True)
     call_date: Mapped[date]
     call_at: Mapped[datetime | None]
     available_at: Mapped[datetime | None]
@@ -151,10 +152,15 @@ class Component(Base):
     """A speaker's turn, as the source has it."""
 
     __tablename__ = "components"
-    __table_args__ = (ForeignKeyConstraint(["quarter", "transcript_id"], ["calls.quarter", "calls.transcript_id"]),)
+    __table_args__ = (
+        ForeignKeyConstraint(
+            ["quarter", "transcript_id", "company_id"], ["calls.quarter", "calls.transcript_id", "calls.company_id"]
+        ),
+    )
 
     quarter: Mapped[str] = mapped_column(primary_key=True, doc="calendar quarter of the call")
     transcript_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, doc="the version of the call")
+    company_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, doc="the firm")
     component_order: Mapped[int] = mapped_column(
         Integer, primary_key=True, doc="place in the call, as the source counts"
     )
@@ -173,11 +179,16 @@ class Sentence(Base):
     __table_args__ = (
         ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
         ForeignKeyConstraint(
-            ["quarter", "transcript_id", "component_order"],
-            ["components.quarter", "components.transcript_id", "components.component_order"],
+            ["quarter", "transcript_id", "company_id", "component_order"],
+            [
+                "components.quarter",
+                "components.transcript_id",
+                "components.company_id",
+                "components.component_order",
+            ],
         ),
         Index(None, "quarter", "company_id"),
-        Index(None, "quarter", "transcript_id", "component_order"),
+        Index(None, "quarter", "transcript_id", "company_id", "component_order"),
         # Decision 21.
         {"postgresql_partition_by": "LIST (quarter)"},
     )

@@ -161,7 +161,11 @@ CALL_ORDER = (t.Call.call_date, t.Call.transcript_id)
 
 def same_call(table: type[t.Component] | type[t.Sentence]) -> sa.ColumnElement[bool]:
     """The condition that joins a component or a sentence to its call."""
-    return (t.Call.quarter == table.quarter) & (t.Call.transcript_id == table.transcript_id)
+    return sa.and_(
+        t.Call.quarter == table.quarter,
+        t.Call.transcript_id == table.transcript_id,
+        t.Call.company_id == table.company_id,
+    )
 
 
 def columns_of(table: type[t.Base], row_type: type) -> list[sa.ColumnElement[Any]]:

@@ -25,6 +25,7 @@ from ftm_assets.analysis.transcripts import (
     superseded_versions,
 )
 from ftm_assets.errors import FtmError
+from ftm_assets.storage.read.ingested import unknown_types
 from ftm_assets.storage.schema import tables as t
 from ftm_assets.storage.server.advisory_locks import Lock, acquire_for_transaction
 from ftm_assets.storage.server.table_stats import analyze
@@ -35,6 +36,7 @@ from ftm_assets.storage.write.copy import copy_rows
 from ftm_assets.storage.write.stages import clear, record_provenance
 from ftm_assets.storage.write.staging import (
     Rejects,
+    cut_texts,
     deduplicate,
     drop_staging,
     iter_firms,
@@ -54,6 +56,7 @@ class Ingested:
     changed_firms: those whose sentences must be made again
     content_hash:  of all calls that the quarter now holds
     rejects:       rows that were left out or repaired, by row number; of repairs the first MAX_REJECTS
+    warnings:      what the user should look at although every row was loaded, a sentence each
     """
 
     firm_keys: tuple[str, ...]
@@ -61,6 +64,7 @@ class Ingested:
     content_hash: str
     counts: IngestCounts
     rejects: tuple[Reject, ...]
+    warnings: tuple[str, ...] = ()
 
 
 def create_quarter(connection: Connection, quarter: str) -> None:
@@ -132,7 +136,8 @@ def ingest(
     n_rows = load_staging(connection, quarter, rows, rejects)
     # Sources are read in parallel, but written one after another: they may share firms, transcripts and rejects.
     acquire_for_transaction(connection, Lock.INGEST)
-    n_duplicates = deduplicate(connection, rejects)
+    n_duplicates, n_joint_calls = deduplicate(connection, rejects)
+    cut = cut_texts(connection, quarter)
     for company_id, calls in iter_firms(connection):
         plans = _plan_firm(connection, quarter, company_id, calls, as_of)
         key = _register(connection, quarter, company_id, plans)
@@ -153,8 +158,10 @@ def ingest(
             n_duplicates=n_duplicates,
             n_rejected=rejects.n_rejected,
             n_repaired=rejects.n_repaired,
+            n_joint_calls=n_joint_calls,
         ),
         rejects=tuple(rejects.noted),
+        warnings=(*cut, *unknown_types(connection, quarter)),
     )
 
 
@@ -174,7 +181,7 @@ def _plan_firm(
     connection: Connection, quarter: str, company_id: int, calls: Sequence[Call], as_of: date | None
 ) -> list[UpsertPlan]:
     incoming = {call.transcript_id: call for call in calls}
-    _delete_from_other_quarters(connection, quarter, incoming)
+    _delete_from_other_quarters(connection, quarter, company_id, incoming)
     events = {call.head.event_id for call in calls} - {None}
     stored = {
         row.transcript_id: row
@@ -200,20 +207,20 @@ def _apply(connection: Connection, quarter: str, company_id: int, plans: Sequenc
         clear(connection, where, company_id, *derived_from(TRANSCRIPTS))
     for plan in plans:
         if plan.changes:
-            _apply_to_call(connection, plan, source)
+            _apply_to_call(connection, company_id, plan, source)
     for where in sorted(stale - {quarter}):
         _record_calls(connection, where, company_id)
     return _record_calls(connection, quarter, company_id)
 
 
-def _apply_to_call(connection: Connection, plan: UpsertPlan, source: str) -> None:
+def _apply_to_call(connection: Connection, company_id: int, plan: UpsertPlan, source: str) -> None:
     quarter, transcript_id, call = plan.quarter, plan.transcript_id, plan.call
     if call is None:
-        _mark_superseded(connection, quarter, transcript_id, plan.superseded_by)
+        _mark_superseded(connection, quarter, company_id, transcript_id, plan.superseded_by)
     else:
         _write_call(connection, quarter, call, plan.superseded_by, source)
     if plan.modelled_now != plan.modelled_before:
-        _delete_components(connection, quarter, [transcript_id])
+        _delete_components(connection, quarter, company_id, [transcript_id])
         if call and plan.modelled_now is not None:
             _write_components(connection, quarter, call)
     elif call and plan.modelled_now is not None:
@@ -278,7 +285,10 @@ def _superseded(
             shingles=shingles(
                 connection.scalars(
                     sa.select(t.Component.text)
-                    .where(t.Component.quarter == row.quarter, t.Component.transcript_id == row.transcript_id)
+                    .where(
+                        *of_firm_quarter(t.Component, row.quarter, row.company_id),
+                        t.Component.transcript_id == row.transcript_id,
+                    )
                     .order_by(t.Component.component_order)
                 )
             ),
@@ -311,7 +321,7 @@ def _write_call(connection: Connection, quarter: str, call: Call, superseded_by:
         source=head.source or source,
     )
     facts = {c.name: row.excluded[c.name] for c in t.Call.__table__.c if not c.primary_key}
-    connection.execute(row.on_conflict_do_update(index_elements=["quarter", "transcript_id"], set_=facts))
+    connection.execute(row.on_conflict_do_update(index_elements=["quarter", "transcript_id", "company_id"], set_=facts))
 
 
 def _write_components(connection: Connection, quarter: str, call: Call) -> None:
@@ -320,8 +330,8 @@ def _write_components(connection: Connection, quarter: str, call: Call) -> None:
     copy_rows(
         connection,
         t.Component.__table__,  # type: ignore[arg-type]
-        ["quarter", "transcript_id", *columns],
-        ((quarter, call.transcript_id, *values(component)) for component in call.components),
+        ["quarter", "transcript_id", "company_id", *columns],
+        ((quarter, call.transcript_id, call.head.company_id, *values(component)) for component in call.components),
     )
 
 
@@ -332,6 +342,7 @@ def _update_component_ids(connection: Connection, quarter: str, call: Call) -> N
             """
             UPDATE components SET component_id = new.component_id, person_id = new.person_id FROM staging AS new
             WHERE components.quarter = :quarter AND components.transcript_id = :transcript_id
+              AND components.company_id = :company_id
               AND new.company_id = :company_id AND new.transcript_id = components.transcript_id
               AND new.component_order = components.component_order
             """
@@ -340,35 +351,41 @@ def _update_component_ids(connection: Connection, quarter: str, call: Call) -> N
     )
 
 
-def _mark_superseded(connection: Connection, quarter: str, transcript_id: int, winner: int | None) -> None:
+def _mark_superseded(
+    connection: Connection, quarter: str, company_id: int, transcript_id: int, winner: int | None
+) -> None:
     connection.execute(
         sa.update(t.Call)
-        .where(t.Call.quarter == quarter, t.Call.transcript_id == transcript_id)
+        .where(*of_firm_quarter(t.Call, quarter, company_id), t.Call.transcript_id == transcript_id)
         .values(superseded_by=winner)
     )
 
 
-def _delete_components(connection: Connection, quarter: str, transcript_ids: Collection[int]) -> None:
+def _delete_components(connection: Connection, quarter: str, company_id: int, transcript_ids: Collection[int]) -> None:
     connection.execute(
-        sa.delete(t.Component).where(t.Component.quarter == quarter, t.Component.transcript_id.in_(transcript_ids))
+        sa.delete(t.Component).where(
+            *of_firm_quarter(t.Component, quarter, company_id), t.Component.transcript_id.in_(transcript_ids)
+        )
     )
 
 
-def _delete_from_other_quarters(connection: Connection, quarter: str, incoming: Mapping[int, Call]) -> None:
+def _delete_from_other_quarters(
+    connection: Connection, quarter: str, company_id: int, incoming: Mapping[int, Call]
+) -> None:
     """Delete calls from the quarter they were in if a corrected date moves them to this one."""
     moved = connection.execute(
-        sa.select(t.Call.quarter, t.Call.company_id, t.Call.transcript_id).where(
-            t.Call.transcript_id.in_(incoming), t.Call.quarter != quarter
+        sa.select(t.Call.quarter, t.Call.transcript_id).where(
+            t.Call.company_id == company_id, t.Call.transcript_id.in_(incoming), t.Call.quarter != quarter
         )
     ).all()
     for call in moved:
         versions = connection.scalars(
             sa.select(t.Call.transcript_id).where(
-                *of_firm_quarter(t.Call, call.quarter, call.company_id),
+                *of_firm_quarter(t.Call, call.quarter, company_id),
                 sa.or_(t.Call.transcript_id == call.transcript_id, t.Call.superseded_by == call.transcript_id),
             )
         ).all()
-        _delete_versions(connection, call.quarter, call.company_id, versions)
+        _delete_versions(connection, call.quarter, company_id, versions)
 
 
 def delete_call(connection: Connection, company_id: int, transcript_id: int) -> None:
@@ -393,8 +410,8 @@ def _delete_versions(connection: Connection, quarter: str, company_id: int, tran
     # Nothing was derived from superseded versions.
     if connection.scalar(sa.select(of_firm.where(gone, t.Call.superseded_by.is_(None)).exists())):
         clear(connection, quarter, company_id, *derived_from(TRANSCRIPTS))
-        _delete_components(connection, quarter, transcript_ids)
-    connection.execute(sa.delete(t.Call).where(t.Call.quarter == quarter, gone))
+        _delete_components(connection, quarter, company_id, transcript_ids)
+    connection.execute(sa.delete(t.Call).where(*of_firm_quarter(t.Call, quarter, company_id), gone))
     if connection.scalar(sa.select(of_firm.exists())):
         _record_calls(connection, quarter, company_id)
         return
@@ -421,6 +438,6 @@ def _quarter_hash(connection: Connection, quarter: str) -> str:
     calls = connection.execute(
         sa.select(t.Call.transcript_id, t.Call.content_hash, t.Call.superseded_by)
         .where(t.Call.quarter == quarter)
-        .order_by(t.Call.transcript_id)
+        .order_by(t.Call.transcript_id, t.Call.company_id)
     )
     return content_hash([tuple(call) for call in calls])

@@ -11,6 +11,7 @@ from operator import attrgetter
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ftm_assets.analysis.source_values import checked_rows
 from ftm_assets.analysis.transcripts import Call, Component, Reject, quarter_dates
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.schema import tables as t
@@ -18,6 +19,7 @@ from ftm_assets.storage.write.copy import copy_rows
 
 MAX_REJECTS = 10_000
 _ROWS_AT_A_TIME = 500
+_N_CUT, _SHORTEST_CUT = 5, 100
 
 _staging = sa.Table(
     "staging",
@@ -58,31 +60,41 @@ class TooManyRejects(FtmError):
 
     def __init__(self, source: str, last: Reject) -> None:
         super().__init__(
-            f"{last.source or source}: more than {MAX_REJECTS:,} rows cannot be used, one is row {last.row_number} "
-            f"({last.column} {last.value!r}: {last.reason}); nothing was loaded. Check what its columns hold."
+            f"{last.source or source}: more than {MAX_REJECTS:,} rows cannot be used, sound ones such as repeats and "
+            f"joint calls not counted; one is row {last.row_number} ({last.column} {last.value!r}: {last.reason}); "
+            "nothing was loaded. Check what its columns hold."
         )
 
 
 @dataclass
 class Rejects:
-    """The rejects of a source as they come. All are counted; of repairs only the first are kept."""
+    """The rejects of a source as they come. All are counted; of repairs and sound rows only the first are kept."""
 
     source: str
     noted: list[Reject] = field(default_factory=list)
     n_rejected: int = 0
     n_repaired: int = 0
+    n_sound: int = 0
 
-    def add(self, reject: Reject) -> None:
-        """Note a reject. raises: TooManyRejects"""
+    def add(self, reject: Reject, is_sound: bool = False) -> None:
+        """Note a reject; a sound row, which another load takes, does not make a source unusable.
+
+        raises: TooManyRejects
+        """
         if reject.kept:
             self.n_repaired += 1
         else:
             self.n_rejected += 1
-        if self.n_rejected > MAX_REJECTS:
+            self.n_sound += is_sound
+        if self.n_rejected - self.n_sound > MAX_REJECTS:
             raise TooManyRejects(self.source, reject)
-        # A file in another encoding is repaired in every row, and usable all the same.
-        if not reject.kept or self.n_repaired <= MAX_REJECTS:
+        # A file in another encoding is repaired in every row, and usable all the same. Decision 166.
+        if (self.n_repaired if reject.kept else self.n_sound) <= MAX_REJECTS:
             self.noted.append(reject)
+
+    def note(self, remark: Reject) -> None:
+        """Note what is remarkable about a call that is loaded as it is; it counts as neither rejected nor repaired."""
+        self.noted.append(remark)
 
 
 def load_staging(connection: Connection, quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> int:
@@ -97,14 +109,34 @@ def load_staging(connection: Connection, quarter: str, rows: Iterable[Component 
     return n_loaded + rejects.n_rejected
 
 
-def deduplicate(connection: Connection, rejects: Rejects) -> int:
-    """Delete rows of a second firm with the same transcript, and repeated components; returns how many were equal.
+def deduplicate(connection: Connection, rejects: Rejects) -> tuple[int, int]:
+    """Delete repeated components; returns how many were equal to the first, and how many joint calls there are.
 
     raises: TooManyRejects
     """
     _delete_old_rejects(connection, rejects)
-    _reject_second_firms(connection, rejects)
-    return _drop_duplicates(connection, rejects)
+    return _drop_duplicates(connection, rejects), _note_joint_calls(connection, rejects)
+
+
+def cut_texts(connection: Connection, quarter: str) -> list[str]:
+    """What is to be said if the texts are cut: at least _N_CUT different ones end at the length of the longest.
+
+    Texts below _SHORTEST_CUT characters are not looked at: short ones are equally long by chance.
+    """
+    found = connection.execute(
+        sa.text(
+            """
+            SELECT length(text) AS n_chars, count(DISTINCT text) AS n_texts FROM staging
+            WHERE length(text) = (SELECT max(length(text)) FROM staging) GROUP BY 1
+            """
+        )
+    ).first()
+    if found is None or found.n_chars < _SHORTEST_CUT or found.n_texts < _N_CUT:
+        return []
+    return [
+        f"{quarter}: {found.n_texts:,} different texts end at {found.n_chars:,} characters, and none is longer: they "
+        "are probably cut, as in a preview or by a spreadsheet; load the whole texts"
+    ]
 
 
 def drop_staging(connection: Connection) -> None:
@@ -115,7 +147,7 @@ def drop_staging(connection: Connection) -> None:
 def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> Iterator[tuple[object, ...]]:
     values = attrgetter(*_COLUMNS)
     first, last = quarter_dates(quarter)
-    for row in rows:
+    for row in checked_rows(rows):
         if isinstance(row, Reject):
             rejects.add(row)
         elif first <= row.call_date <= last:
@@ -123,9 +155,8 @@ def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) 
         else:
             reason = f"not a day of {quarter}; a source yields rows of the quarter it is asked for"
             day = str(row.call_date)
-            rejects.add(
-                Reject(row.row_number, "mostimportantdateutc", day, reason, row.transcript_id, source=row.source)
-            )
+            reject = Reject(row.row_number, "mostimportantdateutc", day, reason, row.transcript_id, source=row.source)
+            rejects.add(reject, is_sound=True)
 
 
 def _delete_old_rejects(connection: Connection, rejects: Rejects) -> None:
@@ -148,33 +179,33 @@ def _delete_old_rejects(connection: Connection, rejects: Rejects) -> None:
     )
 
 
-def _reject_second_firms(connection: Connection, rejects: Rejects) -> None:
-    # The first firm to claim a transcript keeps it, whether it came in this source or in an earlier one.
-    gone = connection.execute(
+def _note_joint_calls(connection: Connection, rejects: Rejects) -> int:
+    """Note each transcript that is a call of several firms, once, with all of them; returns how many there are."""
+    # Decision 165.
+    joint = connection.execute(
         sa.text(
             f"""
             WITH claims AS (
-                SELECT transcript_id, company_id, true AS stored, '' AS source, 0 AS row_number FROM calls
+                SELECT transcript_id, company_id FROM staging
+                UNION
+                SELECT transcript_id, company_id FROM calls
                 WHERE transcript_id IN (SELECT transcript_id FROM staging)
-                UNION ALL
-                SELECT transcript_id, company_id, false, source, row_number FROM staging
-            ), owners AS (
-                SELECT DISTINCT ON (transcript_id) transcript_id, company_id FROM claims
-                ORDER BY transcript_id, stored DESC, {_IN_ORDER}, company_id
-            ), gone AS (
-                DELETE FROM staging USING owners
-                WHERE staging.transcript_id = owners.transcript_id AND staging.company_id <> owners.company_id
-                RETURNING source, row_number, staging.transcript_id, staging.company_id, owners.company_id AS owner
+            ), joint AS (
+                SELECT transcript_id, array_agg(company_id ORDER BY company_id) AS firms FROM claims
+                GROUP BY transcript_id HAVING count(*) > 1
             )
-            SELECT * FROM gone ORDER BY {_IN_ORDER} LIMIT :most
+            SELECT DISTINCT ON (transcript_id) transcript_id, firms, source, row_number
+            FROM joint JOIN staging USING (transcript_id) ORDER BY transcript_id, {_IN_ORDER}
             """  # noqa: S608  (the text is a constant of this module)
-        ),
-        {"most": MAX_REJECTS + 1},
-    )
-    for row in gone:
-        reason = f"transcript {row.transcript_id} already belongs to firm {row.owner}"
-        company = str(row.company_id)
-        rejects.add(Reject(row.row_number, "companyid", company, reason, row.transcript_id, source=row.source))
+        )
+    ).all()
+    for call in joint:
+        reason = f"transcript {call.transcript_id} is a joint call; it is loaded for each of these firms"
+        firms = ", ".join(map(str, call.firms))
+        rejects.note(
+            Reject(call.row_number, "companyid", firms, reason, call.transcript_id, kept=True, source=call.source)
+        )
+    return len(joint)
 
 
 def _drop_duplicates(connection: Connection, rejects: Rejects) -> int:

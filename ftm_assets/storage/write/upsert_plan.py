@@ -13,7 +13,8 @@ class IngestCounts:
 
     rows:  n_rows = n_components + n_superseded_components + n_duplicates + n_rejected
     calls: n_calls = n_new + n_changed + n_unchanged; among them n_superseded are not modelled, and of these n_not_known
-           because no version of their event was known by `as_of`
+           because no version of their event was known by `as_of`. n_joint_calls are transcripts of several firms, each
+           of which has the call.
     """
 
     n_rows: int = 0
@@ -28,6 +29,7 @@ class IngestCounts:
     n_unchanged: int = 0
     n_superseded: int = 0
     n_not_known: int = 0
+    n_joint_calls: int = 0
 
     def __add__(self, other: "IngestCounts") -> "IngestCounts":
         return IngestCounts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(IngestCounts)})

@@ -19,6 +19,7 @@ from ftm_assets.storage.server.database import Database, DatabaseRefused, migrat
 from ftm_assets_tests.cli.test_main import ftm
 from ftm_assets_tests.fakes import component
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, at_once, derive, load, one, publish_theme
+from ftm_assets_tests.storage.write.made_calls import call, two_firms
 
 ROOT = Path(storage.__file__).parents[3]
 
@@ -155,6 +156,9 @@ def test_a_complete_quarter_of_the_schema_before_is_carried_over_and_nothing_is_
 
     assert all_rows(database) == now
     before["materializations"] = before.pop("stages")
+    # The last column of a turn is new: the firm of its call.
+    assert sorted(f"{row.rpartition(',')[0]})" for row in now["components"]) == sorted(before["components"])
+    before["components"] = now["components"]
     assert {**before, "alembic_version": now["alembic_version"]} == now, "rows and hashes are those of before"
     assert len(before["materializations"]) == 6 * 4
     alembic(database, "check")
@@ -164,6 +168,24 @@ def test_a_complete_quarter_of_the_schema_before_is_carried_over_and_nothing_is_
     ftm("backfill", QUARTER)
     assert instance.get_runs_count() == n_runs, "no run was made"
     assert all_rows(database) == now
+
+
+def test_turns_of_the_schema_before_learn_the_firm_of_their_call(database: Database) -> None:
+    load(database, *two_firms())
+    derive(database, "ACME-7", "BOLT-8")
+    alembic(database, "downgrade", "0010")
+    with database.engine.connect() as connection:
+        migrate(connection)
+    assert ask(database, "SELECT DISTINCT transcript_id, company_id FROM components ORDER BY 1") == [
+        (70, 7),
+        (71, 7),
+        (80, 8),
+    ]
+    found = load(database, *two_firms())
+    assert (found.counts.n_unchanged, found.changed_firms) == (3, ()), "nothing is made again"
+    assert len(ask(database, "SELECT FROM sentence_context")) == 4
+    assert load(database, *call(70, "Freight costs rose a lot.", company_id=8)).counts.n_joint_calls == 1
+    alembic(database, "check")
 
 
 def empty(database: Database) -> Database:
@@ -198,7 +220,7 @@ def test_processes_may_migrate_at_once(database: Database) -> None:
     ]
     assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
     assert [process.returncode for process in processes] == [0, 0]
-    assert one(database, "SELECT version_num FROM alembic_version") == ["0010"]
+    assert one(database, "SELECT version_num FROM alembic_version") == ["0012"]
 
 
 def test_a_migration_that_fails_leaves_nothing_and_lets_the_next_one_try(database: Database) -> None:

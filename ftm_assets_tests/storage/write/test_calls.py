@@ -7,6 +7,7 @@ import pytest
 
 from ftm_assets.analysis.transcripts import Component, Reject
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.write import staging
 from ftm_assets.storage.write.upsert_plan import IngestCounts
 from ftm_assets_tests.fakes import at, component
 from ftm_assets_tests.storage.sql import QUARTER, all_rows, ask, at_once, derive, load, load_all, one, publish_theme
@@ -35,21 +36,22 @@ def test_every_row_and_every_call_is_counted_once(database: Database) -> None:
         Reject(7, "componenttext", "T\\x00hree.", "NUL removed", 70, kept=True),
         replace(old[2], row_number=7),
         newer,
-        *call(70, "Not ours.", company_id=8),
+        *call(70, "Theirs too.", company_id=8),
         *call(80, "Demand for bolts was strong.", company_id=8),
     )
     assert found.counts == IngestCounts(
         n_rows=9,
-        n_components=2,
+        n_components=3,
         n_superseded_components=3,
         n_duplicates=1,
-        n_rejected=3,
+        n_rejected=2,
         n_repaired=1,
-        n_calls=3,
-        n_new=3,
+        n_calls=4,
+        n_new=4,
         n_superseded=1,
+        n_joint_calls=1,
     )
-    assert 9 == 2 + 3 + 1 + 3
+    assert 9 == 3 + 3 + 1 + 2
 
 
 def test_a_call_is_new_changed_or_unchanged(database: Database) -> None:
@@ -287,30 +289,51 @@ def test_a_row_of_another_quarter_is_rejected(database: Database) -> None:
     assert (found.counts.n_rows, found.counts.n_components, found.counts.n_rejected) == (2, 1, 1)
 
 
+def test_rows_of_other_quarters_are_sound_and_do_not_count_against_a_source(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(staging, "MAX_REJECTS", 3)
+    others = [component(transcript_id=n, call_date=date(2022, 1, n), row_number=n) for n in range(10, 20)]
+    found = load(database, component(), *others)
+    assert (found.counts.n_components, found.counts.n_rejected) == (1, 10)
+    assert [reject.row_number for reject in found.rejects] == [10, 11, 12], "the first ones tell what they are"
+
+
 @pytest.mark.parametrize("day", [date(2021, 10, 1), date(2021, 12, 31)])
 def test_both_ends_of_the_quarter_belong_to_it(database: Database, day: date) -> None:
     assert load(database, component(call_date=day)).counts.n_components == 1
 
 
-# Transcripts that two firms claim
+# What is to be looked at although every row is loaded
 
 
-def test_a_transcript_belongs_to_the_firm_whose_row_came_first(database: Database) -> None:
-    ours, theirs = component(row_number=2), component("Ours.", row_number=3, company_id=8, component_order=1)
-    found = load(database, theirs, ours)
-    assert found.firm_keys == ("ACME-7",)
-    assert found.rejects == (Reject(3, "companyid", "8", "transcript 70 already belongs to firm 7", 70),)
+def test_type_ids_in_place_of_type_names_are_said_once(database: Database) -> None:
+    rows = [
+        component(type_name=kind, speaker_type=speaker, component_order=order)
+        for order, (kind, speaker) in enumerate([("2", "1"), ("3", "3"), ("3", "3"), ("", "Unknown")])
+    ]
+    component_types, speaker_types = load(database, *rows).warnings
+    assert component_types.startswith("2021Q4 has component types that are not known: '3' in 2 rows, '2' in 1 rows;")
+    assert "'Presenter Speech', 'Question' or 'Answer'" in component_types
+    assert speaker_types.startswith("2021Q4 has speaker types that are not known: '3' in 2 rows, '1' in 1 rows;")
 
 
-@pytest.mark.parametrize("quarter", [QUARTER, NEXT_QUARTER])
-def test_a_stored_transcript_stays_with_its_firm(database: Database, quarter: str) -> None:
-    load(database, component())
-    before = all_rows(database)["calls"]
-    day = date(2021, 12, 1) if quarter == QUARTER else date(2022, 1, 1)
-    found = load(database, component(company_id=6, call_date=day, row_number=-5), quarter=quarter)
-    assert [reject.reason for reject in found.rejects] == ["transcript 70 already belongs to firm 7"]
-    assert "FIRM-6" not in found.firm_keys
-    assert all_rows(database)["calls"] == before
+@pytest.mark.parametrize("speaker", ["Executives", "", "Unknown", "Attendees"])
+def test_type_names_are_no_reason_to_warn(database: Database, speaker: str) -> None:
+    assert load(database, component(), component(speaker_type=speaker, component_order=1)).warnings == ()
+
+
+def test_a_column_without_a_name_that_is_known_is_said(database: Database) -> None:
+    [said] = load(database, component(speaker_type="Chair")).warnings
+    assert "speaker types that are not known: 'Chair' in 1 rows" in said
+
+
+def test_texts_that_all_end_at_one_length_are_said(database: Database) -> None:
+    cut = [component(f"{n}" * 120, component_order=n) for n in range(5)]
+    [said] = load(database, *cut).warnings
+    assert said.startswith("2021Q4: 5 different texts end at 120 characters, and none is longer: they are probably cut")
+    longer, same = replace(cut[0], component_order=9, text="x" * 121), [replace(row, text="x" * 120) for row in cut]
+    assert load(database, *cut, longer).warnings == load(database, *same).warnings == ()
 
 
 # Texts

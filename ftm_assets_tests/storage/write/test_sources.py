@@ -19,11 +19,7 @@ def other_texts(n: int) -> list[Component]:
     return [component(f"Text {row}.", row_number=row) for row in range(n + 1)]
 
 
-def other_firms(n: int) -> list[Component]:
-    return [component(company_id=8 - (row == 0), component_order=row, row_number=row) for row in range(n + 1)]
-
-
-@pytest.mark.parametrize("rows", [unusable, other_texts, other_firms])
+@pytest.mark.parametrize("rows", [unusable, other_texts])
 def test_a_source_with_too_many_unusable_rows_is_refused_and_nothing_is_written(
     database: Database, monkeypatch: pytest.MonkeyPatch, rows: Callable[[int], list[Component | Reject]]
 ) -> None:
@@ -85,14 +81,11 @@ def test_a_call_names_the_file_it_is_from(database: Database) -> None:
 
 def test_the_file_that_comes_first_by_name_counts(database: Database) -> None:
     late, early = component("Late.", source="calls/a.csv"), component("Early.", row_number=9, source="calls/B.csv")
-    same, theirs = replace(early, source="calls/c.csv"), replace(late, company_id=8, component_order=1)
-    found = load(database, theirs, same, late, early, source="calls")
+    same = replace(early, source="calls/c.csv")
+    found = load(database, same, late, early, source="calls")
     assert one(database, "SELECT text FROM components") == ["Early."]
-    assert (found.counts.n_duplicates, found.firm_keys) == (1, ("ACME-7",))
-    reasons = {
-        "row 9 of calls/B.csv has the same component with another text": "calls/a.csv",
-        "transcript 70 already belongs to firm 7": "calls/a.csv",
-    }
+    assert found.counts.n_duplicates == 1
+    reasons = {"row 9 of calls/B.csv has the same component with another text": "calls/a.csv"}
     assert {reject.reason: reject.source for reject in found.rejects} == reasons
 
 
