@@ -25,6 +25,7 @@ from ftm_assets.storage.maintain.deletion import (
 )
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, find_quarter, parse_quarter
+from ftm_assets.storage.read.text_findings import damage_summary, text_findings
 from ftm_assets.storage.read.theme_state import theme_settings
 from ftm_assets.storage.server.database import Database
 
@@ -112,8 +113,13 @@ def ingest(
         "n_components",
         "n_duplicates",
         "n_rejected",
+        "n_repaired",
     )
     show(done, columns_shown, form)
+    with database.transaction() as connection:
+        for each in done:
+            if damage := damage_summary(text_findings(connection, each.quarter)):
+                errors.print(f"{each.quarter}: {damage}")
     if any(each.n_rejected or each.n_repaired for each in done):
         errors.print("some rows were left out or repaired; list them with: ftm rejects")
 

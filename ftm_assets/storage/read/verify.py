@@ -211,7 +211,8 @@ def compare_source(connection: Connection, quarter: str, rows: Iterable[Componen
     texts: dict[tuple[int, int], bytes] = {}
     for row in rows:
         if isinstance(row, Component):
-            texts.setdefault((row.transcript_id, row.component_order), _digest(as_stored(row.text)))
+            stored = as_stored(row.repaired().text)
+            texts.setdefault((row.transcript_id, row.component_order), _digest(stored))
     transcripts = sorted({transcript_id for transcript_id, _ in texts})
     calls = connection.execute(
         sa.text(

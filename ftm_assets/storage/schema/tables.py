@@ -145,10 +145,14 @@ class Call(Base):
     content_hash: Mapped[str]
     text_hash: Mapped[str] = mapped_column(doc="of what its sentences are made from; the rest may change without them")
     source: Mapped[str]
+    # Decision 170.
+    repairs: Mapped[dict[str, Any]] = mapped_column(
+        server_default="{}", doc="kind of damage -> turns of the source that had it when the call was last written"
+    )
 
 
 class Component(Base):
-    """A speaker's turn, as the source has it."""
+    """A speaker's turn, as the source has it once damaged text is repaired."""
 
     __tablename__ = "components"
     __table_args__ = (ForeignKeyConstraint(["quarter", "transcript_id"], ["calls.quarter", "calls.transcript_id"]),)
@@ -163,7 +167,7 @@ class Component(Base):
     person: Mapped[str] = mapped_column(doc="who speaks")
     component_id: Mapped[int | None] = mapped_column(BigInteger, doc="the source's id of the turn, if it has one")
     person_id: Mapped[int | None] = mapped_column(BigInteger, doc="the source's id of the person, if it has one")
-    text: Mapped[str] = mapped_column(doc="what was said, unchanged")
+    text: Mapped[str] = mapped_column(doc="what was said; damaged text is repaired")
 
 
 class Sentence(Base):

@@ -155,6 +155,7 @@ def test_a_complete_quarter_of_the_schema_before_is_carried_over_and_nothing_is_
 
     assert all_rows(database) == now
     before["materializations"] = before.pop("stages")
+    before["calls"] = [f"{row[:-1]},{{}})" for row in before["calls"]]  # Nothing is known of repairs.
     assert {**before, "alembic_version": now["alembic_version"]} == now, "rows and hashes are those of before"
     assert len(before["materializations"]) == 6 * 4
     alembic(database, "check")
@@ -198,7 +199,7 @@ def test_processes_may_migrate_at_once(database: Database) -> None:
     ]
     assert [process.communicate(timeout=60)[1] for process in processes] == ["", ""]
     assert [process.returncode for process in processes] == [0, 0]
-    assert one(database, "SELECT version_num FROM alembic_version") == ["0010"]
+    assert one(database, "SELECT version_num FROM alembic_version") == ["0013"]
 
 
 def test_a_migration_that_fails_leaves_nothing_and_lets_the_next_one_try(database: Database) -> None:
