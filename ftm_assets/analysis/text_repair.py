@@ -9,10 +9,6 @@ from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
 from itertools import pairwise
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from ftfy import TextFixerConfig
 
 # What was repaired, or only noticed: stored values, counted for each call.
 ENTITIES = "HTML entities"
@@ -38,7 +34,7 @@ _INLINE = "abbr|b|big|cite|code|em|font|i|img|input|label|link|meta|small|span|s
 _ATTRIBUTES = r"(?:\s[^<>]{0,2000})?"
 _TAG = re.compile(
     rf"""
-    <!--.{0, 5000}?--> | <!doctype[^<>]*> | <(?P<hidden>script|style)\b[^<>]*>.{0, 20000}?</(?P=hidden)\s*>
+    <!--.{{0,5000}}?--> | <!doctype[^<>]*> | <(?P<hidden>script|style)\b[^<>]*>.{{0,20000}}?</(?P=hidden)\s*>
     | </?(?P<block>{_BLOCKS}){_ATTRIBUTES}/?> | </?(?:{_INLINE}){_ATTRIBUTES}/?>
     | <a\s[^<>]*\bhref\b[^<>]*> | </a\s*>
     """,
@@ -129,25 +125,8 @@ def _undo_mojibake(text: str) -> str:
     # Imported here: it is for damaged text alone, and most commands read none.
     import ftfy
 
-    return str(ftfy.fix_encoding(text, _mojibake_only()))
-
-
-@cache
-def _mojibake_only() -> "TextFixerConfig":
-    from ftfy import TextFixerConfig
-
-    # All that changes sound text is off: curly quotes, full-width letters, line breaks, normal forms.
-    return TextFixerConfig(
-        unescape_html=False,
-        remove_terminal_escapes=False,
-        fix_latin_ligatures=False,
-        fix_character_width=False,
-        uncurl_quotes=False,
-        fix_line_breaks=False,
-        fix_surrogates=False,
-        remove_control_chars=False,
-        normalization=None,
-    )
+    # Not `fix_text`: its other repairs change sound text, such as curly quotes and full-width letters. Decision 170.
+    return ftfy.fix_encoding(text)
 
 
 def _is_mojibake(text: str) -> bool:

@@ -28,6 +28,8 @@ from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, f
 from ftm_assets.storage.read.text_findings import damage_summary, text_findings
 from ftm_assets.storage.read.theme_state import theme_settings
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages import TOPICS
+from ftm_assets.storage.stages.base import find_provenance
 
 # Decision 36.
 app = typer.Typer(
@@ -182,7 +184,10 @@ def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Fo
         quarter = find_quarter(connection, quarter)
         found = find_firm_in(connection, quarter, firm)
         rows = queries.topics_of_firm(connection, quarter, found.company_id)
+        made = find_provenance(connection, quarter, found.company_id, TOPICS.name)
     show(rows, _topic_columns(rows), form, title=f"{found.name}, {quarter}")
+    if made and (reason := made.details.get("reason")):
+        errors.print(f"{found.name} has no topics in {quarter}: {reason}", markup=False)
 
 
 def _topic_columns(rows: Sequence[queries.TopicRow]) -> dict[str, str]:

@@ -101,6 +101,25 @@ def test_a_line_without_a_full_stop_is_joined_only_where_it_is_full() -> None:
     assert repair_text(f"{head}\n{rest}")[0] == f"{head}\n{SPEECH}"
 
 
+def test_a_blank_line_ends_a_paragraph_even_behind_a_full_line() -> None:
+    one = "Freight costs rose by twelve percent in the quarter and then"
+    two = "came down again in the spring, when the harbor was opened to all."
+    assert repair_text(f"{one}\n{two}\n\nWages rose.") == (f"{one} {two}\n\nWages rose.", (LINES,))
+
+
+def test_a_list_in_a_wrapped_text_stays_a_list() -> None:
+    lines = textwrap.wrap(SPEECH, 66)[:3]
+    assert repair_text("\n".join([*lines, "- more bread", "- less sugar"]))[0] == (
+        " ".join(lines) + "\n- more bread\n- less sugar"
+    )
+
+
+def test_lines_of_one_width_that_end_their_sentences_are_paragraphs() -> None:
+    sound = "\n".join(["The plant of town made its goal, and more than that, too."] * 5)
+    sound += "\nOur plant in the north has made what it could, and so may"
+    assert repair_text(f"{sound}\nbe sold.") == (f"{sound}\nbe sold.", ())
+
+
 @pytest.mark.parametrize(
     ("broken", "whole"),
     [

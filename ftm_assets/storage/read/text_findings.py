@@ -72,14 +72,18 @@ def damage_summary(findings: Iterable[TextFinding]) -> str:
     for finding in damaged:
         turns[finding.finding] += finding.n
     n_calls = len({finding.transcript_id for finding in damaged})
-    kinds = ", ".join(f"{kind} ({n:,} turns)" for kind, n in turns.most_common())
-    return f"damaged text in {n_calls:,} calls: {kinds}" if damaged else ""
+    kinds = ", ".join(f"{kind} ({_counted(n, 'turn')})" for kind, n in turns.most_common())
+    return f"damaged text in {_counted(n_calls, 'call')}: {kinds}" if damaged else ""
 
 
 def left_out(findings: Iterable[TextFinding]) -> list[str]:
     """Calls of which no sentence is modelled, each with the reason."""
     return [
-        f"{finding.firm_key} ({finding.finding}, {finding.n:,} sentences of call {finding.transcript_id})"
+        f"{finding.firm_key} ({finding.finding}, {_counted(finding.n, 'sentence')} of call {finding.transcript_id})"
         for finding in findings
         if finding.is_left_out
     ]
+
+
+def _counted(n: int, what: str) -> str:
+    return f"{n:,} {what}" if n == 1 else f"{n:,} {what}s"

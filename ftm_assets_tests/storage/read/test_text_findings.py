@@ -32,7 +32,7 @@ def test_damaged_texts_are_stored_repaired_and_counted_by_call_and_kind(database
         TextFinding("ACME-7", 70, "invisible characters", 1, "turns"),
     ]
     assert damage_summary(findings(database)) == (
-        "damaged text in 1 calls: HTML entities (2 turns), invisible characters (1 turns)"
+        "damaged text in 1 call: HTML entities (2 turns), invisible characters (1 turn)"
     )
     assert found.counts.n_repaired == 2 and found.counts.n_rejected == 0
 
