@@ -1,7 +1,9 @@
 from dataclasses import replace
 
+from ftm_assets.analysis.transcripts import Reject
 from ftm_assets.storage.read.progress import quarter_status
 from ftm_assets.storage.read.text_findings import NOTHING_MODELLED, TextFinding, damage_summary, left_out, text_findings
+from ftm_assets.storage.read.verify import compare_source
 from ftm_assets.storage.server.database import Database
 from ftm_assets_tests.fakes import component
 from ftm_assets_tests.storage.builders import firm, put, sentences_of
@@ -66,6 +68,18 @@ def test_a_repaired_source_and_a_sound_one_are_the_same_call(database: Database)
     load(database, component("Bread &amp; butter sold well."))
     again = load(database, component("Bread & butter sold well."))
     assert again.counts.n_unchanged == 1 and again.changed_firms == ()
+
+
+def test_a_damaged_source_has_the_text_that_is_stored(database: Database) -> None:
+    row = component("Bread &amp; butter sold well.")
+    load(database, row)
+    with database.transaction() as connection:
+        assert all(comparison.is_equal for comparison in compare_source(connection, QUARTER, [row]))
+
+
+def test_a_row_that_the_reader_has_told_of_is_not_told_of_twice(database: Database) -> None:
+    told = Reject(2, "componenttext", "Nestl\\xe9", "bytes that are not UTF-8 replaced by U+FFFD", 70, kept=True)
+    assert load(database, told, component("Nestl\ufffd sold well.", row_number=2)).counts.n_repaired == 1
 
 
 def test_versions_that_are_not_modelled_are_no_finding(database: Database) -> None:
