@@ -33,8 +33,7 @@ def test_a_call_in_another_language_is_told_by_its_code(text: str, language: str
         "Merci beaucoup, Jean-Luc. Next question, please.",
         "EBITDA 4.2 million, EPS 1.20, backlog 300 units, capex 12, R&D 7, SG&A 9, gross margin 41 percent, orders 5",
         "freight steel demand margin capacity wages shipping orders backlog inventory pricing rates growth output",
-        "Corvane Vollmarsen Quennell Larkmoor Wetherby Kuhn Dunmore Tobias Henrik Amara Silas Harlan Cobalt "
-        * 2,
+        "Corvane Vollmarsen Quennell Larkmoor Wetherby Kuhn Dunmore Tobias Henrik Amara Silas Harlan Cobalt " * 2,
         f"{ENGLISH} Danke, Hans. Vielen Dank und guten Morgen. {ENGLISH}",
     ],
 )
