@@ -17,6 +17,7 @@ from ftm_assets.analysis.boilerplate.baseline import is_baseline_phrase
 from ftm_assets.analysis.boilerplate.rules import boilerplate_reason, names_amount
 from ftm_assets.analysis.boilerplate.seeds import nearness
 from ftm_assets.analysis.content_hash import content_hash
+from ftm_assets.analysis.language import NOT_ENGLISH, foreign_language
 from ftm_assets.analysis.vectors import in_half_precision
 from ftm_assets.analysis.words import name_tokens
 
@@ -139,7 +140,7 @@ class Sentences:
     names:      lower-case parts of the names of the firm and of everyone who speaks
     encoder:    name and revision of the model behind the vectors
     input_hash: content hash of the calls
-    reason:     why there is no sentence, else None
+    reason:     why there is no sentence, or why none is modelled though there are some; else None
     company_name: as of that quarter, empty for a firm without a call
     raises:     ValueError if the embeddings have another shape or dtype
     """
@@ -172,7 +173,7 @@ class Sentences:
         """The sentences of these turns, with their provenance; vectors as they will be stored, in half precision."""
         # Decision 4: an empty partition is a result, with its reason.
         no_rows = "its calls hold no sentence but the operator's" if turns.calls else "none of its calls is modelled"
-        reason = turns.reason or (None if rows else no_rows)
+        reason = turns.reason or (_not_english(rows) if rows else no_rows)
         provenance = {
             "splitter": SPLITTER,
             "encoder": list(encoder),
@@ -214,6 +215,7 @@ def split_turns(
     returns: turns as given, places in the turn increasing; `position` counts from 0 within each
              transcript, and `sentence_id` is '{company_id}_{transcript_id}_{position:04d}'
     """
+    languages = _foreign_languages(turns)
     sentences: list[Sentence] = []
     n_in_transcript: defaultdict[int, int] = defaultdict(int)
     exchanges: defaultdict[int, _Exchanges] = defaultdict(_Exchanges)
@@ -223,7 +225,9 @@ def split_turns(
             continue
         role, section = _role(turn.speaker_type), _section(turn.type_name)
         texts = [(start, end, turn.text[start:end]) for start, end in split_text(turn.text, settings.max_chars)]
-        flags = [_flag(text, settings, names) for _, _, text in texts]
+        # Decision 125: no rule or word list of ours reads another language.
+        foreign = languages.get(turn.transcript_id)
+        flags = [foreign or _flag(text, settings, names) for _, _, text in texts]
         exchange = exchanges[turn.transcript_id].number_of(turn, has_content=None in flags)
         for (start, end, text), boilerplate in zip(texts, flags, strict=True):
             position = n_in_transcript[turn.transcript_id]
@@ -264,6 +268,23 @@ def measure_boilerplate(
         flag = SEED_FLAG if is_near else row.boilerplate
         measured.append(replace(row, boilerplate_similarity=near, boilerplate=flag))
     return tuple(measured)
+
+
+def _foreign_languages(turns: Sequence[Turn]) -> dict[int, str]:
+    """Transcript id -> flag of its sentences, for the calls that are not in English."""
+    texts: defaultdict[int, list[str]] = defaultdict(list)
+    for turn in turns:
+        if not _is_operator(turn):
+            texts[turn.transcript_id].append(turn.text)
+    languages = {transcript_id: foreign_language(of_call) for transcript_id, of_call in texts.items()}
+    return {call: f"{NOT_ENGLISH} ({language})" for call, language in languages.items() if language}
+
+
+def _not_english(rows: Sequence[Sentence]) -> str | None:
+    """The languages of a firm of which nothing is modelled because of them, else None."""
+    flags = {row.boilerplate for row in rows}
+    foreign = sorted(flag for flag in flags if flag and flag.startswith(NOT_ENGLISH))
+    return None if None in flags else ", ".join(foreign) or None
 
 
 def _flag(text: str, settings: SentenceSettings, names: Collection[str]) -> str | None:

@@ -107,7 +107,8 @@ def checked_firm(firm: object) -> SourceFirm:
 
 # --- one row
 
-_COMPONENT_FIELDS = tuple(field.name for field in fields(Component))
+# Repairs are no value of a source.
+_COMPONENT_FIELDS = tuple(field.name for field in fields(Component) if field.name != "repairs")
 _values = attrgetter(*_COMPONENT_FIELDS)
 _moments = attrgetter("call_at", "created_at")
 _numbers = attrgetter("row_number", "company_id", "transcript_id", "permno", "event_id", "component_id", "person_id")
@@ -117,6 +118,8 @@ def _is_plain(row: Component) -> bool:
     """Whether every value is what `Component` says, and within what the database can hold."""
     return (
         _are_plain(tuple(map(type, _values(row))))
+        and isinstance(row.repairs, tuple)
+        and not row.repairs
         and row.call_date.year in _YEARS
         and abs(row.component_order) <= INT
         and all(number is None or abs(number) <= BIGINT for number in _numbers(row))
@@ -155,7 +158,7 @@ def _mended(row: Component, number: int) -> Iterator[Component | Reject]:
         value = _shown(getattr(row, next(iter(repairs))))
         reason = "; ".join(dict.fromkeys(repairs.values()))
         yield Reject(plain["row_number"], ", ".join(repairs), value, reason, kept=True, **told)
-    yield replace(row, **plain)
+    yield replace(row, **plain, repairs=())
 
 
 def _plain_reject(row: Reject, number: int) -> Reject:
@@ -294,7 +297,7 @@ def _of_iso(text: str) -> date:
     raise ValueError("not a date; write YYYY-MM-DD, or give a datetime.date")
 
 
-# Field of Component -> what reads a value that is there, and the types that need no reading. Decision 167.
+# Field of Component -> what reads a value that is there, and the types that need no reading. Decision 120.
 _FIELDS: dict[str, tuple[Callable[[Any], Any], tuple[type, ...]]] = {
     "row_number": (_id, (int,)),
     "company_id": (_id, (int,)),

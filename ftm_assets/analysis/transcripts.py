@@ -1,12 +1,14 @@
 """Rows of a transcript source as calls, and the rules that choose the modelled version of a call."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from functools import cached_property
 
 from ftm_assets.analysis.content_hash import content_hash
+from ftm_assets.analysis.text_repair import repair_name, repair_text
 
 EARNINGS_CALLS = "Earnings Calls"
 
@@ -18,6 +20,7 @@ class Component:
     """One row of a source: a speaker's turn, with the data of its call. Times have a time zone.
 
     source: the file that `row_number` counts in, if the source has several; else empty
+    repairs: kinds of damage in its texts, see `text_repair`; ingest fills it in, a source leaves it empty
     """
 
     row_number: int
@@ -43,6 +46,18 @@ class Component:
     component_id: int | None = None
     person_id: int | None = None
     source: str = ""
+    repairs: Sequence[str] = ()
+
+    def repaired(self) -> "Component":
+        """The component with its texts as they were said, and the kinds of damage; itself if they are sound."""
+        text, kinds = repair_text(self.text)
+        company_name, of_company = repair_name(self.company_name)
+        person, of_person = repair_name(self.person)
+        headline, of_headline = repair_name(self.headline)
+        repairs = tuple(dict.fromkeys((*kinds, *of_company, *of_person, *of_headline)))
+        if not repairs:
+            return self
+        return replace(self, text=text, company_name=company_name, person=person, headline=headline, repairs=repairs)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +110,11 @@ class Call:
         A creation that has no time of day counts from the start of its day, which may be before the call.
         """
         return max(filter(None, (self.head.created_at, self.head.call_at)), default=None)
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """Kind of damage -> in how many of its turns it was; what was repaired is not part of any hash."""
+        return dict(sorted(Counter(kind for component in self.components for kind in component.repairs).items()))
 
     @cached_property
     def text_hash(self) -> str:

@@ -20,8 +20,8 @@ def _word_list(file: str) -> frozenset[str]:
 
 
 # Decision 28: lists of our own, because usual ones hold words that firms talk about.
-_STOP_WORDS = _word_list("stop_words.txt") | _word_list("filler_words.txt")
-_ORDINARY_WORDS = _STOP_WORDS | _word_list("business_words.txt")
+STOP_WORDS = _word_list("stop_words.txt") | _word_list("filler_words.txt")
+_ORDINARY_WORDS = STOP_WORDS | _word_list("business_words.txt")
 
 _TOKEN = re.compile(r"(?:[^\W\d_]+-)*(?:[^\W\d_]\.){2,}|[^\W_]+(?:(?:['\u2019&-]|(?<=\d)[.,](?=\d))[^\W_]+)*")
 _NUMBER = re.compile(r"\d+(?:st|nd|rd|th|s|x|k|m|mm|b|bn|bps|am|pm|[qh]\d*)?|(?:[qh]|fy|[qh]\dfy)\d+")
@@ -74,7 +74,7 @@ def _words(text: str, names: Collection[str]) -> list[str]:
 def _word(token: str) -> tuple[str, tuple[str, ...]]:
     """The word that a token stands for, '' if it may never name a topic, and its parts in the form of `name_tokens`."""
     word = _without_numbers(_without_suffix(token))
-    if len(word) < 2 or word in _STOP_WORDS:
+    if len(word) < 2 or word in STOP_WORDS:
         return "", ()
     return word, tuple(part.casefold() for part in word.split("-") if len(part) >= MIN_NAME_CHARS)
 

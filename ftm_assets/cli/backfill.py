@@ -15,6 +15,7 @@ from ftm_assets.storage.read.attrition import AttritionCounts
 from ftm_assets.storage.read.llm_spending import Spending
 from ftm_assets.storage.read.resolve import find_quarter
 from ftm_assets.storage.read.search_index import IndexState
+from ftm_assets.storage.read.text_findings import TextFinding, damage_summary, left_out
 from ftm_assets.storage.read.text_sources import SummarySource
 from ftm_assets.storage.server.database import Database
 
@@ -196,6 +197,9 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
     if detail.themes.run_number is not None and not detail.indexed:
         title = f"search index: search compares all rows without it; build it with: ftm backfill {quarter}"
         show(detail.indexes, headings(IndexState, "level", "state", "n_bytes", "progress"), form, title)
+    if detail.text_findings:
+        columns = headings(TextFinding, "firm_key", "transcript_id", "finding", "n", "of")
+        show(detail.text_findings, columns, form, "calls with damaged text, or of which nothing is modelled")
     if to_do := [firm for firm in detail.firms if not firm.complete]:
         show(to_do, headings(queries.FirmProgress, "firm_key", "missing", "stale"), form)
 
@@ -226,6 +230,10 @@ def _show(found: Sequence[queries.QuarterStatus], form: Format) -> None:
             console.print(f"  them alike with: ftm backfill {state.quarter} --all")
         if state.archived_at:
             console.print(f"{state.quarter}: archived on {state.archived_at:%Y-%m-%d}; its sentences have no vectors")
+        if damage := damage_summary(state.text_findings):
+            console.print(f"{state.quarter}: {damage}")
+        if calls := left_out(state.text_findings):
+            console.print(f"{state.quarter}: calls that are not modelled: {join_with_more(calls)}", soft_wrap=True)
         if sources := _sources(state):
             console.print(f"{state.quarter}: {sources}")
         if state.themes.changed_firms:

@@ -25,8 +25,11 @@ from ftm_assets.storage.maintain.deletion import (
 )
 from ftm_assets.storage.read import queries
 from ftm_assets.storage.read.resolve import NotFound, find_firm, find_firm_in, find_quarter, parse_quarter
+from ftm_assets.storage.read.text_findings import damage_summary, text_findings
 from ftm_assets.storage.read.theme_state import theme_settings
 from ftm_assets.storage.server.database import Database
+from ftm_assets.storage.stages import TOPICS
+from ftm_assets.storage.stages.base import find_provenance
 
 # Decision 36.
 app = typer.Typer(
@@ -112,10 +115,15 @@ def ingest(
         "n_components",
         "n_duplicates",
         "n_rejected",
+        "n_repaired",
     )
     show(done, columns_shown, form)
     for warning in dict.fromkeys(warning for each in done for warning in each.warnings):
         errors.print(f"warning: {warning}")
+    with database.transaction() as connection:
+        for each in done:
+            if damage := damage_summary(text_findings(connection, each.quarter)):
+                errors.print(f"{each.quarter}: {damage}")
     if any(each.n_rejected or each.n_repaired for each in done):
         errors.print("some rows were left out or repaired; list them with: ftm rejects")
     if n_joint := sum(each.n_joint_calls for each in done):
@@ -182,7 +190,10 @@ def topics(quarter: QuarterArgument, firm: FirmArgument, form: FormatOption = Fo
         quarter = find_quarter(connection, quarter)
         found = find_firm_in(connection, quarter, firm)
         rows = queries.topics_of_firm(connection, quarter, found.company_id)
+        made = find_provenance(connection, quarter, found.company_id, TOPICS.name)
     show(rows, _topic_columns(rows), form, title=f"{found.name}, {quarter}")
+    if made and (reason := made.details.get("reason")):
+        errors.print(f"{found.name} has no topics in {quarter}: {reason}", markup=False)
 
 
 def _topic_columns(rows: Sequence[queries.TopicRow]) -> dict[str, str]:

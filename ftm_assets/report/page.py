@@ -10,6 +10,7 @@ from ftm_assets.analysis.vectors import in_plane
 from ftm_assets.report.figures import N_LARGEST, attrition_figure, html_of, largest_figure, map_figure
 from ftm_assets.storage.read.queries import QuarterDetail
 from ftm_assets.storage.read.report import QuarterReport
+from ftm_assets.storage.read.text_findings import damage_summary, left_out
 
 N_NAMED = 20
 SPEAKERS = {
@@ -75,6 +76,10 @@ def warnings_of(report: QuarterReport) -> list[str]:
         found.append(
             f"{len(below)} of {len(rows)} themes are not stable (below {run.settings.min_stability}): {_named(below)}"
         )
+    if not_modelled := tuple(left_out(status.text_findings)):
+        found.append(f"Calls that are not modelled: {_named(not_modelled)}")
+    if damage := damage_summary(status.text_findings):
+        found.append(f"The source has {damage}. Kinds that begin with 'not repaired' are in the texts as they were.")
     found += [f"Look-ahead bias: {model}." for model in status.look_ahead]
     if by_keywords := _by_keywords(status):
         found.append(by_keywords)

@@ -91,7 +91,7 @@ def test_no_word_is_listed_twice() -> None:
         lines = [line for line in folder.joinpath(file).read_text("utf-8").splitlines() if not line.startswith("#")]
         listed = [word for line in lines for word in line.split()]
         assert len(listed) == len(set(listed))
-    assert words._word_list("business_words.txt").isdisjoint(words._STOP_WORDS)
+    assert words._word_list("business_words.txt").isdisjoint(words.STOP_WORDS)
 
 
 def test_a_name_is_no_term_and_joins_no_pair() -> None:

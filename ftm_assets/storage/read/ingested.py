@@ -116,7 +116,7 @@ def unknown_types(connection: Connection, quarter: str) -> list[str]:
     Numbers are reported, and names if their column has none that is known; a type that is empty or says that it is
     unknown is not.
     """
-    # Decision 168: numbers are not translated.
+    # Decision 121: numbers are not translated.
     columns = (
         (t.Component.type_name, is_known_component, "component", "'Presenter Speech', 'Question' or 'Answer'"),
         (t.Component.speaker_type, is_known_speaker, "speaker", "'Executives', 'Analysts' or 'Operator'"),

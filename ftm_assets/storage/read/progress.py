@@ -13,6 +13,7 @@ from ftm_assets.analysis.themes import input_hash
 from ftm_assets.storage.read.attrition import Attrition, count_attrition
 from ftm_assets.storage.read.llm_spending import LookAhead, Spending, look_ahead, spending
 from ftm_assets.storage.read.search_index import IndexState, index_states, search_index_ready
+from ftm_assets.storage.read.text_findings import TextFinding, text_findings
 from ftm_assets.storage.read.text_sources import SummarySource, summary_sources
 from ftm_assets.storage.read.theme_state import ThemeState, current_summaries, theme_state
 from ftm_assets.storage.schema import tables as t
@@ -73,6 +74,7 @@ class QuarterStatus(QuarterProgress):
     sources:          who wrote summaries of topics and descriptions of themes
     indexed:          whether themes, topics and, unless the quarter is archived, sentences have their vector indexes
     archived_at:      when the vectors of its sentences were dropped
+    text_findings:    calls with damaged text, and those of which nothing is modelled
     """
 
     n_calls: int
@@ -90,6 +92,7 @@ class QuarterStatus(QuarterProgress):
     sources: tuple[SummarySource, ...] = ()
     indexed: bool = False
     archived_at: datetime | None = None
+    text_findings: tuple[TextFinding, ...] = ()
 
     @property
     def outlier_share(self) -> float:
@@ -162,6 +165,7 @@ def quarter_status(connection: Connection, quarter: str) -> QuarterStatus:
         **counts._mapping,
         sources=tuple(summary_sources(connection, quarter)),
         indexed=search_index_ready(connection, quarter),
+        text_findings=tuple(text_findings(connection, quarter)),
     )
 
 

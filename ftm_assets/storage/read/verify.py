@@ -212,7 +212,9 @@ def compare_source(connection: Connection, quarter: str, rows: Iterable[Componen
     texts: dict[tuple[int, int, int], bytes] = {}
     for row in checked_rows(rows):
         if isinstance(row, Component):
-            texts.setdefault((row.company_id, row.transcript_id, row.component_order), _digest(as_stored(row.text)))
+            texts.setdefault(
+                (row.company_id, row.transcript_id, row.component_order), _digest(as_stored(row.repaired().text))
+            )
     in_source = {(company_id, transcript_id) for company_id, transcript_id, _ in texts}
     wanted = {
         "quarter": quarter,

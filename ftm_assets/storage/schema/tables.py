@@ -123,7 +123,7 @@ class Call(Base):
     __tablename__ = "calls"
     __table_args__ = (
         ForeignKeyConstraint(["quarter", "company_id"], ["firm_quarters.quarter", "firm_quarters.company_id"]),
-        # Decision 165: a joint call is a call of each of its firms, under one transcript id.
+        # Decision 118: a joint call is a call of each of its firms, under one transcript id.
         UniqueConstraint("transcript_id", "company_id"),
         Index(None, "quarter", "company_id"),
     )
@@ -146,10 +146,14 @@ class Call(Base):
     content_hash: Mapped[str]
     text_hash: Mapped[str] = mapped_column(doc="of what its sentences are made from; the rest may change without them")
     source: Mapped[str]
+    # Decision 122.
+    repairs: Mapped[dict[str, Any]] = mapped_column(
+        server_default="{}", doc="kind of damage -> turns of the source that had it when the call was last written"
+    )
 
 
 class Component(Base):
-    """A speaker's turn, as the source has it."""
+    """A speaker's turn, as the source has it once damaged text is repaired."""
 
     __tablename__ = "components"
     __table_args__ = (
@@ -169,7 +173,7 @@ class Component(Base):
     person: Mapped[str] = mapped_column(doc="who speaks")
     component_id: Mapped[int | None] = mapped_column(BigInteger, doc="the source's id of the turn, if it has one")
     person_id: Mapped[int | None] = mapped_column(BigInteger, doc="the source's id of the person, if it has one")
-    text: Mapped[str] = mapped_column(doc="what was said, unchanged")
+    text: Mapped[str] = mapped_column(doc="what was said; damaged text is repaired")
 
 
 class Sentence(Base):

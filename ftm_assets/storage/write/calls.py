@@ -319,6 +319,7 @@ def _write_call(connection: Connection, quarter: str, call: Call, superseded_by:
         content_hash=call.content_hash,
         text_hash=call.text_hash,
         source=head.source or source,
+        repairs=call.repairs,
     )
     facts = {c.name: row.excluded[c.name] for c in t.Call.__table__.c if not c.primary_key}
     connection.execute(row.on_conflict_do_update(index_elements=["quarter", "transcript_id", "company_id"], set_=facts))

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ftm_assets.analysis.source_values import checked_rows
+from ftm_assets.analysis.text_repair import LOST
 from ftm_assets.analysis.transcripts import Call, Component, Reject, quarter_dates
 from ftm_assets.errors import FtmError
 from ftm_assets.storage.schema import tables as t
@@ -47,9 +48,18 @@ _staging = sa.Table(
     sa.Column("person_id", sa.BigInteger()),
     sa.Column("text", sa.Text()),
     sa.Column("source", sa.Text()),
+    sa.Column("repairs", sa.ARRAY(sa.Text())),
     prefixes=["TEMPORARY"],
     postgresql_on_commit="DROP",
 )
+# As the documentation names them; a source of your own has other names.
+_TEXT_COLUMNS = {
+    "text": "componenttext",
+    "company_name": "companyname",
+    "person": "transcriptpersonname",
+    "headline": "headline",
+}
+_N_SHOWN = 80
 _COLUMNS = tuple(f.name for f in fields(Component))
 # Files in the order of their names whatever the database's language is, their rows as they stand.
 _IN_ORDER = 'source COLLATE "C", row_number'
@@ -88,7 +98,7 @@ class Rejects:
             self.n_sound += is_sound
         if self.n_rejected - self.n_sound > MAX_REJECTS:
             raise TooManyRejects(self.source, reject)
-        # A file in another encoding is repaired in every row, and usable all the same. Decision 166.
+        # A file in another encoding is repaired in every row, and usable all the same. Decision 119.
         if (self.n_repaired if reject.kept else self.n_sound) <= MAX_REJECTS:
             self.noted.append(reject)
 
@@ -147,16 +157,42 @@ def drop_staging(connection: Connection) -> None:
 def _loaded(quarter: str, rows: Iterable[Component | Reject], rejects: Rejects) -> Iterator[tuple[object, ...]]:
     values = attrgetter(*_COLUMNS)
     first, last = quarter_dates(quarter)
+    reported = None
     for row in checked_rows(rows):
         if isinstance(row, Reject):
             rejects.add(row)
+            reported = (row.source, row.row_number)
         elif first <= row.call_date <= last:
-            yield values(row)
+            # The one place that the texts of every source pass.
+            repaired = row.repaired()
+            if repaired.repairs and not (reported == (row.source, row.row_number) and [*repaired.repairs] == [LOST]):
+                rejects.add(_repair_reject(row, repaired))
+            yield values(repaired)
         else:
             reason = f"not a day of {quarter}; a source yields rows of the quarter it is asked for"
             day = str(row.call_date)
             reject = Reject(row.row_number, "mostimportantdateutc", day, reason, row.transcript_id, source=row.source)
             rejects.add(reject, is_sound=True)
+
+
+def _repair_reject(damaged: Component, repaired: Component) -> Reject:
+    """What was done to a row with damaged texts, or could not be done, with the place where the damage begins."""
+    reason = "damaged text: " + ", ".join(repaired.repairs)
+    changed = [name for name in _TEXT_COLUMNS if getattr(damaged, name) != getattr(repaired, name)]
+    name = changed[0] if changed else "text"
+    before, after = getattr(damaged, name), getattr(repaired, name) if changed else ""
+    place = next((at for at, (one, other) in enumerate(zip(before, after, strict=False)) if one != other), 0)
+    part = before[max(0, place - _N_SHOWN // 2) : place + _N_SHOWN // 2]
+    shown = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in part)
+    return Reject(
+        row_number=damaged.row_number,
+        column=_TEXT_COLUMNS[name],
+        value=shown,
+        reason=reason,
+        transcript_id=damaged.transcript_id,
+        kept=True,
+        source=damaged.source,
+    )
 
 
 def _delete_old_rejects(connection: Connection, rejects: Rejects) -> None:
@@ -181,7 +217,7 @@ def _delete_old_rejects(connection: Connection, rejects: Rejects) -> None:
 
 def _note_joint_calls(connection: Connection, rejects: Rejects) -> int:
     """Note each transcript that is a call of several firms, once, with all of them; returns how many there are."""
-    # Decision 165.
+    # Decision 118.
     joint = connection.execute(
         sa.text(
             f"""

@@ -159,6 +159,7 @@ def test_a_complete_quarter_of_the_schema_before_is_carried_over_and_nothing_is_
     # The last column of a turn is new: the firm of its call.
     assert sorted(f"{row.rpartition(',')[0]})" for row in now["components"]) == sorted(before["components"])
     before["components"] = now["components"]
+    before["calls"] = [f"{row[:-1]},{{}})" for row in before["calls"]]  # Nothing is known of repairs.
     assert {**before, "alembic_version": now["alembic_version"]} == now, "rows and hashes are those of before"
     assert len(before["materializations"]) == 6 * 4
     alembic(database, "check")

@@ -1,11 +1,11 @@
-"""A call is known by transcript and company: a joint call is a call of each of its firms. Decision 165.
+"""A call is known by transcript and company: a joint call is a call of each of its firms. Decision 118.
 
 No content hash changes, so nothing is made again.
 """
 
 from alembic import op
 
-revision = "0012"
+revision = "0011"
 down_revision = "0010"
 branch_labels = None
 depends_on = None
