@@ -181,12 +181,12 @@ def test_of_two_columns_of_one_name_equal_ones_are_read_and_others_rejected(tmp_
         (b"\x28\xb5\x2f\xfd", "zstd -d"),
         (b"ARROW1\0\0", "Feather file; write it as Parquet"),
         (b"\0" * 12 + b"\xc2\xea\x81\x60", "a SAS table"),
-        (gzip.compress(b"RDX3\nX\n"), "an R data file"),
+        (gzip.compress(b"RDX3\nX\n", mtime=0), "an R data file"),
         (b"version https://git-lfs.github.com/spec/v1\noid", "git lfs pull"),
         (b"\n <!DOCTYPE html><html>", "sign-in page"),
         (b'[{"a": 1},', "one object a line"),
         (b"[\n  {", "one object a line"),
-        (gzip.compress(b"PAR1"), "packed Parquet or Stata file; unpack it"),
+        (gzip.compress(b"PAR1", mtime=0), "packed Parquet or Stata file; unpack it"),
     ],
 )
 def test_what_is_not_read_is_called_by_its_name(tmp_path: Path, start: bytes, what: str) -> None:
