@@ -1,6 +1,6 @@
 """The values of a source's rows, checked and made plain: missing is missing, and what cannot be read is a reject.
 
-A source of one's own may hand over whatever a data frame holds: NaN, NaT, numpy scalars, floats for ids. Rows whose
+A source of your own may hand over whatever a data frame holds: NaN, NaT, numpy scalars, floats for ids. Rows whose
 values are plain already stay the same objects.
 """
 
@@ -149,15 +149,15 @@ def _mended(row: Component, number: int) -> Iterator[Component | Reject]:
                 repairs[name] = f"left empty: {error}"
             else:
                 reject = reject or (name, str(error))
-    told = {"transcript_id": plain.get("transcript_id"), "source": plain.get("source", "")}
+    place = {"transcript_id": plain.get("transcript_id"), "source": plain.get("source", "")}
     if reject:
         name, reason = reject
-        yield Reject(plain["row_number"], name, _shown(getattr(row, name)), reason, **told)
+        yield Reject(plain["row_number"], name, _shown(getattr(row, name)), reason, **place)
         return
     if repairs:
         value = _shown(getattr(row, next(iter(repairs))))
         reason = "; ".join(dict.fromkeys(repairs.values()))
-        yield Reject(plain["row_number"], ", ".join(repairs), value, reason, kept=True, **told)
+        yield Reject(plain["row_number"], ", ".join(repairs), value, reason, kept=True, **place)
     yield replace(row, **plain, repairs=())
 
 

@@ -7,8 +7,9 @@ import html
 import re
 from collections.abc import Callable
 from functools import cache
-from importlib.resources import files
 from itertools import pairwise
+
+from ftm_assets.analysis.words import STOP_WORDS, baseline_shares
 
 # What was repaired, or only noticed: stored values, counted for each call.
 ENTITIES = "HTML entities"
@@ -85,7 +86,7 @@ def _repair(text: str, steps: "tuple[tuple[str, Callable[[str], str]], ...]") ->
 
 
 def _noticed(text: str) -> list[str]:
-    """Damage that is there, and whose sound text nobody can tell."""
+    """Damage that is there, and whose sound text cannot be told."""
     kinds = []
     if "\ufffd" in text:
         kinds.append(LOST)
@@ -245,7 +246,4 @@ def _with_next(line: str, following: str) -> str:
 @cache
 def _words() -> frozenset[str]:
     """Common words, one of which may stand on either side of a hyphen: long-term."""
-    lines = files("ftm_assets.analysis").joinpath("boilerplate/baseline_words.txt").read_text("utf-8").splitlines()
-    stop_words = files("ftm_assets.analysis").joinpath("stop_words.txt").read_text("utf-8").splitlines()
-    of_grammar = " ".join(line for line in stop_words if not line.startswith("#"))
-    return frozenset(line.split("\t")[0] for line in lines) | frozenset(of_grammar.split())
+    return STOP_WORDS | baseline_shares().keys()

@@ -160,8 +160,8 @@ def show_detail(database: Database, quarter: str, form: Format) -> None:
     _show([detail], form)
     if form is not Format.table:
         return
-    for said in unknown_types:
-        console.print(said)
+    for warning in unknown_types:
+        console.print(warning)
     columns = headings(
         AttritionCounts,
         "utterance_type",

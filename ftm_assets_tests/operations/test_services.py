@@ -253,15 +253,19 @@ def test_a_worker_has_its_grace_time_and_less_if_it_is_told_twice(
     home: Path, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def ask_again() -> None:
+        wait_for(lambda: (home / "ended").read_text() == "told\n")
         running.asked_to_stop.append(signal.SIGINT)
 
-    monkeypatch.setattr(services, "STOP_TIMEOUT_S", 0.1)
-    twice = f"trap 'echo told >> ended' TERM; while [ $(wc -l < ended) -lt 2 ]; do {SLEEP} 0.05; done; exit; "
+    monkeypatch.setattr(services, "STOP_TIMEOUT_S", 5)
+    twice = f"trap 'echo told >> ended' TERM; touch up; while [ $(wc -l < ended) -lt 2 ]; do {SLEEP} 0.05; done; exit; "
     (home / "ended").touch()
     ours = replace(stand_ins(home, port, worker_script=twice), grace_s=20.0)
-    started = time.monotonic()
     with ours.running() as running:
-        threading.Timer(1.5, ask_again).start()
+        wait_for((home / "up").exists)
+        asking = threading.Thread(target=ask_again)
+        asking.start()
+        started = time.monotonic()
+    asking.join()
     assert (home / "ended").read_text() == "told\ntold\n"
     assert time.monotonic() - started < 15
 

@@ -91,13 +91,18 @@ KINDS: dict[str, bytes | Callable[[Path], None]] = {
 }
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_file_holds_the_same_calls(tmp_path: Path, kind: str) -> None:
-    path, content = tmp_path / "calls", KINDS[kind]
+def file_of(kind: str, folder: Path) -> Path:
+    path, content = folder / "calls", KINDS[kind]
     if isinstance(content, bytes):
         path.write_bytes(content)
     else:
         content(path)
+    return path
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_file_holds_the_same_calls(tmp_path: Path, kind: str) -> None:
+    path = file_of(kind, tmp_path)
     found = list(CsvSource(path).read("2021Q4"))
     assert [row.text.replace("“", '"').replace("”", '"') for row in found if isinstance(row, Component)] == [
         text.replace("“", '"').replace("”", '"') for text in TEXTS
@@ -200,11 +205,7 @@ def test_a_pipe_is_refused_because_it_can_be_read_only_once(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("kind", ["Parquet", "Stata 14", "xz", "bzip2"])
 def test_a_file_that_breaks_off_is_one_error(tmp_path: Path, kind: str) -> None:
-    path, content = tmp_path / "calls", KINDS[kind]
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    else:
-        content(path)
+    path = file_of(kind, tmp_path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(SourceUnreadable, match=r"breaks off after row \d+ \(.*upload it again|does not end"):
         list(CsvSource(path).read("2021Q4"))
@@ -245,10 +246,8 @@ def mangled(content: bytes, draw: random.Random) -> bytes:
 @pytest.mark.filterwarnings("ignore::UnicodeWarning")  # pandas says which encoding it falls back to.
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mangled_file_ends_in_rows_rejects_or_one_error(tmp_path: Path, kind: str) -> None:
-    path, content = tmp_path / "calls", KINDS[kind]
-    if not isinstance(content, bytes):
-        content(path)
-        content = path.read_bytes()
+    path = file_of(kind, tmp_path)
+    content = path.read_bytes()
     draw = random.Random(zlib.crc32(kind.encode()))
     ends = set()
     for _ in range(60):

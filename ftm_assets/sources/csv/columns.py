@@ -66,8 +66,9 @@ def column_positions(file: str, header: Sequence[str], columns: Mapping[str, str
         only_a_preview = f". {_only_a_preview(previews[0])}" if previews and names["componenttext"] in missing else ""
         raise BadColumns(
             f"{file} has no column {', '.join(f'{name!r}{_nearest(name, spare)}' for name in missing)}; it has: "
-            f"{shown(', '.join(header), 1000)}. Separate fields by commas; rename a column that has another name, or "
-            f"give a column map, such as {{{REQUIRED_COLUMNS[0]!r}: 'its name in this file'}}{only_a_preview}"
+            f"{shown(', '.join(header), 1000)}. Separate fields by comma, tab, semicolon or |; rename a column that "
+            f"has another name, or give a column map, such as {{{REQUIRED_COLUMNS[0]!r}: 'its name in this file'}}"
+            f"{only_a_preview}"
         )
     return {ours: there.index(name) for ours, name in names.items() if name in there}
 

@@ -84,19 +84,20 @@ def open_table(path: Path, name: str = "") -> Iterator[tuple[list[str], Iterator
         start = raw.peek(32)[:32]
         unpack = next((unpack for magic, unpack in _PACKED.items() if start.startswith(magic)), None)
         if unpack is None and start.startswith(b"PAR1"):
-            yield _checked(name, *_typed(name, lambda: parquet(raw)))
+            yield _typed(name, lambda: parquet(raw))
             return
         if unpack is None and _is_stata(start):
-            yield _checked(name, *_typed(name, lambda: stata(raw)))
+            yield _typed(name, lambda: stata(raw))
             return
         stream = io.BufferedReader(cast(io.RawIOBase, unpack(raw))) if unpack else raw
         try:
             start = stream.peek(32)[:32]
         except _BROKEN_OFF as error:
             raise _broken_off(name, 0, error) from error
-        _refuse_what_is_not_read(name, start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n") or start)
-        if start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n").startswith(b"{"):
-            yield _checked(name, *_typed(name, lambda: json_lines(stream)))
+        first = start.removeprefix(b"\xef\xbb\xbf").lstrip(b" \t\r\n") or start
+        _refuse_what_is_not_read(name, first)
+        if first.startswith(b"{"):
+            yield _typed(name, lambda: json_lines(stream))
             return
         # Bytes that are not UTF-8 come through as lone surrogates, so that the row can say it was repaired.
         text = io.TextIOWrapper(stream, encoding=_encoding(start), errors="surrogateescape", newline="")
@@ -160,7 +161,10 @@ def _delimiter(header: str) -> str:
 
 
 def _typed(name: str, read: Callable[[], tuple[list[str], Iterator[Record]]]) -> tuple[list[str], Iterator[Record]]:
-    """Header and records of a file that is no text, with one error for whatever its library says of a damaged one."""
+    """Header and records of a file, with one error for whatever its library says of a damaged one.
+
+    raises: SourceUnreadable, also where there is no record
+    """
     try:
         header, records = read()
     except DAMAGE as error:
@@ -175,14 +179,11 @@ def _typed(name: str, read: Callable[[], tuple[list[str], Iterator[Record]]]) ->
         except DAMAGE as error:
             raise _broken_off(name, number, error) from error
 
-    return header, until_it_breaks_off()
-
-
-def _checked(name: str, header: list[str], records: Iterator[Record]) -> tuple[list[str], Iterator[Record]]:
-    first = next(records, None)
+    filled = until_it_breaks_off()
+    first = next(filled, None)
     if first is None:
         raise _without_rows(name)
-    return header, chain([first], records)
+    return header, chain([first], filled)
 
 
 def _broken_off(name: str, number: int, error: Exception) -> SourceUnreadable:

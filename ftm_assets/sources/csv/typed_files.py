@@ -8,6 +8,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any, BinaryIO
 
+from ftm_assets.analysis.source_values import is_missing
 from ftm_assets.analysis.transcripts import Reject
 from ftm_assets.sources.csv.values import shown
 
@@ -106,7 +107,7 @@ def _numbered(rows: Iterable[list[str]]) -> Rows:
 
 def cell_text(value: Any) -> str:
     """A value as a CSV would have it; empty for None, NaN and NaT."""
-    if value is None or value != value:  # noqa: PLR0124  (of all values, only NaN and NaT differ from themselves)
+    if is_missing(value):
         text = ""
     elif isinstance(value, str):
         text = value

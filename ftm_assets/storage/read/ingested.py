@@ -111,7 +111,7 @@ _MAX_TYPES_NAMED = 3
 
 
 def unknown_types(connection: Connection, quarter: str) -> list[str]:
-    """What is to be said of types that tell neither part of the call nor role: a sentence for each such column.
+    """Warnings about types that tell neither part of the call nor role: a sentence for each such column.
 
     Numbers are reported, and names if their column has none that is known; a type that is empty or says that it is
     unknown is not.
@@ -121,7 +121,7 @@ def unknown_types(connection: Connection, quarter: str) -> list[str]:
         (t.Component.type_name, is_known_component, "component", "'Presenter Speech', 'Question' or 'Answer'"),
         (t.Component.speaker_type, is_known_speaker, "speaker", "'Executives', 'Analysts' or 'Operator'"),
     )
-    said = []
+    warnings = []
     for column, is_known, what, names in columns:
         n_rows = sa.func.count().label("n_rows")
         found = connection.execute(
@@ -136,11 +136,11 @@ def unknown_types(connection: Connection, quarter: str) -> list[str]:
         if unknown:
             listed = ", ".join(f"{row.value!r} in {row.n_rows:,} rows" for row in unknown[:_MAX_TYPES_NAMED])
             more = f" and {len(unknown) - _MAX_TYPES_NAMED} more" if len(unknown) > _MAX_TYPES_NAMED else ""
-            said.append(
+            warnings.append(
                 f"{quarter} has {what} types that are not known: {listed}{more}; give the column of type names, such "
                 f"as {names}, not of ids, and load it again"
             )
-    return said
+    return warnings
 
 
 def archived(connection: Connection, quarters: Collection[str]) -> set[str]:
